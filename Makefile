@@ -1,0 +1,86 @@
+# What a developer types. `make` alone lists it. Everything is made in this folder: .venv for the
+# tools, .nox for the other versions of Airflow, .demo for what the demo leaves.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+BIN := .venv/bin
+UV := $(BIN)/uv --quiet
+# uv must neither pick another environment that happens to be active nor fetch a Python of its own.
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export UV_PYTHON_DOWNLOADS := never
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Airflow's settings of the machine have no part in what runs here.
+unexport AIRFLOW_HOME AIRFLOW_CONFIG
+
+.PHONY: help demo up test lint format test-matrix constraints clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.package ## one day of activities, end to end, in a real Airflow on this machine
+	@$(BIN)/python -m dev.demo
+
+up: .venv/.package ## the same, and the Airflow page stays open until Ctrl-C
+	@$(BIN)/python -m dev.demo --stay
+
+test: .venv/.tools ## all tests
+	@$(BIN)/python -m pytest tests
+
+lint: .venv/.tools ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: .venv/.tools ## let ruff put the code in order
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+test-matrix: .venv/.tools ## unit and integration tests on Airflow 2.11, 3.0 and the newest
+	@$(BIN)/nox
+
+# The version of Airflow is the one the demo and the tests run on. What is already in the file stays
+# as it is where it still fits; `make constraints UPGRADE=--upgrade` takes the newest of everything.
+AIRFLOW := 3.3.2
+constraints: .venv/.uv ## write constraints.txt anew (UPGRADE=--upgrade: with the newest of everything)
+	@echo 'apache-airflow==$(AIRFLOW)' | $(UV) pip compile - pyproject.toml \
+		--universal --python-version 3.11 --extra amazon --extra parquet --group dev \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE) --output-file constraints.txt
+	@{ echo '# The versions everything here is tried with, on Python 3.11 to 3.13. Written by `make constraints`.'; \
+		cat constraints.txt; } > constraints.txt.new && mv constraints.txt.new constraints.txt
+
+clean: ## remove all that was made here
+	@rm -rf .venv .nox .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist .coverage .coverage.* htmlcov
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# ---------------------------------------------------------------------------------- the environment
+# Stamp files: made once, and anew when a version or a dependency changes.
+
+# Each candidate is tried by running it: a name on PATH may be a shim with nothing behind it, and a
+# distribution's Python may come without venv.
+.venv/.uv:
+	@found=; for python in $(PYTHON) python3.12 python3.13 python3.11 python3; do \
+		if $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+			>/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo 'Python 3.11, 3.12 or 3.13 with venv is needed, and none was found on PATH.' >&2; \
+		echo 'Name one with `make PYTHON=/path/to/python …`.' >&2; exit 1; \
+	fi; \
+	echo "Making .venv with $$($$found --version) …"; \
+	rm -rf .venv && $$found -m venv .venv
+	@$(BIN)/python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) uv
+	@touch $@
+
+.venv/.package: pyproject.toml constraints.txt
+	@rm -rf .venv && $(MAKE) .venv/.uv
+	@echo 'Installing the package and Airflow …'
+	@$(UV) pip install --editable . --constraints constraints.txt
+	@touch $@
+
+.venv/.tools: pyproject.toml constraints.txt .venv/.package
+	@echo 'Installing what the tests and checks need …'
+	@$(UV) pip install --editable '.[amazon,parquet]' --group dev --constraints constraints.txt
+	@touch $@

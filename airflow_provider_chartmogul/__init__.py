@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ChartMogul for Airflow: the version, and the metadata by which Airflow knows this package as a provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+_INTEGRATION = "ChartMogul"
+_PACKAGE = "airflow_provider_chartmogul"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """
+    Give Airflow the provider's metadata (entry point ``apache_airflow_provider``).
+
+    The keys are those of Airflow's ``provider_info.schema.json``; ``ui-field-behaviour`` and ``conn-fields``
+    of a connection type are read by Airflow 3.2 and later, which draws the form without importing the hook.
+    """
+    return {
+        "package-name": "airflow-provider-chartmogul",
+        "name": "ChartMogul",
+        "description": "Moves `ChartMogul <https://chartmogul.com/>`__ activities into object storage.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://dev.chartmogul.com/",
+                "tags": ["service"],
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "chartmogul",
+                "hook-class-name": f"{_PACKAGE}.hooks.chartmogul.ChartMogulHook",
+                "hook-name": "ChartMogul",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["login", "schema", "port", "extra"],
+                    "relabeling": {"password": "API key", "host": "Base URL"},
+                    "placeholders": {
+                        "host": "https://api.chartmogul.com",
+                        "password": "from ChartMogul: Settings, API keys",
+                    },
+                },
+                "conn-fields": {
+                    "timeout": {
+                        "label": "Timeout",
+                        "description": "Seconds to wait for a connection, and for each answer (30).",
+                        "schema": {"type": ["number", "null"], "default": 30, "exclusiveMinimum": 0},
+                    },
+                    "requests_per_second": {
+                        "label": "Requests per second",
+                        "description": "This process's share of the account's 40 a second (10).",
+                        "schema": {"type": ["number", "null"], "default": 10, "exclusiveMinimum": 0},
+                    },
+                    "max_connections": {
+                        "label": "Connections",
+                        "description": "This process's share of the account's 20 parallel connections (4).",
+                        "schema": {"type": ["integer", "null"], "default": 4, "minimum": 1},
+                    },
+                },
+            }
+        ],
+        "hooks": [
+            {"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.hooks.chartmogul"]},
+        ],
+        "operators": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"{_PACKAGE}.operators.activities_export"],
+            },
+        ],
+        "sensors": [
+            {"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.sensors.activities_export"]},
+        ],
+        "triggers": [
+            {"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.triggers.activities_export"]},
+        ],
+        "transfers": [
+            {
+                "source-integration-name": _INTEGRATION,
+                "target-integration-name": "Common IO",
+                "python-module": f"{_PACKAGE}.transfers.activities_export_to_object_storage",
+            },
+        ],
+    }

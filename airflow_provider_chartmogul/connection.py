@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an Airflow connection of type ``chartmogul`` says: base URL, key and limits, read and checked in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_provider_chartmogul.api import API_VERSION, DEFAULT_BASE_URL, ApiRequest, ConnectionSettingsError
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """
+    How to reach ChartMogul.
+
+    ``timeout`` is in seconds, for the connection and for each answer; ``requests_per_second`` and
+    ``max_connections`` are this process's share of the account's 40 and 20.
+    """
+
+    base_url: str
+    api_key: str = field(repr=False)
+    timeout: float = 30.0
+    requests_per_second: float = 10.0
+    max_connections: int = 4
+
+    @classmethod
+    def from_parts(
+        cls,
+        conn_id: str,
+        *,
+        host: str | None,
+        schema: str | None,
+        port: int | None,
+        login: str | None,
+        password: str | None,
+        extra: Mapping[str, Any],
+    ) -> ConnectionSettings:
+        """
+        Read the fields of an Airflow connection.
+
+        The key is the password, or the login where the password is empty (as hand-written HTTP connections
+        hold it). The host is a base URL, or a host name with ``schema`` and ``port``.
+
+        :raises ConnectionSettingsError: naming the field and what belongs there
+        """
+        # A key out of a mounted secret often ends with a line feed.
+        api_key = (password or "").strip() or (login or "").strip()
+        if not api_key:
+            raise ConnectionSettingsError(
+                f"connection '{conn_id}' has no API key: put it in the password field "
+                "(in ChartMogul: Settings, API keys)"
+            )
+        max_connections = _positive(conn_id, extra, "max_connections", cls.max_connections)
+        if max_connections < 1 or max_connections != int(max_connections):
+            raise ConnectionSettingsError(f"connection '{conn_id}': extra 'max_connections' is a whole number from 1")
+        return cls(
+            base_url=_base_url(conn_id, host, schema, port),
+            api_key=api_key,
+            timeout=_positive(conn_id, extra, "timeout", cls.timeout),
+            requests_per_second=_positive(conn_id, extra, "requests_per_second", cls.requests_per_second),
+            max_connections=int(max_connections),
+        )
+
+    @classmethod
+    def from_connection(cls, connection: Any, extra: Mapping[str, Any]) -> ConnectionSettings:
+        """Read an Airflow ``Connection``; ``extra`` is apart, since a triggerer reads it asynchronously."""
+        return cls.from_parts(
+            connection.conn_id,
+            host=connection.host,
+            schema=connection.schema,
+            port=connection.port,
+            login=connection.login,
+            password=connection.password,
+            extra=extra,
+        )
+
+    @property
+    def is_plain_http(self) -> bool:
+        """Whether the host is reached without TLS, as a sandbox is."""
+        return self.base_url.startswith("http://")
+
+    @property
+    def sends_key_in_the_clear(self) -> bool:
+        """Whether the key would cross a network without TLS."""
+        return self.is_plain_http and urlsplit(self.base_url).hostname not in _LOOPBACK
+
+    def url(self, request: ApiRequest) -> str:
+        """The full URL of a request."""
+        return self.base_url + request.path
+
+
+def _base_url(conn_id: str, host: str | None, schema: str | None, port: int | None) -> str:
+    text = (host or "").strip() or DEFAULT_BASE_URL
+    if "://" not in text:
+        text = f"{(schema or '').strip() or 'https'}://{text}"
+
+    def wrong(why: str) -> ConnectionSettingsError:
+        return ConnectionSettingsError(
+            f"connection '{conn_id}': {why}; the host is a base URL such as {DEFAULT_BASE_URL}, "
+            "or a host name with schema and port"
+        )
+
+    try:
+        parts = urlsplit(text)
+        port = parts.port or port
+    except ValueError:
+        raise wrong("the host or port is malformed") from None
+    if parts.scheme not in ("http", "https"):
+        raise wrong(f"the schema is http or https, not {parts.scheme!r}")
+    if not parts.hostname or any(c.isspace() for c in text):
+        raise wrong("there is no host name")
+    if parts.username is not None or parts.password is not None:
+        raise wrong("the host holds a user name or key, which belongs in the password field")
+    if parts.query or parts.fragment:
+        raise wrong("the host has a query or fragment")
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    path = parts.path.rstrip("/").removesuffix(f"/{API_VERSION}")
+    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{path}"
+
+
+def _positive(conn_id: str, extra: Mapping[str, Any], name: str, default: float) -> float:
+    value = extra.get(name)
+    if value is None or value == "":
+        return default
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if isinstance(value, bool) or not 0 < number < float("inf"):
+        raise ConnectionSettingsError(
+            f"connection '{conn_id}': extra '{name}' is a number above 0, not {str(value)[:40]!r}"
+        )
+    return number

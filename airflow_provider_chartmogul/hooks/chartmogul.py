@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The ChartMogul hook: the Airflow connection, and what the API does as methods.
+
+The transports are apart, since they load requests and aiohttp: ``sync_client`` for a worker, ``async_client``
+for a triggerer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    BaseHook,
+    mask_secret,
+)
+
+from airflow_provider_chartmogul import api, get_provider_info
+from airflow_provider_chartmogul.connection import ConnectionSettings
+from airflow_provider_chartmogul.rate_limit import RateLimit
+
+if TYPE_CHECKING:
+    import requests
+
+
+def missing_connection_text(conn_id: str) -> str:
+    """What to say when there is no such connection."""
+    return (
+        f"there is no Airflow connection '{conn_id}': create one of type 'chartmogul' with the API key as its "
+        f"password (Admin, Connections), or set AIRFLOW_CONN_{conn_id.upper()}"
+    )
+
+
+@contextmanager
+def failing_for_good() -> Iterator[None]:
+    """
+    End the task without a retry where no retry can help.
+
+    :raises AirflowFailException: instead of a ChartMogulError that is permanent
+    """
+    try:
+        yield
+    except api.ChartMogulError as error:
+        if error.permanent:
+            raise AirflowFailException(str(error)) from error
+        raise
+
+
+class ChartMogulHook(BaseHook):
+    """
+    A connection to ChartMogul: authentication, requests, limits.
+
+    :param chartmogul_conn_id: the Airflow connection, of type ``chartmogul``
+    :param retry_seconds: how long one call bears failures that may pass by themselves (429, 5xx, a broken
+        connection) before it raises; 0 sends each request once
+    """
+
+    conn_name_attr = "chartmogul_conn_id"
+    default_conn_name = "chartmogul_default"
+    conn_type = "chartmogul"
+    hook_name = "ChartMogul"
+
+    _CONNECTION_TYPE: ClassVar[dict[str, Any]] = get_provider_info()["connection-types"][0]
+
+    def __init__(
+        self, chartmogul_conn_id: str = default_conn_name, *, retry_seconds: float = 120.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.chartmogul_conn_id = chartmogul_conn_id
+        self.retry_seconds = retry_seconds
+        self._session: requests.Session | None = None
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Name and hide fields of the connection form in Airflow before 3.2, which reads it from here."""
+        behaviour = cls._CONNECTION_TYPE["ui-field-behaviour"]
+        return {
+            "hidden_fields": behaviour["hidden-fields"],
+            "relabeling": behaviour["relabeling"],
+            "placeholders": behaviour["placeholders"],
+        }
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Give the extra fields of the connection form in Airflow before 3.2, which reads them from here."""
+        # Only Airflow 2's webserver has these packages and calls this.
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+        from flask_babel import lazy_gettext
+        from wtforms import StringField
+
+        return {
+            name: StringField(
+                lazy_gettext(field["label"]),
+                description=field["description"],
+                widget=BS3TextFieldWidget(),
+            )
+            for name, field in cls._CONNECTION_TYPE["conn-fields"].items()
+        }
+
+    @cached_property
+    def settings(self) -> ConnectionSettings:
+        """
+        The connection, read and checked.
+
+        :raises ConnectionSettingsError: when there is none, or it cannot be used
+        """
+        try:
+            connection = self.get_connection(self.chartmogul_conn_id)
+        except AirflowNotFoundException:
+            raise api.ConnectionSettingsError(missing_connection_text(self.chartmogul_conn_id)) from None
+        settings = ConnectionSettings.from_connection(connection, connection.extra_dejson)
+        # Airflow masks the password by itself, but not a key that is held as the login.
+        mask_secret(settings.api_key)
+        if settings.sends_key_in_the_clear:
+            self.log.warning(
+                "Connection '%s' sends the API key without encryption (%s): use https",
+                self.chartmogul_conn_id,
+                settings.base_url,
+            )
+        return settings
+
+    @cached_property
+    def _rate_limit(self) -> RateLimit:
+        return RateLimit(self.settings.requests_per_second)
+
+    @property
+    def base_url(self) -> str:
+        """The API's address with its version, as in ``hook.get_conn().get(f"{hook.base_url}/customers")``."""
+        return f"{self.settings.base_url}/{api.API_VERSION}"
+
+    def get_conn(self) -> requests.Session:
+        """
+        Give the session all requests of this hook go through.
+
+        It sends the key to the connection's host and to no other, follows no redirect to another host, reads
+        no ``.netrc``, and has the connection's timeout on every request.
+
+        :raises ConnectionSettingsError: when the connection cannot be used
+        """
+        if self._session is None:
+            from airflow_provider_chartmogul.hooks.sync_client import GuardedSession
+
+            settings = self.settings
+            self._session = GuardedSession(settings.base_url, settings.api_key, settings.timeout)
+        return self._session
+
+    def close(self) -> None:
+        """Close the session; the next request opens another."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def __enter__(self) -> ChartMogulHook:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def create_activities_export(
+        self,
+        *,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+        activity_type: str | None = None,
+    ) -> api.ActivitiesExport:
+        """
+        Make an activities export. Creating is not idempotent: two calls make two exports.
+
+        So the request is sent again only where the first cannot have been acted on: after 429, and after a
+        connection that could not be made.
+
+        :param start_date: start of the window; without a time zone it is UTC; None: from the beginning
+        :param end_date: end of the window; None: until now
+        :param activity_type: one of ``api.ACTIVITY_TYPES``; None: all of them
+        :raises ChartMogulError: see ``api``
+        """
+        request = api.create_activities_export_request(
+            start_date=start_date, end_date=end_date, activity_type=activity_type
+        )
+        return api.ActivitiesExport.from_answer(self._ask(request))
+
+    def get_activities_export(self, export_id: str) -> api.ActivitiesExport:
+        """
+        Retrieve an activities export: its status and, once it is done, its ``file_url``.
+
+        :raises ChartMogulError: see ``api``; ``NotFoundError`` when there is no such export
+        """
+        return api.ActivitiesExport.from_answer(self._ask(api.get_activities_export_request(export_id)))
+
+    def get_account(self) -> dict[str, Any]:
+        """
+        Retrieve the account: ``name``, ``currency``, ``time_zone``, ``week_start_on``.
+
+        :raises ChartMogulError: see ``api``
+        """
+        return self._ask(api.account_request())
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Say whether the connection works and, if not, what is wrong with it."""
+        self.retry_seconds = 0.0
+        try:
+            answer = self._ask(api.ping_request())
+        except api.AuthenticationError:
+            return False, (
+                f"The server at {self.settings.base_url} refused the API key (401). "
+                "Check the password field; keys are made in ChartMogul under Settings, API keys."
+            )
+        except api.UnexpectedAnswerError as error:
+            return False, f"This does not look like ChartMogul; check the host. {_sentence(error)}"
+        except api.NotFoundError as error:
+            return False, f"This does not look like ChartMogul; check the host. {_sentence(error)}"
+        except api.NoAnswerError as error:
+            return False, f"The host cannot be reached. {_sentence(error)}"
+        except api.ChartMogulError as error:
+            return False, _sentence(error)
+        finally:
+            self.close()
+        if answer.get("data") != "pong!":
+            return (
+                False,
+                "This does not look like ChartMogul (its ping is not answered as such); check the host.",
+            )
+        return True, f"ChartMogul at {self.settings.base_url} accepts the API key."
+
+    def _ask(self, request: api.ApiRequest) -> dict[str, Any]:
+        """Send a request until it is answered, for as long as it may be repeated and time is left."""
+        from airflow_provider_chartmogul.hooks.sync_client import send
+
+        settings = self.settings
+        give_up = time.monotonic() + self.retry_seconds
+        failures = 0
+        while True:
+            _sleep(self._rate_limit.reserve())
+            try:
+                response = send(self.get_conn(), settings, request)
+                return api.read_answer(
+                    response.status_code,
+                    response.headers,
+                    response.content,
+                    api_key=settings.api_key,
+                    now=datetime.now(UTC),
+                )
+            except api.ChartMogulError as error:
+                failures += 1
+                delay = api.retry_delay(failures, error)
+                if not api.may_repeat(request, error) or time.monotonic() + delay > give_up:
+                    raise
+                self.log.warning("Asking ChartMogul again in %.0f s: %s", delay, error)
+            _sleep(delay)
+
+
+def _sleep(seconds: float) -> None:
+    if seconds > 0:
+        time.sleep(seconds)
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", ")", "!")) else ".")

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The transport of a worker: a ``requests.Session`` that guards the API key, and one request sent by it.
+
+It knows nothing of exports; what an answer means is ``airflow_provider_chartmogul.api``'s business. This module
+loads requests, so only functions import it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+from urllib3.exceptions import SSLError as Urllib3SSLError
+
+from airflow_provider_chartmogul import __version__
+from airflow_provider_chartmogul.api import (
+    MAX_ANSWER_BYTES,
+    ApiRequest,
+    NoAnswerError,
+    UnexpectedAnswerError,
+    authorization_header,
+)
+from airflow_provider_chartmogul.connection import ConnectionSettings
+
+USER_AGENT = f"airflow-provider-chartmogul/{__version__}"
+
+#: What urllib3 says when the connection was never made, so that the server saw nothing of the request.
+_NEVER_SENT = (NewConnectionError, ConnectTimeoutError, Urllib3SSLError)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    default_port = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, parts.port or default_port
+
+
+class ForeignRedirectError(requests.exceptions.InvalidURL):
+    """A redirect led to another host (or from https to http), and was not followed."""
+
+
+class GuardedSession(requests.Session):
+    """
+    A session that keeps a key to its own host, and to no other.
+
+    It authenticates requests to the host (scheme and port included) of ``base_url`` and no others, follows no
+    redirect away from it, reads no ``.netrc``, and puts a timeout on every request. Proxies and certificate
+    bundles of the environment are used as requests does.
+
+    :param base_url: where the key belongs
+    :param api_key: the key; None for a session that authenticates nowhere
+    :param timeout: seconds to wait for a connection and for each answer, where a request says nothing else
+    """
+
+    def __init__(self, base_url: str, api_key: str | None, timeout: float) -> None:
+        super().__init__()
+        self._home = _origin(base_url)
+        self._authorization = authorization_header(api_key) if api_key else None
+        self._timeout = timeout
+        self.headers["User-Agent"] = USER_AGENT
+        # A session with an 'auth' of its own never looks into .netrc.
+        self.auth = self._authenticate
+
+    def _authenticate(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.pop("Authorization", None)
+        if self._authorization and _origin(request.url or "") == self._home:
+            request.headers["Authorization"] = self._authorization
+        return request
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Authenticate a redirected request anew (requests itself would look into ``.netrc`` here)."""
+        self._authenticate(prepared_request)
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        target: str | None = super().get_redirect_target(resp)
+        if target is not None and _origin(urljoin(resp.url, target)) != _origin(resp.url):
+            # Neither URL is shown: either may be signed.
+            raise ForeignRedirectError(
+                f"the server at {urlsplit(resp.url).hostname} redirected to another host, "
+                f"{urlsplit(urljoin(resp.url, target)).hostname}, which is not followed"
+            )
+        return target
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = self._timeout
+        return super().send(request, **kwargs)
+
+
+def was_sent(error: requests.RequestException) -> bool:
+    """Whether the server may have seen the request; False only where that is certain."""
+    if isinstance(error, requests.ConnectTimeout):
+        return False
+    cause = error.args[0] if error.args else None
+    reason = cause.reason if isinstance(cause, MaxRetryError) else cause
+    return not isinstance(reason, _NEVER_SENT)
+
+
+def what_happened(error: requests.RequestException) -> str:
+    """
+    A transport error in words that hold no URL.
+
+    The texts of requests and urllib3 quote the path and query of the request, which may be a presigned one.
+    """
+    if isinstance(error, ForeignRedirectError):
+        return str(error)
+    if isinstance(error, requests.ConnectTimeout):
+        return "no connection within the timeout"
+    if isinstance(error, requests.Timeout):
+        return "no answer within the timeout"
+    cause = error.args[0] if error.args else error
+    reason: Any = cause.reason if isinstance(cause, MaxRetryError) else cause
+    if isinstance(error, requests.exceptions.SSLError):
+        # The innermost is OpenSSL's own word, such as 'certificate verify failed'.
+        return f"TLS failed: {reason}"
+    if isinstance(reason, NewConnectionError):
+        return "the connection could not be made: " + str(reason).rpartition(": ")[2]
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy refused or failed"
+    return f"the connection broke ({type(reason).__name__})"
+
+
+def send(session: requests.Session, settings: ConnectionSettings, request: ApiRequest) -> requests.Response:
+    """
+    Send one request, once, and read its whole answer.
+
+    :raises NoAnswerError: when nothing that could be read came back
+    """
+    headers = {"Accept": "application/json"}
+    if request.body is not None:
+        headers["Content-Type"] = "application/json"
+    try:
+        response = session.request(
+            request.method,
+            settings.url(request),
+            data=request.data,
+            headers=headers,
+            allow_redirects=False,
+            stream=True,
+        )
+        with response:
+            body = bytearray()
+            for chunk in response.iter_content(65536):
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    break
+            response._content = bytes(body)
+            return response
+    except ForeignRedirectError as error:
+        raise UnexpectedAnswerError(f"{error}; check the connection's host") from None
+    except requests.RequestException as error:
+        problem, sent = what_happened(error), was_sent(error)
+    # Raised out here, so that the error of requests, which quotes the request, is not chained to it.
+    raise NoAnswerError(f"no answer from ChartMogul at {settings.base_url}: {problem}", sent=sent)

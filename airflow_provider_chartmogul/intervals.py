@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The window of an export: from what was given, or from the run.
+
+Worked out when the task runs, never from a template default: in Airflow 3 ``schedule="@daily"`` has a data
+interval of no width, and asset-triggered, partitioned and some manual runs have none at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import Enum
+from typing import Any, Final
+
+import pendulum
+
+WAYS_OUT = (
+    "Ways out: schedule the DAG with CronDataIntervalTimetable('0 0 * * *', timezone='UTC') or "
+    "CronTriggerTimetable('0 0 * * *', timezone='UTC', interval=timedelta(days=1)); give the operator a "
+    "'lookback' (a timedelta); or give it both interval_start and interval_end."
+)
+
+
+class _Default(Enum):
+    """
+    The type of ``DATA_INTERVAL``.
+
+    A member of an enumeration is one object for good: deepcopy and pickle give it back, and its ``repr`` is the
+    same at every parse, so that a DAG does not get a new version each time it is read.
+    """
+
+    DATA_INTERVAL = "the run's data interval"
+
+    def __repr__(self) -> str:
+        return "DATA_INTERVAL"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+#: What ``interval_start`` and ``interval_end`` are when nobody gives them. None means 'open' instead.
+DATA_INTERVAL: Final = _Default.DATA_INTERVAL
+
+
+class IntervalError(ValueError):
+    """There is no window to export, or it makes no sense."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A window of time, in UTC; None leaves an end open."""
+
+    start: datetime | None
+    end: datetime | None
+
+    def __str__(self) -> str:
+        start = self.start.isoformat() if self.start else "the beginning"
+        return f"{start} to {self.end.isoformat() if self.end else 'now'}"
+
+
+def parse_time(value: object, name: str) -> datetime:
+    """
+    Read a time as UTC.
+
+    :param value: a ``datetime``, a ``date`` (its midnight), or an ISO 8601 text of either; what has no time
+        zone is UTC
+    :param name: what it is called in an error
+    :raises IntervalError: for anything else
+    """
+    parsed: object = value
+    if isinstance(value, str):
+        text = value.strip()
+        if text.lower() in ("", "none", "null"):
+            raise IntervalError(
+                f"{name} came out as {value!r}. If that end is meant to be open, write {name}=None in the DAG; "
+                "a template or an XCom that is empty does not mean all of history."
+            )
+        try:
+            # pendulum takes 'now' too, which would be another time at each retry.
+            parsed = pendulum.parse(text, exact=True, tz="UTC") if text[:1].isdecimal() else None
+        except ValueError:
+            parsed = None
+    if isinstance(parsed, datetime):
+        return _plain(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
+    if isinstance(parsed, date):
+        return datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC)
+    raise IntervalError(
+        f"{name} cannot be {str(value)[:60]!r}: it is a date, a datetime, or an ISO 8601 text such as "
+        "2024-01-31 or 2024-01-31T00:00:00+01:00"
+    )
+
+
+def _plain(value: datetime) -> datetime:
+    """Make a plain UTC datetime; pendulum's loses its time zone in arithmetic when that is the standard library's."""
+    utc = value.astimezone(UTC)
+    return datetime(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond, tzinfo=UTC)
+
+
+def parse_duration(value: object, name: str) -> timedelta:
+    """
+    Read a length of time above zero.
+
+    :param value: a ``timedelta`` (a pendulum ``Duration`` is one), or an ISO 8601 text such as ``P7D``
+    :raises IntervalError: for anything else
+    """
+    parsed = value
+    if isinstance(value, str) and value.strip()[:1] == "P":
+        try:
+            parsed = pendulum.parse(value.strip(), exact=True)
+        except ValueError:
+            parsed = None
+    if isinstance(parsed, timedelta) and parsed > timedelta(0):
+        return parsed
+    raise IntervalError(
+        f"{name} cannot be {str(value)[:60]!r}: it is a timedelta above zero, or an ISO 8601 text such as P7D"
+    )
+
+
+def resolve_interval(
+    context: Mapping[str, Any],
+    *,
+    start: object,
+    end: object,
+    open_ends: frozenset[str] = frozenset(),
+    lookback: object = None,
+    partition_length: object = None,
+) -> Interval:
+    """
+    Work out the window of an export.
+
+    :param context: the task's context
+    :param start: ``DATA_INTERVAL``, None, or a time as ``parse_time`` takes it
+    :param end: the same
+    :param open_ends: which of ``interval_start`` and ``interval_end`` the DAG itself leaves open; elsewhere a
+        None is a template or an XCom that came out empty
+    :param lookback: moves the start earlier, and gives a run of no width its width
+    :param partition_length: in a run that has a partition key and no data interval, the key is the start of the
+        window and this its length
+    :raises IntervalError: when there is no window, or it is empty or reversed
+    """
+    start_default, end_default = _is_default(start), _is_default(end)
+    run: tuple[datetime, datetime] | None = None
+    if start_default or end_default:
+        run = _run_interval(context, partition_length)
+        if run is None:
+            raise IntervalError(f"this run has no data interval, so there is no window to export. {WAYS_OUT}")
+    resolved_start = run[0] if run and start_default else _given(start, "interval_start", open_ends)
+    resolved_end = run[1] if run and end_default else _given(end, "interval_end", open_ends)
+    if lookback is not None and resolved_start is not None:
+        # By pendulum, for which a month is a month.
+        resolved_start = _plain(pendulum.instance(resolved_start) - parse_duration(lookback, "lookback"))
+    if resolved_start is not None and resolved_end is not None:
+        if resolved_start == resolved_end:
+            whose = "this run's data interval has no width: " if start_default and end_default else ""
+            raise IntervalError(
+                f"{whose}the window to export would be empty, it starts and ends at "
+                f"{resolved_start.isoformat()}. {WAYS_OUT}"
+            )
+        if resolved_start > resolved_end:
+            raise IntervalError(
+                f"the window to export is reversed: it starts at {resolved_start.isoformat()} and ends at "
+                f"{resolved_end.isoformat()}. Check interval_start and interval_end."
+            )
+    return Interval(resolved_start, resolved_end)
+
+
+def _is_default(value: object) -> bool:
+    # Airflow's serialisation turns a member of an enumeration into its value.
+    return value is DATA_INTERVAL or value == DATA_INTERVAL.value
+
+
+def _given(value: object, name: str, open_ends: frozenset[str]) -> datetime | None:
+    if value is None and name in open_ends:
+        return None
+    return parse_time("None" if value is None else value, name)
+
+
+def _run_interval(context: Mapping[str, Any], partition_length: object) -> tuple[datetime, datetime] | None:
+    start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    if start is not None and end is not None:
+        return parse_time(start, "data_interval_start"), parse_time(end, "data_interval_end")
+    key = context.get("partition_key")
+    if key is not None and partition_length is not None:
+        start = parse_time(key, "the run's partition key")
+        return start, _plain(pendulum.instance(start) + parse_duration(partition_length, "partition_length"))
+    return None
+
+
+def written_as_none(operator: Any, at_init: frozenset[str], names: tuple[str, ...]) -> frozenset[str]:
+    """
+    Tell which parameters of a task are None because the DAG says so.
+
+    A template or an XCom may come out as None too, and must not be taken for 'all of history'. In a task that
+    is not mapped a None in the constructor was written by a person; a mapped task's constructor runs on the
+    worker with what came out of XCom, so there the DAG's own task is asked.
+
+    :param operator: the operator as it runs
+    :param at_init: the names that were None in its constructor
+    :param names: the names to tell of
+    """
+    declared = operator.dag.task_dict.get(operator.task_id) if operator.has_dag() else None
+    partial = getattr(declared, "partial_kwargs", None)
+    if partial is None:
+        return at_init.intersection(names)
+    expanded = declared.expand_input.value if declared is not None else None
+
+    def is_written(name: str) -> bool:
+        if name in partial:
+            return partial[name] is None
+        if isinstance(expanded, Mapping):  # expand(name=[…])
+            values = expanded.get(name)
+            return isinstance(values, (list, tuple)) and None in values
+        if isinstance(expanded, (list, tuple)):  # expand_kwargs([{name: …}, …])
+            return any(isinstance(kwargs, Mapping) and kwargs.get(name, "") is None for kwargs in expanded)
+        return False
+
+    return frozenset(name for name in names if is_written(name))

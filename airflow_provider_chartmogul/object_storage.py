@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A local file to one object in object storage, all or nothing.
+
+Nothing is ever opened for writing at the destination: an exception inside ``with path.open("wb")`` commits the
+truncated object on every fsspec file system. Object stores get ``put_file``, which shows nothing until the upload
+is complete; a local folder gets a hidden name, then a rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import io  # type: ignore[attr-defined]
+
+from airflow_provider_chartmogul.api import MESSAGE_LIMIT, ChartMogulError, without_queries
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+#: The extra of this package that brings a scheme's file system.
+EXTRAS = {
+    "s3": "amazon",
+    "s3a": "amazon",
+    "s3n": "amazon",
+    "gs": "google",
+    "gcs": "google",
+    "abfs": "microsoft-azure",
+    "abfss": "microsoft-azure",
+    "adl": "microsoft-azure",
+}
+
+_PART_BYTES = 8 << 20
+_MAX_PARTS = 10_000
+_PARALLEL_PARTS = 4
+
+
+class ObjectStorageError(ChartMogulError):
+    """The object storage did not do what it was asked; the message has its own words."""
+
+
+class DestinationError(ObjectStorageError):
+    """The destination is not one that can be written to: malformed, or its file system is not installed."""
+
+    permanent = True
+
+
+class ObjectExistsError(ObjectStorageError):
+    """There is an object of that name already."""
+
+    permanent = True
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """
+    One object's name.
+
+    ``uri`` is without a connection ID, as other tools want it (``s3://bucket/key``, ``file:///folder/name``).
+
+    :param scheme: such as ``s3`` or ``file``
+    :param bucket: the bucket or container; empty for local files
+    :param key: the object's name in it; for local files the absolute path
+    :param conn_id: the Airflow connection; None for the environment's own credentials
+    """
+
+    scheme: str
+    bucket: str
+    key: str
+    conn_id: str | None = None
+
+    @classmethod
+    def parse(cls, destination: str, conn_id: str | None = None) -> StoredObject:
+        """
+        Read a destination, ``scheme://[connection@]bucket/key`` or an absolute local path.
+
+        :param conn_id: the connection where the destination does not name it
+        :raises DestinationError: for what is not the full name of one object
+        """
+        scheme, separator, rest = destination.partition("://")
+        if not separator:
+            scheme, rest = "file", destination
+        netloc, _, key = rest.partition("/")
+        inner_conn_id, _, bucket = netloc.rpartition("@")
+        if inner_conn_id and conn_id and inner_conn_id != conn_id:
+            raise DestinationError(
+                f"the destination names the connection '{inner_conn_id}', and object_storage_conn_id another, "
+                f"'{conn_id}': give one of them"
+            )
+        if scheme == "file":
+            key = "/" + key
+        if (scheme == "file") == bool(bucket) or key.endswith("/") or not key:
+            raise DestinationError(
+                f"destination {destination!r} is not the full name of one object, such as "
+                "s3://bucket/activities/2024-01-31.zip or file:///data/activities/2024-01-31.zip"
+            )
+        return cls(scheme, bucket, key, inner_conn_id or conn_id or None)
+
+    @property
+    def uri(self) -> str:
+        return f"{self.scheme}://{self.bucket}{'' if self.scheme == 'file' else '/'}{self.key}"
+
+    @property
+    def name(self) -> str:
+        """The last part of the key."""
+        return self.key.rpartition("/")[2]
+
+    @cached_property
+    def _fs(self) -> AbstractFileSystem:
+        extra = EXTRAS.get(self.scheme)
+        remedy = (
+            f"pip install 'airflow-provider-chartmogul[{extra}]'"
+            if extra
+            else "install the Airflow provider that has its file system; this package's extras have "
+            f"{', '.join(sorted(EXTRAS))}, and file needs none"
+        )
+        try:
+            # What ObjectStoragePath stands on. The class itself cannot be made in Airflow 3.0 together with a
+            # universal-pathlib of today, which pip installs there.
+            return import_module(f"{io.__name__}.store").attach(self.scheme, self.conn_id).fs
+        except ValueError as error:
+            if "No filesystem registered" not in str(error):
+                raise
+            raise DestinationError(
+                f"there is no file system for {self.scheme}:// here, on the worker: {remedy}"
+            ) from error
+        except ImportError as error:
+            raise DestinationError(
+                f"the file system for {self.scheme}:// is not installed here, on the worker: {remedy} ({error})"
+            ) from error
+
+    @property
+    def _fs_path(self) -> str:
+        return str(self._fs._strip_protocol(self.uri))
+
+    def prepare(self) -> None:
+        """
+        Make sure that there is a file system for the destination, before anything is downloaded.
+
+        :raises DestinationError: naming what to install
+        """
+        with _store_errors(self, "reach"):
+            _ = self._fs
+
+    def exists(self) -> bool:
+        """
+        Whether there is such an object.
+
+        :raises ObjectStorageError: when the store does not say
+        """
+        with _store_errors(self, "look at"):
+            self._fs.invalidate_cache()
+            return bool(self._fs.exists(self._fs_path))
+
+    def size(self) -> int | None:
+        """The object's size in bytes; None where the store does not say."""
+        with _store_errors(self, "look at"):
+            size = self._fs.info(self._fs_path).get("size")
+        return None if size is None else int(size)
+
+    def publish(self, file: Path, *, exclusive: bool = False, options: Mapping[str, Any] | None = None) -> None:
+        """
+        Make the object out of a local file, all of it or nothing.
+
+        :param file: the local file
+        :param exclusive: only where there is no object of that name yet, free of races where the store can
+        :param options: for the store's ``put_file``, such as ``{"ServerSideEncryption": "aws:kms"}`` for S3
+        :raises ObjectExistsError: when ``exclusive`` and there is one
+        :raises ObjectStorageError: when the store refuses; what was there before is untouched
+        """
+        with _store_errors(self, "write"):
+            if self.scheme == "file":
+                if options:
+                    raise DestinationError("upload_options are for object stores; file:// has none")
+                _publish_locally(file, Path(self.key), exclusive=exclusive)
+            else:
+                self._upload(file, exclusive=exclusive, options=dict(options or {}))
+
+    def _upload(self, file: Path, *, exclusive: bool, options: dict[str, Any]) -> None:
+        if self.scheme in ("s3", "s3a", "s3n"):
+            # s3fs's own defaults hold 10 parts of 50 MB in memory.
+            options.setdefault("chunksize", max(_PART_BYTES, math.ceil(file.stat().st_size / _MAX_PARTS)))
+            options.setdefault("max_concurrency", _PARALLEL_PARTS)
+            if exclusive:
+                options["mode"] = "create"
+        elif exclusive and self.exists():
+            raise FileExistsError(self.uri)
+        self._fs.put_file(str(file), self._fs_path, **options)
+
+
+@contextlib.contextmanager
+def _store_errors(stored: StoredObject, verb: str) -> Any:
+    """Say which destination, and the store's own words."""
+    try:
+        yield
+    except ChartMogulError:
+        raise
+    except FileExistsError as error:
+        raise ObjectExistsError(f"{stored.uri} exists already, and if_exists is 'fail'; nothing was written") from error
+    except Exception as error:
+        raise ObjectStorageError(
+            f"could not {verb} {stored.uri}"
+            f"{f' (connection {stored.conn_id})' if stored.conn_id else ''}: {type(error).__name__}: "
+            f"{without_queries(str(error))[:MESSAGE_LIMIT]}"
+        ) from error
+
+
+def _publish_locally(file: Path, target: Path, *, exclusive: bool) -> None:
+    """
+    Copy beside the target under a hidden name, then rename: readers see all of it or what was there before.
+
+    A writer holds a lock on its hidden file for as long as it lives, so that what a killed one left can be told
+    from what another is writing, and be removed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name[:200]}.chartmogul-"
+    _remove_leftovers(target.parent, prefix)
+    hidden = target.parent / f"{prefix}{uuid.uuid4().hex}"
+    with hidden.open("xb") as copy:
+        try:
+            fcntl.flock(copy, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with file.open("rb") as source:
+                shutil.copyfileobj(source, copy, 1 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
+            if exclusive:
+                # A link fails where there is a file, and does so at once for two that try together.
+                os.link(hidden, target)
+                hidden.unlink()
+            else:
+                hidden.replace(target)
+        except BaseException:
+            hidden.unlink(missing_ok=True)
+            raise
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _remove_leftovers(folder: Path, prefix: str) -> None:
+    for leftover in folder.iterdir():
+        if not leftover.name.startswith(prefix):
+            continue
+        with contextlib.suppress(OSError), leftover.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()

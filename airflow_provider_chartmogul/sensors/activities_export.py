@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sensor that waits for an activities export: in the triggerer, or on a worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    BaseSensorOperator,
+    PokeReturnValue,
+)
+
+from airflow_provider_chartmogul import api
+from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
+from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from airflow.providers.common.compat.sdk import Context
+
+#: Airflow's own time limit of a deferral is only a backstop, for a triggerer that is down when the deadline comes.
+_BACKSTOP = timedelta(minutes=5)
+
+#: How a task is resumed whose deferral ran into that limit (``next_kwargs["error"]``): in Airflow 3, and in 2.
+_TRIGGER_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")
+
+
+class ActivitiesExportSensor(BaseSensorOperator):
+    """
+    Wait until an activities export is done, and return its ID.
+
+    Deferrable by default: after one look on the worker the wait goes on in the triggerer, and holds no worker.
+    ``deferrable=False`` waits on the worker, in ``mode="poke"`` or ``mode="reschedule"``.
+
+    :param export_id: the export, usually ``create.output`` (templated)
+    :param deferrable: wait in the triggerer
+    :param poke_interval: seconds (or a ``timedelta``) between looks; except in reschedule mode, where every
+        look starts a worker, the first ones come sooner, after 1 s, 1.5 s and so on
+    :param timeout: seconds (or a ``timedelta``) until the wait is given up with ``AirflowSensorTimeout``, which
+        Airflow does not retry; counted from the first look of a try (in reschedule mode from the first of all)
+    :param max_failure_seconds: how long failures in a row that may pass by themselves (429, 5xx, no connection)
+        are borne; in reschedule mode, where nothing is kept from one look to the next, they are borne until
+        the timeout
+    :param soft_fail: skip on a timeout and on a permanent failure (a failed export, a wrong key), and on
+        nothing else
+    :param chartmogul_conn_id: the Airflow connection (templated)
+    :raises AirflowFailException: when the export has failed, or ChartMogul refuses for good
+    :raises AirflowSensorTimeout: when ``timeout`` has passed
+    :raises AirflowTaskTimeout: when ``execution_timeout`` has passed, while deferred too
+    :raises ChartMogulError: when ``max_failure_seconds`` have passed without an answer
+    """
+
+    template_fields: Sequence[str] = ("export_id", "chartmogul_conn_id")
+    ui_color = "#e8f0fb"
+
+    def __init__(
+        self,
+        *,
+        export_id: str,
+        deferrable: bool = True,
+        poke_interval: timedelta | float = 30,
+        timeout: timedelta | float = 6 * 3600,
+        max_failure_seconds: float = 3600,
+        chartmogul_conn_id: str = ChartMogulHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, timeout=timeout, **kwargs)
+        self.export_id = export_id
+        self.deferrable = deferrable
+        self.max_failure_seconds = max_failure_seconds
+        self.chartmogul_conn_id = chartmogul_conn_id
+        self._wait: api.ExportWait | None = None
+        self._next_look = 0.0
+
+    def execute(self, context: Context) -> str:
+        with self._skipping():
+            with failing_for_good():
+                self.export_id = api.validate_export_id(self.export_id)
+            self._wait = api.ExportWait(
+                self.export_id,
+                poll_interval=self.poke_interval,
+                max_failure_seconds=self.max_failure_seconds,
+                now=time.monotonic(),
+                log=self.log,
+            )
+            if not self.deferrable:
+                # Airflow's loop, clock and rules; only how long to sleep is ours (_get_next_poke_interval).
+                super().execute(context)
+                return self.export_id
+            if not self.poke(context):
+                self._defer(context)
+        return self.export_id
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once; failures that may pass by themselves mean 'not done yet'."""
+        assert self._wait is not None
+        with failing_for_good(), ChartMogulHook(self.chartmogul_conn_id, retry_seconds=0) as hook:
+            try:
+                export = hook.get_activities_export(self.export_id)
+            except api.ChartMogulError as error:
+                self._next_look = self._wait.failed(error, time.monotonic())
+                return PokeReturnValue(False)
+            delay = self._wait.answered(export, time.monotonic())
+        if delay is None:
+            return PokeReturnValue(True, self.export_id)
+        self._next_look = delay
+        return PokeReturnValue(False)
+
+    def _get_next_poke_interval(
+        self,
+        started_at: dt.datetime | float,
+        run_duration: Callable[[], float],
+        poke_count: int,
+    ) -> float:
+        if self.exponential_backoff:
+            return float(super()._get_next_poke_interval(started_at, run_duration, poke_count))
+        if self.reschedule:
+            return max(self.poke_interval, self._next_look)
+        # Not past the timeout: the last look comes right after it.
+        return min(self._next_look, max(0.0, self.timeout - run_duration()) + 0.01)
+
+    def _defer(self, context: Context) -> None:
+        now = time.time()
+        deadline, name = now + self.timeout, "timeout"
+        if self.execution_timeout is not None:
+            started = context["ti"].start_date
+            limit = (started.timestamp() if started else now) + self.execution_timeout.total_seconds()
+            if limit < deadline:
+                deadline, name = limit, "execution_timeout"
+        self.defer(
+            trigger=ActivitiesExportTrigger(
+                chartmogul_conn_id=self.chartmogul_conn_id,
+                export_id=self.export_id,
+                poll_interval=self.poke_interval,
+                deadline=deadline,
+                max_failure_seconds=self.max_failure_seconds,
+                deadline_name=name,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=max(0.0, deadline - now)) + _BACKSTOP,
+        )
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
+        """End the wait as the trigger's event says; the outcome is logged here too, as trigger logs get lost."""
+        export_id = api.validate_export_id(self.export_id)
+        if not isinstance(event, dict) or event.get("export_id") != export_id:
+            raise api.ChartMogulError(
+                f"the wait for export {export_id} ended with an event that is not its own: {event!r}"
+            )
+        status = event.get("status")
+        message = str(event.get("message"))
+        if status == "done":
+            self.log.info("Export %s is done", export_id)
+            return export_id
+        if status == "timeout":
+            name = event.get("deadline_name")
+            text = f"export {export_id} was not done within the task's {name}; {message}"
+            raise AirflowTaskTimeout(text) if name == "execution_timeout" else AirflowSensorTimeout(text)
+        if event.get("permanent"):
+            raise AirflowFailException(message)
+        raise api.ChartMogulError(message)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after the deferral; ``soft_fail`` holds as it does everywhere (Airflow's own code differs here)."""
+        with self._skipping():
+            if (next_kwargs or {}).get("error") in _TRIGGER_TIMEOUTS:
+                raise AirflowSensorTimeout(
+                    f"export {self.export_id} was not seen to be done in time, and no triggerer said so either: "
+                    "check that one is running"
+                )
+            # Past BaseSensorOperator, whose own soft_fail skips on a crashed trigger too.
+            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+
+    @contextmanager
+    def _skipping(self) -> Iterator[None]:
+        """Make a skip of what ``soft_fail`` and ``never_fail`` say, and of nothing else."""
+        try:
+            yield
+        except AirflowSkipException:
+            raise
+        except (AirflowSensorTimeout, AirflowTaskTimeout, AirflowFailException) as error:
+            if self.soft_fail or self.never_fail:
+                name = "soft_fail" if self.soft_fail else "never_fail"
+                raise AirflowSkipException(f"Skipped, as {name} is set: {error}") from error
+            raise
+        except api.ChartMogulError as error:
+            if self.never_fail:
+                raise AirflowSkipException(f"Skipped, as never_fail is set: {error}") from error
+            raise

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator that moves a finished activities export to object storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+
+from airflow_provider_chartmogul import api
+from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class ActivitiesExportToObjectStorageOperator(BaseOperator):
+    """
+    Move a finished activities export to object storage, as one object; return its URI.
+
+    The archive is downloaded to local disk and checked, every byte of it, before anything is written at the
+    destination; there, all of it appears at once or nothing does. What is known of the object is pushed as XCom
+    ``object``: ``uri``, ``bucket``, ``key``, ``bytes``, ``sha256``, ``format``, ``rows``, ``columns``,
+    ``interval_start``, ``interval_end``, ``activity_type``, ``export_id`` and ``chartmogul_conn_id`` (None where
+    not known); events of the task's outlets carry the same as their ``extra``.
+
+    :param export_id: a finished export, usually ``wait.output`` of the sensor (templated)
+    :param destination: the object's full name, ``s3://[connection@]bucket/key`` or ``file:///folder/name``;
+        ``{interval_start}``, ``{interval_end}`` (with a format: ``{interval_start:%Y-%m-%d}``),
+        ``{activity_type}`` (``all`` where the export has no type), ``{export_id}`` and ``{chartmogul_conn_id}``
+        are filled in from the export itself (templated)
+    :param object_storage_conn_id: the Airflow connection of the object storage, where ``destination`` names
+        none; None: the environment's own credentials (templated)
+    :param output_format: ``zip``, where the destination's suffix does not say so (templated)
+    :param if_exists: ``overwrite``; ``reuse`` (the object that is there is this task's result); ``skip`` (the
+        task is skipped); ``fail``. But for the first, nothing is downloaded when there is one (templated)
+    :param column_types: types of columns, for the formats that have any; ``zip`` has none (templated)
+    :param download_dir: a local folder with room for the archive; None: the system's (templated)
+    :param upload_options: for the file system's ``put_file``, such as encryption or tags (templated)
+    :param chartmogul_conn_id: the Airflow connection of ChartMogul (templated)
+    :raises AirflowFailException: when a retry cannot help
+    :raises AirflowSkipException: when there is an object and ``if_exists`` is ``skip``
+    :raises ChartMogulError: for everything else that went wrong
+    """
+
+    template_fields: Sequence[str] = (
+        "export_id",
+        "destination",
+        "object_storage_conn_id",
+        "output_format",
+        "if_exists",
+        "column_types",
+        "download_dir",
+        "upload_options",
+        "chartmogul_conn_id",
+    )
+    template_fields_renderers = {"upload_options": "json", "column_types": "json"}  # noqa: RUF012
+    ui_color = "#e8f0fb"
+
+    def __init__(
+        self,
+        *,
+        export_id: str,
+        destination: str,
+        object_storage_conn_id: str | None = None,
+        output_format: str | None = None,
+        if_exists: str = "overwrite",
+        column_types: dict[str, str] | None = None,
+        download_dir: str | None = None,
+        upload_options: dict[str, Any] | None = None,
+        chartmogul_conn_id: str = ChartMogulHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.export_id = export_id
+        self.destination = destination
+        self.object_storage_conn_id = object_storage_conn_id
+        self.output_format = output_format
+        self.if_exists = if_exists
+        self.column_types = column_types
+        self.download_dir = download_dir
+        self.upload_options = upload_options
+        self.chartmogul_conn_id = chartmogul_conn_id
+
+    def execute(self, context: Context) -> str:
+        # Loaded here, so that reading a DAG loads no file systems.
+        from airflow_provider_chartmogul.transfer import Transfer
+
+        with failing_for_good():
+            transfer = Transfer(
+                destination=self.destination,
+                chartmogul_conn_id=self.chartmogul_conn_id,
+                object_storage_conn_id=self.object_storage_conn_id,
+                output_format=self.output_format,
+                if_exists=self.if_exists,
+                column_types=self.column_types,
+                download_dir=self.download_dir,
+                upload_options=self.upload_options,
+            )
+            export_id = api.validate_export_id(self.export_id)
+            with ChartMogulHook(self.chartmogul_conn_id) as hook:
+                moved = transfer.move(hook, export_id, self.log)
+        if moved.found and self.if_exists == "skip":
+            raise AirflowSkipException(f"{moved.uri} exists already, and if_exists is 'skip'")
+        context["ti"].xcom_push(key="object", value=moved.facts)
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra.update(moved.facts)
+        return moved.uri

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wait for an activities export, in the triggerer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from importlib import import_module
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_chartmogul import api
+
+
+class ActivitiesExportTrigger(BaseTrigger):
+    """
+    Look at an export until it is done, has failed, or the deadline has come.
+
+    It ends with one event, whose payload has ``status`` (``done``, ``timeout`` or ``error``), ``export_id``
+    and, for the last two, ``message`` and ``deadline_name`` or ``permanent``. Neither key nor file URL is in it.
+
+    :param chartmogul_conn_id: the Airflow connection
+    :param export_id: the export
+    :param poll_interval: seconds between looks; the first ones come sooner
+    :param deadline: when to give up, in seconds since the epoch, so that a restarted triggerer keeps it; None:
+        never
+    :param max_failure_seconds: how long failures in a row that may pass by themselves are borne
+    :param deadline_name: which of the task's limits the deadline is, ``timeout`` or ``execution_timeout``
+    """
+
+    def __init__(
+        self,
+        chartmogul_conn_id: str,
+        export_id: str,
+        poll_interval: float = 30.0,
+        deadline: float | None = None,
+        max_failure_seconds: float = 3600.0,
+        deadline_name: str = "timeout",
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.chartmogul_conn_id = chartmogul_conn_id
+        self.export_id = export_id
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+        self.max_failure_seconds = max_failure_seconds
+        self.deadline_name = deadline_name
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "chartmogul_conn_id": self.chartmogul_conn_id,
+                "export_id": self.export_id,
+                "poll_interval": self.poll_interval,
+                "deadline": self.deadline,
+                "max_failure_seconds": self.max_failure_seconds,
+                "deadline_name": self.deadline_name,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        try:
+            payload = await self._wait()
+        except api.ChartMogulError as error:
+            payload = {
+                "status": "error",
+                "export_id": self.export_id,
+                "message": str(error),
+                "permanent": error.permanent,
+            }
+        yield TriggerEvent(payload)
+
+    async def _wait(self) -> dict[str, Any]:
+        # Loading aiohttp takes a moment; in a thread it holds up no other trigger.
+        client_module = await asyncio.to_thread(import_module, "airflow_provider_chartmogul.hooks.async_client")
+        wait = api.ExportWait(
+            self.export_id,
+            poll_interval=self.poll_interval,
+            max_failure_seconds=self.max_failure_seconds,
+            now=time.monotonic(),
+            log=self.log,
+        )
+        async with client_module.shared_client(self.chartmogul_conn_id) as client:
+            delay: float | None = api.poll_delay(1, self.poll_interval)
+            while delay is not None:
+                left = float("inf") if self.deadline is None else self.deadline - time.time()
+                await asyncio.sleep(max(0.0, min(delay, left)))
+                try:
+                    export = await client.get_activities_export(self.export_id)
+                except api.ChartMogulError as error:
+                    delay = wait.failed(error, time.monotonic())
+                else:
+                    delay = wait.answered(export, time.monotonic())
+                # The last look comes after the deadline, so that a wait is never given up unseen.
+                if delay is not None and self.deadline is not None and time.time() >= self.deadline:
+                    return {
+                        "status": "timeout",
+                        "export_id": self.export_id,
+                        "message": f"its last status was '{wait.status_word or 'not known'}'",
+                        "deadline_name": self.deadline_name,
+                    }
+        return {"status": "done", "export_id": self.export_id}

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook over real sockets: who gets to see the key, what is sent again and what never, what errors say."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_chartmogul import __version__, api
+from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
+from airflow_provider_chartmogul.hooks.sync_client import ForeignRedirectError
+from airflow_provider_chartmogul.sandbox import Sandbox
+from tests.integration.servers import Answer, ScriptedServer, closed_port, json_answer
+
+KEY = "the-api-key-of-the-test"
+BASIC = "Basic " + base64.b64encode(f"{KEY}:".encode()).decode()
+MADE = json_answer({"id": "made-1", "status": "pending", "params": {}})
+
+
+def use(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, **hook: Any) -> ChartMogulHook:
+    monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json(requests_per_second=100, timeout=2))
+    return ChartMogulHook(**hook)
+
+
+@pytest.fixture(autouse=True)
+def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of retries, made to run faster."""
+    monkeypatch.setattr(api, "_MAX_BACKOFF_SECONDS", 0.05)
+
+
+class TestTheSandbox:
+    def test_an_export_is_made_and_retrieved(self, sandbox: Sandbox) -> None:
+        with ChartMogulHook() as hook:
+            made = hook.create_activities_export(
+                start_date=datetime(2024, 1, 1, tzinfo=UTC),
+                end_date=datetime(2024, 2, 1, tzinfo=UTC),
+                activity_type="churn",
+            )
+            assert made.status is api.ExportStatus.PENDING
+            done = hook.get_activities_export(made.id)
+
+        assert done.status is api.ExportStatus.SUCCEEDED
+        assert (done.start_date, done.end_date) == (datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC))
+        assert done.activity_type == "churn"
+        assert done.file_url is not None
+        assert "X-Amz-Signature" in done.file_url
+        assert "X-Amz" not in repr(done)
+
+    def test_the_account(self, sandbox: Sandbox) -> None:
+        assert {"name", "currency", "time_zone", "week_start_on"} <= ChartMogulHook().get_account().keys()
+
+    def test_it_says_who_it_is(self, sandbox: Sandbox) -> None:
+        ChartMogulHook().get_account()
+        assert sandbox.requests[0].headers["user-agent"] == f"airflow-provider-chartmogul/{__version__}"
+
+    def test_the_session_is_for_other_endpoints_too(self, sandbox: Sandbox) -> None:
+        with ChartMogulHook() as hook:
+            assert hook.get_conn().get(f"{hook.base_url}/ping").json() == {"data": "pong!"}
+
+
+class TestTestConnection:
+    def test_it_works(self, sandbox: Sandbox) -> None:
+        assert ChartMogulHook().test_connection() == (True, f"ChartMogul at {sandbox.url} accepts the API key.")
+
+    def test_no_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", '{"conn_type": "chartmogul"}')
+        works, message = ChartMogulHook().test_connection()
+        assert not works
+        assert "no API key" in message
+        assert "password" in message
+
+    def test_a_wrong_key(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        wrong = sandbox.connection_uri.replace("sandbox-api-key", "wrong-key")
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", wrong)
+        works, message = ChartMogulHook().test_connection()
+        assert not works
+        assert "refused the API key (401)" in message
+        assert "wrong-key" not in message
+
+    def test_nobody_listens(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with closed_port() as port:
+            monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", f"chartmogul://:k@127.0.0.1:{port}/http")
+            works, message = ChartMogulHook().test_connection()
+        assert not works
+        assert "cannot be reached" in message
+        assert f"127.0.0.1:{port}" in message
+        assert "Connection refused" in message
+
+    def test_no_such_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", "chartmogul://:k@chartmogul.invalid/https")
+        works, message = ChartMogulHook().test_connection()
+        assert not works
+        assert "cannot be reached" in message
+        assert "chartmogul.invalid" in message
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            Answer(200, b"<html><title>Welcome to nginx</title></html>"),
+            Answer(404, b"<html><title>404 Not Found</title></html>"),
+            json_answer({"status": "ok"}),
+            Answer(301, headers={"Location": "https://www.example.com/"}),
+        ],
+    )
+    def test_something_else_listens(self, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(answer) as server:
+            works, message = use(server, monkeypatch).test_connection()
+        assert not works
+        assert "does not look like ChartMogul" in message
+
+    def test_a_wait_is_not_part_of_a_test(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(Answer(500)) as server:
+            works, message = use(server, monkeypatch).test_connection()
+            assert len(server.asked) == 1
+        assert not works
+        assert "500" in message
+
+
+class TestTheKeyStaysAtHome:
+    def test_it_goes_to_its_host_and_to_no_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(Answer(200)) as home, ScriptedServer(Answer(200)) as other:
+            session = use(home, monkeypatch).get_conn()
+            session.get(home.url)
+            # Another port is another host, as far as a key goes.
+            session.get(other.url)
+            session.get(other.url, headers={"Authorization": "Bearer mine"})
+        assert home.asked[0].headers["authorization"] == BASIC
+        assert all("authorization" not in asked.headers for asked in other.asked)
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    def test_no_redirect_to_another_host_is_followed(self, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(Answer(200)) as other:
+            elsewhere = Answer(status, headers={"Location": f"{other.url}/?signature=secret"})
+            with ScriptedServer(elsewhere) as home:
+                hook = use(home, monkeypatch)
+                with pytest.raises(ForeignRedirectError) as raised:
+                    hook.get_conn().get(home.url)
+                assert "secret" not in str(raised.value)
+                with pytest.raises(api.UnexpectedAnswerError, match="redirect"):
+                    ChartMogulHook(retry_seconds=0).get_account()
+            assert other.asked == []
+
+    def test_a_redirect_within_the_host_keeps_the_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(Answer(302, headers={"Location": "/elsewhere"}), Answer(200)) as home:
+            use(home, monkeypatch).get_conn().get(home.url)
+        assert [asked.headers["authorization"] for asked in home.asked] == [BASIC, BASIC]
+
+    def test_netrc_is_not_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "netrc").write_text("default login somebody password else\n")
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        with (
+            ScriptedServer(Answer(302, headers={"Location": "/2"}), Answer(200)) as home,
+            ScriptedServer(Answer(200)) as other,
+        ):
+            assert requests.get(other.url).request.headers["Authorization"], "requests itself reads it"
+            session = use(home, monkeypatch).get_conn()
+            session.get(home.url)
+            session.get(other.url)
+        assert [asked.headers["authorization"] for asked in home.asked] == [BASIC, BASIC]
+        assert "authorization" not in other.asked[1].headers
+
+    def test_every_request_has_a_timeout(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(Answer(stall=True)) as server:
+            session = use(server, monkeypatch).get_conn()
+            with pytest.raises(requests.ReadTimeout):
+                session.get(server.url)
+            with pytest.raises(requests.ReadTimeout):
+                session.get(server.url, timeout=None)
+
+    def test_a_key_that_is_sent_in_the_clear_is_warned_of(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", "chartmogul://:k@chartmogul.invalid/http")
+        assert ChartMogulHook().settings.sends_key_in_the_clear
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", "chartmogul://:k@127.0.0.1:1/http")
+        assert not ChartMogulHook().settings.sends_key_in_the_clear
+
+
+class TestAPostIsSentOnce:
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            Answer(500, b"Internal Server Error"),
+            Answer(502, b"<html><title>Bad gateway</title></html>"),
+            Answer(503),
+            Answer(504),
+            Answer(402),
+            Answer(200, b"<html>"),
+            Answer(200, b'{"id": "17', cut=5),
+            Answer(200, b"{}"),
+            Answer(307, headers={"Location": "/v1/activities_export"}),
+            Answer(hang_up=True),
+            Answer(stall=True),
+        ],
+        ids=str,
+    )
+    def test_whatever_happens_after_it_may_have_been_acted_on(
+        self, answer: Answer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with ScriptedServer(answer) as server:
+            with pytest.raises(api.ChartMogulError):
+                use(server, monkeypatch).create_activities_export()
+            time.sleep(0.2)
+            assert [asked.method for asked in server.asked] == ["POST"]
+
+    def test_it_is_sent_again_after_429(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(Answer(429), Answer(429, headers={"Retry-After": "0"}), MADE) as server:
+            assert use(server, monkeypatch).create_activities_export().id == "made-1"
+            assert len(server.asked) == 3
+
+    def test_it_is_sent_again_when_the_connection_could_not_be_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with closed_port() as port:
+            monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", f"chartmogul://:k@127.0.0.1:{port}/http")
+            with pytest.raises(api.NoAnswerError) as raised:
+                ChartMogulHook(retry_seconds=0.5).create_activities_export()
+        assert raised.value.sent is False
+        request = api.create_activities_export_request(start_date=None, end_date=None, activity_type=None)
+        assert api.may_repeat(request, raised.value)
+
+    def test_a_kept_connection_that_was_closed_is_not_a_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The server closes an idle connection just as the next request goes out: it may have been acted on."""
+        with ScriptedServer(json_answer({"data": "pong!"}), Answer(hang_up=True), MADE) as server:
+            hook = use(server, monkeypatch)
+            hook.get_conn().get(f"{hook.base_url}/ping")
+            with pytest.raises(api.NoAnswerError):
+                hook.create_activities_export()
+            assert [asked.method for asked in server.asked] == ["GET", "POST"]
+
+
+class TestAGetIsSentAgain:
+    @pytest.mark.parametrize(
+        "answer",
+        [Answer(s) for s in (429, 500, 502, 503, 504, 520, 524)]
+        + [Answer(200, b"<html>"), Answer(200, b'{"id"', cut=2), Answer(hang_up=True), Answer(stall=True)],
+        ids=str,
+    )
+    def test_until_it_is_answered(self, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(answer, json_answer({"id": "e-1", "status": "succeeded"})) as server:
+            assert use(server, monkeypatch).get_activities_export("e-1").status is api.ExportStatus.SUCCEEDED
+            assert len(server.asked) == 2
+
+    def test_no_longer_than_it_was_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(Answer(503, b"Over capacity")) as server:
+            with pytest.raises(api.ServerError, match="503: Over capacity"):
+                use(server, monkeypatch, retry_seconds=0.3).get_activities_export("e-1")
+            assert 2 <= len(server.asked) < 60
+
+    def test_not_when_the_server_asks_for_more_patience_than_there_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(Answer(429, headers={"Retry-After": "3600"})) as server:
+            with pytest.raises(api.RateLimitError):
+                use(server, monkeypatch).get_activities_export("e-1")
+            assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (json_answer({"code": 400, "message": 'Parameter "x" is missing', "param": "x"}, 400), "400: Parameter"),
+        (json_answer({"code": 401, "message": "No valid API key provided", "param": None}, 401), "No valid API key"),
+        (json_answer({"message": "Plan expired"}, 403), "403: Plan expired"),
+        (json_answer({"error": "Export not found"}, 404), "404: Export not found"),
+        (json_answer({"errors": {"type": "is unknown"}}, 422), "422: type: is unknown"),
+        (json_answer({"type": ["is unknown"], "error_details": []}, 422), "422: type: is unknown"),
+    ],
+)
+def test_what_no_retry_can_help_fails_at_once_in_chartmoguls_words(
+    answer: Answer, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ScriptedServer(answer) as server:
+        with pytest.raises(AirflowFailException) as raised, failing_for_good():
+            use(server, monkeypatch).get_activities_export("e-1")
+        assert says in str(raised.value)
+        assert len(server.asked) == 1
+
+
+def test_no_error_and_no_log_line_shows_the_key(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A gateway that echoes the request in its error page, and everything that is logged about it."""
+
+    def echo(asked: Any) -> Answer:
+        return Answer(500, json.dumps(asked.headers).encode())
+
+    caplog.set_level(logging.DEBUG)
+    with ScriptedServer(echo) as server, pytest.raises(api.ServerError) as raised:
+        use(server, monkeypatch, retry_seconds=0.2).get_account()
+    seen = caplog.text + str(raised.value) + repr(raised.value) + repr(raised.value.__dict__)
+    assert server.asked[0].headers["authorization"] == BASIC
+    assert KEY not in seen
+    assert BASIC.removeprefix("Basic ") not in seen
+
+
+@pytest.mark.parametrize(
+    "connection",
+    [
+        '{"conn_type": "chartmogul", "host": "%s", "password": "sandbox-api-key"}',
+        '{"conn_type": "chartmogul", "host": "%s/v1/", "password": " sandbox-api-key\\n"}',
+        '{"conn_type": "http", "host": "%s", "login": "sandbox-api-key"}',
+        '{"conn_type": "chartmogul", "host": "%s", "password": "sandbox-api-key", "extra": {"timeout": "5"}}',
+        '{"conn_type": "chartmogul", "host": "%s", "password": "sandbox-api-key", "extra": "{\\"timeout\\": 5}"}',
+    ],
+)
+def test_a_connection_in_many_forms(connection: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", connection % sandbox.url)
+    assert ChartMogulHook().test_connection()[0]
+
+
+def test_it_keeps_to_its_requests_a_second(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slots are waited for: the sends are as far apart as the rate says, by the server's own clock."""
+    monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", f"{sandbox.connection_uri}?requests_per_second=20")
+    with ChartMogulHook() as hook:
+        for _ in range(5):
+            hook.get_account()
+    times = [seen.started for seen in sandbox.requests]
+    assert times[-1] - times[0] >= 4 / 20 - 0.04

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Waiting for an export, in all three modes: one table of cases, each run deferred, poking and rescheduled.
+
+The modes must not differ in how a wait ends. Where Airflow's own rules make them differ (``execution_timeout``
+and ``max_failure_seconds`` in reschedule mode, where every look is a process of its own), the table says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
+
+from airflow_provider_chartmogul import api
+from airflow_provider_chartmogul.hooks import async_client
+from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
+from airflow_provider_chartmogul.sandbox import Sandbox
+from airflow_provider_chartmogul.sensors.activities_export import ActivitiesExportSensor
+from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
+from tests.integration.running import TaskInstanceStandIn, run_task
+from tests.integration.servers import Answer, ScriptedServer, closed_port, json_answer
+
+MODES: dict[str, dict[str, Any]] = {
+    "deferrable": {"deferrable": True},
+    "poke": {"deferrable": False, "mode": "poke"},
+    "reschedule": {"deferrable": False, "mode": "reschedule"},
+}
+
+EXPORT_ID = "17042239-3674-4a61-b838-b6b307f28506"
+
+
+def export(status: str, **more: Any) -> Answer:
+    return json_answer({"id": EXPORT_ID, "status": status, "file_url": None, "params": {}, **more})
+
+
+def error(status: int, body: bytes = b'{"message": "said the server"}', **headers: str) -> Answer:
+    return Answer(status, body, headers)
+
+
+@dataclass
+class Case:
+    """What the server answers, what the sensor is told, and how the wait ends (None: well)."""
+
+    name: str
+    answers: list[Answer]
+    ends: type[BaseException] | None = None
+    says: str = ""
+    sensor: dict[str, Any] = field(default_factory=dict)
+    soft_fail_skips: bool = False
+    modes: tuple[str, ...] = tuple(MODES)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+PENDING, DONE = export("pending"), export("succeeded")
+
+CASES = [
+    Case("done at the first look", [DONE]),
+    Case("the other word for done", [export("successful")]),
+    Case("done after a while", [PENDING, export("processing"), DONE]),
+    Case("the other word, after a while", [PENDING, PENDING, export("successful")]),
+    Case("a word nobody knows means not yet", [export("queued_for_review"), PENDING, DONE]),
+    Case(
+        "failed",
+        [PENDING, PENDING, export("failed")],
+        AirflowFailException,
+        "clear the task that creates the export",
+        soft_fail_skips=True,
+    ),
+    Case("failed at the first look", [export("failed")], AirflowFailException, "failed", soft_fail_skips=True),
+    Case(
+        "not done in time",
+        [PENDING],
+        AirflowSensorTimeout,
+        sensor={"timeout": 1.5},
+        soft_fail_skips=True,
+    ),
+    Case(
+        "not done within the execution timeout",
+        [PENDING],
+        AirflowTaskTimeout,
+        sensor={"execution_timeout": timedelta(seconds=2)},
+        soft_fail_skips=True,
+        modes=("deferrable", "poke"),
+    ),
+    Case(
+        "the earlier of the two limits counts",
+        [PENDING],
+        AirflowSensorTimeout,
+        sensor={"timeout": 1.5, "execution_timeout": timedelta(seconds=600)},
+        soft_fail_skips=True,
+    ),
+    Case("no such export", [PENDING, error(404)], AirflowFailException, "404: said the server", soft_fail_skips=True),
+    Case("a wrong key", [error(401)], AirflowFailException, "password field", soft_fail_skips=True),
+    Case("an expired plan", [PENDING, PENDING, error(403)], AirflowFailException, "403", soft_fail_skips=True),
+    Case("refused for this once", [PENDING, error(402)], Exception, "402: said the server"),
+    Case(
+        "faults that pass",
+        [error(500, b"<html>"), PENDING, error(503), error(429, **{"Retry-After": "1"}), Answer(hang_up=True), DONE],
+    ),
+    Case("HTML and half a JSON that pass", [Answer(200, b"<html>"), Answer(200, b'{"id": "17'), DONE]),
+    Case(
+        "an outage",
+        [PENDING, error(502)],
+        api.ChartMogulError,
+        "max_failure_seconds",
+        sensor={"max_failure_seconds": 1.0},
+        modes=("deferrable", "poke"),
+    ),
+    Case(
+        "an outage lasts until the timeout",
+        [PENDING, error(502)],
+        AirflowSensorTimeout,
+        sensor={"timeout": 2},
+        soft_fail_skips=True,
+    ),
+    Case("an empty export ID", [DONE], AirflowFailException, "export_id", {"export_id": ""}, soft_fail_skips=True),
+    Case("an export ID of a missing XCom", [DONE], AirflowFailException, "XCom", {"export_id": "None"}, True),
+    Case("an export ID that climbs", [DONE], AirflowFailException, "export_id", {"export_id": "../account"}, True),
+]
+
+RUNS = [
+    pytest.param(case, mode, soft_fail, id=f"{case.name}-{mode}{'-soft_fail' if soft_fail else ''}")
+    for case in CASES
+    for mode in case.modes
+    for soft_fail in ([False, True] if case.ends else [False])
+]
+
+
+@pytest.fixture(autouse=True)
+def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of retries, made to run faster: a second of backoff is a quarter."""
+    monkeypatch.setattr(api, "_MAX_BACKOFF_SECONDS", 0.25)
+
+
+def sensor(**told: Any) -> ActivitiesExportSensor:
+    return ActivitiesExportSensor(**{"task_id": "wait", "export_id": EXPORT_ID, "poke_interval": 0.2, **told})
+
+
+@pytest.mark.parametrize(("case", "mode", "soft_fail"), RUNS)
+def test_a_wait_ends_the_same_in_every_mode(
+    case: Case, mode: str, soft_fail: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ScriptedServer(*case.answers) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json(requests_per_second=100))
+        task = sensor(**{**MODES[mode], "soft_fail": soft_fail, **case.sensor})
+        if case.ends is None:
+            ran = run_task(task)
+            assert ran.value == EXPORT_ID
+            # A wait that is over at the first look never leaves the worker.
+            if mode == "deferrable" and len(case.answers) > 1:
+                assert ran.worker_starts == 2
+                assert ran.events == [{"status": "done", "export_id": EXPORT_ID}]
+        elif soft_fail and case.soft_fail_skips:
+            with pytest.raises(AirflowSkipException):
+                run_task(task)
+        else:
+            with pytest.raises(case.ends) as raised:
+                run_task(task)
+            assert not isinstance(raised.value, AirflowSkipException)
+            assert case.says in str(raised.value)
+        if "export_id" in case.sensor:
+            assert server.asked == [], "an ID that cannot be one is not asked for"
+        assert all(asked.method == "GET" for asked in server.asked)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("never_fail", "ends"), [(True, AirflowSkipException), (False, api.ChartMogulError)])
+def test_never_fail_skips_whatever_happens(
+    mode: str, never_fail: bool, ends: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ScriptedServer(PENDING, error(402)) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json())
+        with pytest.raises(ends, match="402"):
+            run_task(sensor(**MODES[mode], never_fail=never_fail))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_it_waits_for_an_export_of_the_sandbox(mode: str, sandbox: Sandbox) -> None:
+    sandbox.export_seconds = 2
+    made = ChartMogulHook().create_activities_export()
+
+    ran = run_task(sensor(export_id=made.id, **MODES[mode]))
+
+    assert ran.value == made.id
+    if mode != "reschedule":
+        assert ran.worker_starts == (2 if mode == "deferrable" else 1)
+    looks = [seen for seen in sandbox.requests if seen.method == "GET"]
+    assert {seen.status for seen in looks} == {200}
+
+
+def test_a_missing_connection_is_named(monkeypatch: pytest.MonkeyPatch, airflow_db: None) -> None:
+    with pytest.raises(AirflowFailException, match="there is no Airflow connection 'nowhere'"):
+        run_task(sensor(chartmogul_conn_id="nowhere"))
+
+
+def test_a_backstop_that_fires_is_a_timeout_too() -> None:
+    for words in ("Trigger timeout", "Trigger/execution timeout"):
+        context: Any = {}
+        with pytest.raises(AirflowSensorTimeout, match="check that one is running"):
+            sensor().resume_execution("__fail__", {"error": words}, context)
+        with pytest.raises(AirflowSkipException):
+            sensor(soft_fail=True).resume_execution("__fail__", {"error": words}, context)
+
+
+def test_a_crashed_trigger_is_an_error_that_a_retry_can_cure() -> None:
+    for soft_fail in (False, True):
+        with pytest.raises(Exception, match="Trigger failure") as raised:
+            sensor(soft_fail=soft_fail).resume_execution("__fail__", {"error": "Trigger failure"}, {})
+        assert not isinstance(raised.value, (AirflowSkipException, AirflowFailException))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [None, {}, {"status": "done"}, {"status": "done", "export_id": "another"}, "done", {"export_id": EXPORT_ID}],
+)
+def test_an_event_that_is_not_its_own_is_an_error(event: Any) -> None:
+    with pytest.raises(api.ChartMogulError):
+        sensor().execute_complete({}, event)
+
+
+def test_the_deadline_is_fixed_when_the_task_is_deferred(sandbox: Sandbox) -> None:
+    sandbox.outcome = "never"
+    made = ChartMogulHook().create_activities_export()
+    ti = TaskInstanceStandIn()
+    context: Any = {"ti": ti}
+
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(export_id=made.id, execution_timeout=timedelta(seconds=50), timeout=60).execute(context)
+
+    trigger = deferred.value.trigger
+    assert trigger.deadline == ti.start_date.timestamp() + 50
+    assert trigger.deadline_name == "execution_timeout"
+    # Airflow's own limit comes later: the trigger, not the scheduler, says what ended the wait.
+    assert deferred.value.timeout > timedelta(seconds=50)
+
+
+def test_all_waits_of_a_loop_share_one_client_and_leave_none_behind(sandbox: Sandbox) -> None:
+    sandbox.export_seconds = 1.5
+    made = [ChartMogulHook().create_activities_export().id for _ in range(8)]
+    sandbox.max_connections = 4
+
+    async def wait_for(export_id: str) -> Any:
+        trigger = ActivitiesExportTrigger("chartmogul_default", export_id, poll_interval=0.5)
+        return [event.payload async for event in trigger.run()]
+
+    async def wait_for_all() -> list[Any]:
+        waits = [asyncio.create_task(wait_for(export_id)) for export_id in made]
+        cancelled = asyncio.create_task(wait_for(made[0]))
+        await asyncio.sleep(1.2)
+        assert len(async_client._clients[asyncio.get_running_loop()]) == 1
+        cancelled.cancel()
+        ended = await asyncio.gather(*waits)
+        assert async_client._clients[asyncio.get_running_loop()] == {}
+        return ended
+
+    assert asyncio.run(wait_for_all(), debug=True) == [[{"status": "done", "export_id": one}] for one in made]
+    assert {seen.status for seen in sandbox.requests} == {200}, "never over the account's limits"
+
+
+def test_a_rotated_key_is_taken_up_at_a_401(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox.export_seconds = 4
+    made = ChartMogulHook().create_activities_export()
+    monkeypatch.setattr(async_client, "_FRESH_SECONDS", 0.0)
+
+    async def rotate() -> None:
+        await asyncio.sleep(1.5)
+        sandbox.api_key = "rotated"
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", sandbox.connection_uri)
+
+    async def wait() -> Any:
+        trigger = ActivitiesExportTrigger("chartmogul_default", made.id, poll_interval=0.5)
+        rotation = asyncio.create_task(rotate())
+        events = [event.payload async for event in trigger.run()]
+        await rotation
+        return events
+
+    assert asyncio.run(wait()) == [{"status": "done", "export_id": made.id}]
+    assert 401 in {seen.status for seen in sandbox.requests}
+
+
+def test_an_unreachable_host_is_named_in_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closed_port() as port:
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_CHARTMOGUL_DEFAULT",
+            json.dumps({"conn_type": "chartmogul", "host": f"http://127.0.0.1:{port}", "password": "k"}),
+        )
+        with pytest.raises(api.ChartMogulError, match=f"127.0.0.1:{port}.*could not be made"):
+            run_task(sensor(max_failure_seconds=0.1))

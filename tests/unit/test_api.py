@@ -1,0 +1,677 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What is known of the API: how answers are read, what is asked, which failure is borne and for how long.
+
+No answer is too odd for an error of the package's own, and no error shows the key or a signed URL.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from airflow_provider_chartmogul import api
+from tests.unit.values import API_KEY, EXPORT_ID, FILE_URL, NOW, SIGNATURE, export_answer
+
+
+def read(status: int, body: bytes = b"", **headers: str) -> dict[str, Any]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return api.read_answer(status, named, body, api_key=API_KEY, now=NOW)
+
+
+def error_of(status: int, body: bytes = b"", **headers: str) -> api.ChartMogulError:
+    with pytest.raises(api.ChartMogulError) as raised:
+        read(status, body, **headers)
+    return raised.value
+
+
+# The export and its status
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "final"),
+    [
+        ("pending", api.ExportStatus.PENDING, False),
+        ("processing", api.ExportStatus.PROCESSING, False),
+        ("succeeded", api.ExportStatus.SUCCEEDED, True),
+        ("successful", api.ExportStatus.SUCCEEDED, True),
+        ("failed", api.ExportStatus.FAILED, True),
+        ("Succeeded ", api.ExportStatus.SUCCEEDED, True),
+        ("archiving", api.ExportStatus.UNKNOWN, False),
+        ("unknown", api.ExportStatus.UNKNOWN, False),
+    ],
+)
+def test_status_words(word: str, status: api.ExportStatus, final: bool) -> None:
+    assert api.ExportStatus.parse(word) is status
+    assert status.is_final is final
+
+
+def test_a_recorded_answer_is_read() -> None:
+    export = api.ActivitiesExport.from_answer(export_answer())
+    assert export == api.ActivitiesExport(
+        id=EXPORT_ID,
+        status=api.ExportStatus.SUCCEEDED,
+        status_word="succeeded",
+        file_url=FILE_URL,
+        activity_type="new_biz",
+        start_date=datetime(2020, 1, 1, tzinfo=UTC),
+        end_date=datetime(2020, 12, 31, tzinfo=UTC),
+        created_at=datetime(2021, 7, 9, 14, 37, 32, tzinfo=UTC),
+        expires_at=datetime(2021, 7, 16, 14, 37, 43, tzinfo=UTC),
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2020-01-01",
+        "2020-01-01T00:00:00",
+        "2020-01-01T00:00:00Z",
+        "2020-01-01T00:00:00.000+00:00",
+        "2020-01-01 00:00:00 +0000",
+        "2020-01-01 01:00:00 +0100",
+        "2020-01-01 00:00:00 UTC",
+    ],
+)
+def test_every_form_of_an_echoed_date_is_read(text: str) -> None:
+    export = api.ActivitiesExport.from_answer(export_answer(params={"params": {"start_date": text}}))
+    assert export.start_date == datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("params", [None, {}, {"params": None}, {"params": {}}, {"params": []}, "x", []])
+def test_params_may_be_empty(params: object) -> None:
+    export = api.ActivitiesExport.from_answer(export_answer(params=params))
+    assert (export.activity_type, export.start_date, export.end_date) == (None, None, None)
+
+
+@pytest.mark.parametrize("file_url", [None, "", 7, ["https://x"]])
+def test_no_file_url_is_none(file_url: object) -> None:
+    assert api.ActivitiesExport.from_answer(export_answer(file_url=file_url)).file_url is None
+
+
+def test_the_least_answer_and_unknown_keys() -> None:
+    export = api.ActivitiesExport.from_answer({"id": EXPORT_ID, "status": "pending", "progress": {"done": 3}})
+    assert (export.id, export.status, export.file_url, export.expires_at) == (
+        EXPORT_ID,
+        api.ExportStatus.PENDING,
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({"status": None}, "no status"),
+        ({"status": " "}, "no status"),
+        ({"status": 3}, "no status"),
+        ({"id": None}, "no usable ID"),
+        ({"id": ""}, "no usable ID"),
+        ({"id": "../account"}, "no usable ID"),
+    ],
+)
+def test_an_answer_without_id_or_status_is_no_answer(changes: dict[str, Any], missing: str) -> None:
+    with pytest.raises(api.UnexpectedAnswerError, match=missing):
+        api.ActivitiesExport.from_answer(export_answer(**changes))
+
+
+def test_the_file_url_is_in_no_text_of_an_export() -> None:
+    export = api.ActivitiesExport.from_answer(export_answer())
+    for text in (repr(export), str(export), f"{export}"):
+        assert "file_url" not in text
+        assert "amazonaws" not in text
+        assert SIGNATURE not in text
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+answers = st.dictionaries(
+    st.sampled_from(["id", "status", "file_url", "params", "expires_at", "created_at", "other"]), json_values
+)
+
+
+@given(answers, json_values)
+def test_any_object_is_an_export_or_an_unexpected_answer(answer: dict[str, Any], params: object) -> None:
+    for candidate in (answer, export_answer(**answer), export_answer(params={"params": params})):
+        try:
+            export = api.ActivitiesExport.from_answer(candidate)
+        except api.UnexpectedAnswerError:
+            continue
+        times = (export.start_date, export.end_date, export.created_at, export.expires_at)
+        assert all(time is None or time.tzinfo is not None for time in times)
+        assert api.validate_export_id(export.id) == export.id
+
+
+# Export IDs and activity types
+
+
+@pytest.mark.parametrize("value", [EXPORT_ID, f"  {EXPORT_ID}\n", "a", "A_1-b", "x" * 100])
+def test_export_ids(value: str) -> None:
+    assert api.validate_export_id(value) == value.strip()
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_an_empty_export_id_is_called_empty(value: object) -> None:
+    with pytest.raises(api.InvalidExportIdError, match=r"^export_id is empty.*create\.output"):
+        api.validate_export_id(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        " ",
+        "None",
+        "none",
+        "NULL",
+        "nan",
+        "undefined",
+        "../account",
+        "a/b",
+        "a?b",
+        "a#b",
+        "a%2Fb",
+        "a b",
+        "a\nb",
+        "-a",
+        "é",
+        "１２",
+        "x" * 101,
+        7,
+        True,
+        [EXPORT_ID],
+        {"id": EXPORT_ID},
+        b"abc",
+    ],
+)
+def test_odd_export_ids(value: object) -> None:
+    with pytest.raises(api.InvalidExportIdError, match=r"^export_id cannot be ") as raised:
+        api.validate_export_id(value)
+    assert raised.value.permanent
+    assert isinstance(raised.value, ValueError)
+
+
+def test_a_file_url_given_as_export_id_is_not_shown_with_its_query() -> None:
+    with pytest.raises(api.InvalidExportIdError) as raised:
+        api.validate_export_id(f"https://s3.example/a.zip?X-Amz-Signature={SIGNATURE}")
+    assert SIGNATURE[:8] not in str(raised.value)
+
+
+@given(st.text(max_size=120) | st.text("ab/.?#%\\: \t\r\n\0", max_size=12))
+@example("..")
+@example("a\n")
+def test_an_export_id_never_holds_a_character_of_a_path(text: str) -> None:
+    try:
+        request = api.get_activities_export_request(text)
+    except api.InvalidExportIdError as error:
+        assert len(str(error)) < 600
+        return
+    prefix, _, last = request.path.rpartition("/")
+    assert prefix == "/v1/activities_export"
+    assert last
+    assert last.isascii()
+    assert last.replace("-", "").replace("_", "").isalnum()
+
+
+@pytest.mark.parametrize("value", [None, "new_biz", "reactivation", "expansion", "contraction", "churn"])
+def test_activity_types(value: str | None) -> None:
+    assert api.validate_activity_type(value) == value
+
+
+@pytest.mark.parametrize("value", ["", "None", "NEW_BIZ", " churn", "new_biz,churn", "refund", 1, ["churn"]])
+def test_unknown_activity_types_are_named_with_the_allowed_ones(value: object) -> None:
+    with pytest.raises(ValueError, match="activity_type cannot be") as raised:
+        api.validate_activity_type(value)
+    assert repr(value) in str(raised.value)
+    assert all(allowed in str(raised.value) for allowed in api.ACTIVITY_TYPES)
+
+
+# Requests
+
+
+@pytest.mark.parametrize(
+    ("request_", "method", "path"),
+    [
+        (api.ping_request(), "GET", "/v1/ping"),
+        (api.account_request(), "GET", "/v1/account"),
+        (api.get_activities_export_request(EXPORT_ID), "GET", f"/v1/activities_export/{EXPORT_ID}"),
+    ],
+)
+def test_reading_requests(request_: api.ApiRequest, method: str, path: str) -> None:
+    assert (request_.method, request_.path, request_.data) == (method, path, None)
+    assert request_.repeatable
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "kind", "body"),
+    [
+        (None, None, None, {}),
+        (datetime(2024, 1, 1, tzinfo=UTC), None, None, {"start-date": "2024-01-01T00:00:00Z"}),
+        (None, datetime(2024, 1, 1), None, {"end-date": "2024-01-01T00:00:00Z"}),
+        (
+            datetime(2024, 1, 1, 1, tzinfo=timezone(timedelta(hours=2))),
+            datetime(2024, 1, 1, 0, 0, 0, 250_000, tzinfo=UTC),
+            "churn",
+            {"start-date": "2023-12-31T23:00:00Z", "end-date": "2024-01-01T00:00:00.250Z", "type": "churn"},
+        ),
+    ],
+)
+def test_the_request_for_an_export(
+    start: datetime | None, end: datetime | None, kind: str | None, body: dict[str, str]
+) -> None:
+    request = api.create_activities_export_request(start_date=start, end_date=end, activity_type=kind)
+    assert (request.method, request.path, request.repeatable) == ("POST", "/v1/activities_export", False)
+    assert json.loads(request.data or b"") == body
+
+
+def test_an_unknown_type_makes_no_request() -> None:
+    with pytest.raises(ValueError, match="activity_type cannot be 'refund'"):
+        api.create_activities_export_request(start_date=None, end_date=None, activity_type="refund")
+
+
+def test_the_key_is_the_user_name_without_a_password() -> None:
+    scheme, _, credentials = api.authorization_header(API_KEY).partition(" ")
+    assert scheme == "Basic"
+    assert base64.b64decode(credentials).decode() == f"{API_KEY}:"
+
+
+# Answers
+
+STATUS_TABLE = [
+    (400, api.InvalidRequestError, "permanent"),
+    (401, api.AuthenticationError, "permanent"),
+    (402, api.RequestFailedError, "neither"),
+    (403, api.PermissionDeniedError, "permanent"),
+    (404, api.NotFoundError, "permanent"),
+    (418, api.HTTPStatusError, "neither"),
+    (422, api.InvalidRequestError, "permanent"),
+    (429, api.RateLimitError, "transient"),
+    (500, api.ServerError, "transient"),
+    (502, api.ServerError, "transient"),
+    (503, api.ServerError, "transient"),
+    (504, api.ServerError, "transient"),
+    (520, api.ServerError, "transient"),
+    (524, api.ServerError, "transient"),
+]
+
+
+@pytest.mark.parametrize(("status", "cls", "kind"), STATUS_TABLE)
+def test_what_a_status_means(status: int, cls: type[api.HTTPStatusError], kind: str) -> None:
+    error = error_of(status, b'{"error":"so it is"}')
+    assert type(error) is cls
+    assert isinstance(error, api.HTTPStatusError)
+    assert (error.permanent, error.transient) == (kind == "permanent", kind == "transient")
+    assert (error.status, error.message, error.retry_after) == (status, "so it is", None)
+    assert str(error).startswith(f"ChartMogul answered {status}: so it is")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"code":400,"message":"Parameter \\"name\\" is missing","param":"name"}', 'Parameter "name" is missing'),
+        (b'{"code":401,"message":"No valid API key provided","param":null}', "No valid API key provided"),
+        (b'{"error":"Export not found"}', "Export not found"),
+        (b'{"errors":{"start-date":"is invalid"}}', "start-date: is invalid"),
+        (b'{"errors":{"type":["is odd","is unknown"]}}', "type: is odd, is unknown"),
+        (
+            b'{"type":["is unknown"],"error_details":[{"param":"type","code":"x","message":"is unknown"}]}',
+            "type: is unknown",
+        ),
+        (b"500 Internal Server Error\n", "500 Internal Server Error"),
+        (b"<html><head><title>\n 502 Bad\n Gateway</title></head><body>x</body></html>", "502 Bad Gateway"),
+        (b"<title></title>", "(no text)"),
+        (b"", "(no text)"),
+        (b"{}", "{}"),
+        (b"[1, 2]", "[1, 2]"),
+        (b"null", "null"),
+        (b'{"errors":{}}', '{"errors":{}}'),
+        (b'{"message":null,"error":"said so"}', "said so"),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+    ],
+)
+def test_the_own_words_of_an_error(body: bytes, words: str) -> None:
+    error = error_of(400, body)
+    assert isinstance(error, api.InvalidRequestError)
+    assert error.message.startswith(words)
+    assert words in str(error)
+
+
+def test_the_parameter_is_named() -> None:
+    assert "(parameter name)" in str(error_of(400, b'{"message":"is missing","param":"name"}'))
+
+
+def test_a_success_gives_its_object() -> None:
+    assert read(200, b'{"data":"pong!"}') == {"data": "pong!"}
+    assert read(201, b"{}") == {}
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'"pong!"', b"null", b"<html></html>", b'{"id":"1', b"\xff", b"1" * 5000])
+def test_a_success_without_an_object_is_unexpected(body: bytes) -> None:
+    error = error_of(200, body)
+    assert type(error) is api.UnexpectedAnswerError
+    assert error.transient
+    assert "not with a JSON object" in str(error)
+
+
+@pytest.mark.parametrize("status", [200, 422])
+def test_deep_nesting_is_an_error_of_the_package(status: int) -> None:
+    for body in (b"[" * 200_000, b'{"a":' * 200_000):
+        assert isinstance(error_of(status, body), api.UnexpectedAnswerError | api.HTTPStatusError)
+
+
+@pytest.mark.parametrize("status", [301, 302, 304, 307, 308])
+def test_a_redirect_is_unexpected(status: int) -> None:
+    error = error_of(status, b"", Location=FILE_URL)
+    assert type(error) is api.UnexpectedAnswerError
+    assert "not followed" in str(error)
+    assert SIGNATURE not in str(error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(text.encode(), id=name)
+        for name, text in {
+            "message": json.dumps({"message": f"GET {FILE_URL} with {API_KEY} failed"}),
+            "param": json.dumps({"message": "no", "param": f"{FILE_URL}:{API_KEY}"}),
+            "error": json.dumps({"error": FILE_URL + " " + API_KEY}),
+            "errors": json.dumps({"errors": {API_KEY: [FILE_URL]}}),
+            "nested": json.dumps({"errors": {"x": {"url": FILE_URL, "key": API_KEY}}}),
+            "field": json.dumps({FILE_URL: [API_KEY]}),
+            "list": json.dumps([FILE_URL, API_KEY]),
+            "text": f"{API_KEY}\n{FILE_URL}",
+            "title": f"<title>{API_KEY} {FILE_URL}</title>",
+            "header": f"you sent {api.authorization_header(API_KEY)}",
+            "half a JSON": json.dumps(export_answer())[:-30],
+            "half a JSON, slashes escaped": json.dumps(export_answer()).replace("/", "\\/")[:-30],
+            "no scheme": FILE_URL.removeprefix("https:"),
+            "upper case": FILE_URL.replace("https", "HTTPS"),
+        }.items()
+    ],
+)
+@pytest.mark.parametrize("status", [200, 302, 400, 422, 500])
+def test_no_error_shows_the_key_or_a_signature(status: int, body: bytes) -> None:
+    try:
+        error: api.ChartMogulError = error_of(status, body)
+    except pytest.fail.Exception:
+        assert status == 200  # a JSON object, and so no error
+        return
+    credentials = api.authorization_header(API_KEY).removeprefix("Basic ")
+    for text in (str(error), repr(error), getattr(error, "message", "")):
+        assert API_KEY not in text
+        assert credentials not in text
+        assert SIGNATURE[:16] not in text
+
+
+around = st.text(max_size=80) | st.text("\"'<>?{}[]:,\\ \n\t", max_size=20)
+
+
+@given(
+    status=st.sampled_from([200, 302, 400, 401, 422, 429, 500]),
+    parts=st.lists(st.one_of(around, st.sampled_from([API_KEY, FILE_URL])), max_size=6),
+    gap=st.sampled_from(["", " ", "\n", ", "]),
+    shape=st.sampled_from(["text", "message", "error", "errors", "field", "list", "title", "cut"]),
+    padding=st.integers(0, api.MESSAGE_LIMIT + 20),
+)
+def test_whatever_the_body_no_error_shows_the_key_or_a_query(
+    status: int, parts: list[str], gap: str, shape: str, padding: int
+) -> None:
+    said = "x" * padding + gap.join(parts)
+    body = {
+        "text": said,
+        "message": json.dumps({"message": said, "param": said}),
+        "error": json.dumps({"error": said}),
+        "errors": json.dumps({"errors": {said: [said]}}),
+        "field": json.dumps({"name": [said, {"deep": said}], "error_details": said}),
+        "list": json.dumps([said]),
+        "title": f"<title>{said}</title>",
+        "cut": json.dumps({"file_url": said})[:-1],
+    }[shape]
+    try:
+        read(status, body.encode("utf-8", "replace"))
+    except api.ChartMogulError as error:
+        assert API_KEY not in str(error)
+        assert "X-Amz-" not in str(error)
+        assert len(getattr(error, "message", "")) <= api.MESSAGE_LIMIT
+        assert len(str(error)) <= api.MESSAGE_LIMIT * 2
+
+
+@given(st.integers(100, 599), st.binary(max_size=200), st.text(max_size=40))
+def test_any_answer_is_an_object_or_an_error_of_the_package(status: int, body: bytes, retry_after: str) -> None:
+    try:
+        answer = read(status, body, Retry_After=retry_after)
+    except api.ChartMogulError as error:
+        assert len(str(error)) < 2 * api.MESSAGE_LIMIT
+    else:
+        assert 200 <= status < 300
+        assert isinstance(answer, dict)
+
+
+def test_a_long_message_is_cut() -> None:
+    error = error_of(500, b"word " * 1000)
+    assert isinstance(error, api.HTTPStatusError)
+    assert len(error.message) == api.MESSAGE_LIMIT
+    assert error.message.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("see https://a.example/b?c=d&e=f now", "see https://a.example/b?... now"),
+        ("('https://a.example/b?c=d')", "('https://a.example/b?...')"),
+        ("https://a.example/b", "https://a.example/b"),
+        ("what? https://a.example", "what? https://a.example"),
+        ("http://a?x=1 http://b?y=2", "http://a?... http://b?..."),
+    ],
+)
+def test_queries_are_taken_off_urls(text: str, clean: str) -> None:
+    assert api.without_queries(text) == clean
+
+
+# Retry-After, and what is sent again
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-1", None),
+        ("0", 0.0),
+        ("120", 120.0),
+        (" 7 ", 7.0),
+        ("Wed, 31 Jan 2024 12:00:30 GMT", 30.0),
+        ("Wed, 31 Jan 2024 12:00:30", 30.0),
+        ("Wed, 31 Jan 2024 13:00:30 +0100", 30.0),
+        ("Wed, 31 Jan 2024 11:59:00 GMT", 0.0),
+    ],
+)
+def test_retry_after(value: str | None, seconds: float | None) -> None:
+    assert api.parse_retry_after(value, NOW) == seconds
+
+
+@given(st.text(max_size=40) | st.text("0123456789", max_size=400) | st.text("MonJan 0123456789:,+-GMT", max_size=40))
+@example("9" * 400)
+@example("Mon, 01 Jan 2024 00:00:00 +99999999999999999999")
+@example("Mon, 01 Jan 0001 00:00:00 +2359")
+def test_any_retry_after_is_none_or_a_finite_number_of_seconds(value: str) -> None:
+    seconds = api.parse_retry_after(value, NOW)
+    assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_answer_carries_its_retry_after(status: int) -> None:
+    error = error_of(status, b"slow down", Retry_After="17")
+    assert isinstance(error, api.HTTPStatusError)
+    assert error.retry_after == 17.0
+    assert 17.0 <= api.retry_delay(1, error) <= 18.0
+    assert 17.0 <= api.retry_delay(9, error) <= 18.0
+
+
+GET = api.get_activities_export_request(EXPORT_ID)
+POST = api.create_activities_export_request(start_date=None, end_date=None, activity_type=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "get_again", "post_again"),
+    [
+        (api.RateLimitError(429, "x"), True, True),
+        (api.NoAnswerError("refused", sent=False), True, True),
+        (api.NoAnswerError("reset", sent=True), True, False),
+        (api.ServerError(503, "x"), True, False),
+        (api.ServerError(500, "x"), True, False),
+        (api.UnexpectedAnswerError("x"), True, False),
+        (api.RequestFailedError(402, "x"), False, False),
+        (api.HTTPStatusError(418, "x"), False, False),
+        (api.AuthenticationError(401, "x"), False, False),
+        (api.InvalidRequestError(422, "x"), False, False),
+        (api.NotFoundError(404, "x"), False, False),
+        (api.ConnectionSettingsError("x"), False, False),
+    ],
+)
+def test_what_is_sent_again(error: api.ChartMogulError, get_again: bool, post_again: bool) -> None:
+    assert api.may_repeat(GET, error) is get_again
+    assert api.may_repeat(POST, error) is post_again
+
+
+@pytest.mark.parametrize(("failures", "most"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (50, 60), (5000, 60)])
+def test_the_back_off_grows_to_a_minute(failures: int, most: float) -> None:
+    delays = [api.retry_delay(failures, api.ServerError(500, "x")) for _ in range(200)]
+    assert all(most / 2 <= delay <= most for delay in delays)
+    assert len(set(delays)) > 1
+
+
+# The wait
+
+
+@pytest.mark.parametrize(
+    ("looks", "middle"), [(1, 1.0), (2, 1.5), (3, 2.25), (4, 3.375), (9, 25.63), (10, 30.0), (10_000, 30.0)]
+)
+def test_first_looks_come_soon_later_ones_seldom(looks: int, middle: float) -> None:
+    delays = [api.poll_delay(looks, 30.0) for _ in range(200)]
+    assert all(middle * 0.89 <= delay <= middle * 1.11 for delay in delays)
+    assert len(set(delays)) > 1
+
+
+def test_a_short_poll_interval_holds_from_the_first_look() -> None:
+    assert all(api.poll_delay(looks, 0.1) <= 0.11 for looks in range(1, 20))
+
+
+class Lines:
+    """A log that keeps its lines, with their level."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def info(self, message: str, /, *args: Any) -> None:
+        self.lines.append(("info", message % args))
+
+    def warning(self, message: str, /, *args: Any) -> None:
+        self.lines.append(("warning", message % args))
+
+    @property
+    def levels(self) -> list[str]:
+        return [level for level, _ in self.lines]
+
+
+def a_wait(log: Lines, **settings: float) -> api.ExportWait:
+    return api.ExportWait(
+        EXPORT_ID, **{"poll_interval": 30.0, "max_failure_seconds": 60.0, "now": 0.0, **settings}, log=log
+    )
+
+
+def an_export(status: str) -> api.ActivitiesExport:
+    return api.ActivitiesExport.from_answer(export_answer(status=status))
+
+
+@pytest.mark.parametrize("word", ["succeeded", "successful"])
+def test_both_words_for_done_end_the_wait(word: str) -> None:
+    log = Lines()
+    assert a_wait(log).answered(an_export(word), 4.0) is None
+    assert log.lines == [("info", f"Export {EXPORT_ID} is {word} after 4 s")]
+
+
+def test_a_wait_goes_on_with_growing_pauses() -> None:
+    wait = a_wait(Lines())
+    delays = [wait.answered(an_export("processing"), float(look)) for look in range(12)]
+    for delay, middle in zip(delays, [1, 1.5, 2.25, 3.375, 5.06, 7.59, 11.39, 17.09, 25.63, 30, 30, 30], strict=True):
+        assert delay == pytest.approx(middle, rel=0.11)
+
+
+def test_a_failed_export_says_what_to_clear() -> None:
+    with pytest.raises(api.ExportFailedError, match="clear the task that creates the export") as raised:
+        a_wait(Lines()).answered(an_export("failed"), 1.0)
+    assert raised.value.permanent
+    assert SIGNATURE not in str(raised.value)
+
+
+def test_an_unknown_status_is_one_warning_and_a_wait() -> None:
+    log = Lines()
+    wait = a_wait(log)
+    assert all(wait.answered(an_export("archiving"), float(now)) for now in range(250))
+    assert log.levels == ["warning"]
+    assert "'archiving'" in log.lines[0][1]
+
+
+def test_the_log_says_each_change_and_a_reminder_every_five_minutes() -> None:
+    log = Lines()
+    wait = a_wait(log)
+    for now, status in [(0, "pending"), (10, "pending"), (20, "processing"), (300, "processing"), (320, "processing")]:
+        wait.answered(an_export(status), float(now))
+    assert [line for _, line in log.lines] == [
+        f"Export {EXPORT_ID} is pending after 0 s",
+        f"Export {EXPORT_ID} is processing after 20 s",
+        f"Export {EXPORT_ID} is still processing after 320 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    "error", [api.AuthenticationError(401, "x"), api.RequestFailedError(402, "x"), api.NotFoundError(404, "x")]
+)
+def test_what_will_not_pass_ends_the_wait_at_once(error: api.ChartMogulError) -> None:
+    with pytest.raises(type(error)) as raised:
+        a_wait(Lines()).failed(error, 1.0)
+    assert raised.value is error
+
+
+def test_failures_in_a_row_are_borne_for_so_long() -> None:
+    log = Lines()
+    wait = a_wait(log)
+    assert wait.failed(api.ServerError(503, "busy"), 10.0) <= 1.0
+    assert wait.failed(api.ServerError(503, "busy"), 30.0) <= 2.0
+    with pytest.raises(api.OutageError, match=r"max_failure_seconds is 60.*ChartMogul answered 503: busy"):
+        wait.failed(api.ServerError(503, "busy"), 71.0)
+    assert log.levels == ["warning", "warning"]
+
+
+def test_a_success_in_between_starts_the_count_anew() -> None:
+    log = Lines()
+    wait = a_wait(log)
+    for start in (0.0, 60.0, 120.0):
+        wait.failed(api.NoAnswerError("reset", sent=True), start + 10)
+        wait.failed(api.NoAnswerError("reset", sent=True), start + 50)
+        wait.answered(an_export("pending"), start + 55)
+    assert [line for _, line in log.lines if "answers again" in line]
+    # The back-off begins anew too.
+    assert wait.failed(api.ServerError(500, "x"), 180.0) <= 1.0
+
+
+def test_one_failure_after_a_long_pause_between_looks_is_borne() -> None:
+    wait = a_wait(Lines(), poll_interval=7200.0, max_failure_seconds=3600.0)
+    wait.answered(an_export("pending"), 0.0)
+    assert wait.failed(api.ServerError(503, "busy"), 7200.0) <= 1.0
+
+
+def test_no_failure_is_borne_where_none_should_be() -> None:
+    with pytest.raises(api.OutageError):
+        a_wait(Lines(), max_failure_seconds=0.0).failed(api.ServerError(503, "busy"), 1.0)

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a ChartMogul connection says, in every way people write one: as fields, as JSON, as URI.
+
+Read through Airflow's own ``Connection``, so that a change in how it takes a URI apart is seen here.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_chartmogul import api
+from airflow_provider_chartmogul.connection import ConnectionSettings
+from tests.unit.values import API_KEY
+
+DEFAULT = "https://api.chartmogul.com"
+
+
+def settings(**fields: Any) -> ConnectionSettings:
+    parts: dict[str, Any] = {
+        "host": None,
+        "schema": None,
+        "port": None,
+        "login": None,
+        "password": API_KEY,
+        "extra": {},
+    }
+    return ConnectionSettings.from_parts("cm", **{**parts, **fields})
+
+
+def refusal(**fields: Any) -> str:
+    with pytest.raises(api.ConnectionSettingsError) as raised:
+        settings(**fields)
+    assert raised.value.permanent
+    text = str(raised.value)
+    assert text.startswith("connection 'cm'")
+    assert API_KEY not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("host", "schema", "port", "base_url"),
+    [
+        (None, None, None, DEFAULT),
+        ("", "", None, DEFAULT),
+        ("  ", None, None, DEFAULT),
+        (None, "http", 8080, "https://api.chartmogul.com:8080"),
+        ("https://api.chartmogul.com", None, None, DEFAULT),
+        ("https://api.chartmogul.com/", None, None, DEFAULT),
+        ("https://api.chartmogul.com/v1", None, None, DEFAULT),
+        ("https://api.chartmogul.com/v1/", None, None, DEFAULT),
+        (" https://api.chartmogul.com\n", None, None, DEFAULT),
+        ("HTTPS://API.ChartMogul.com", None, None, DEFAULT),
+        ("api.chartmogul.com", None, None, DEFAULT),
+        ("api.chartmogul.com", "https", None, DEFAULT),
+        ("api.chartmogul.com/v1", "https", 443, "https://api.chartmogul.com:443"),
+        ("127.0.0.1", "http", 8080, "http://127.0.0.1:8080"),
+        ("127.0.0.1:8080", "http", None, "http://127.0.0.1:8080"),
+        ("http://127.0.0.1:8080", "https", 9, "http://127.0.0.1:8080"),
+        ("http://localhost", None, 8080, "http://localhost:8080"),
+        ("http://[::1]:8080", None, None, "http://[::1]:8080"),
+        ("https://proxy.example/chartmogul/v1/", None, None, "https://proxy.example/chartmogul"),
+    ],
+)
+def test_base_url(host: str | None, schema: str | None, port: int | None, base_url: str) -> None:
+    found = settings(host=host, schema=schema, port=port)
+    assert found.base_url == base_url
+    assert found.url(api.ping_request()) == f"{base_url}/v1/ping"
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"host": "ftp://api.chartmogul.com"}, "the schema is http or https, not 'ftp'"),
+        ({"host": "api.chartmogul.com", "schema": "chartmogul"}, "the schema is http or https, not 'chartmogul'"),
+        ({"host": "https://"}, "there is no host name"),
+        ({"host": "https://:8080"}, "there is no host name"),
+        ({"host": "api chartmogul.com"}, "there is no host name"),
+        ({"host": "https://api.chartmogul.com:x"}, "host or port is malformed"),
+        ({"host": "https://api.chartmogul.com:70000"}, "host or port is malformed"),
+        ({"host": "https://[::1"}, "host or port is malformed"),
+        ({"host": f"https://{API_KEY}@api.chartmogul.com"}, "belongs in the password field"),
+        ({"host": f"https://user:{API_KEY}@api.chartmogul.com"}, "belongs in the password field"),
+        ({"host": f"https://api.chartmogul.com?key={API_KEY}"}, "query or fragment"),
+        ({"host": f"https://api.chartmogul.com#{API_KEY}"}, "query or fragment"),
+    ],
+)
+def test_odd_hosts_are_refused_with_the_reason(fields: dict[str, Any], why: str) -> None:
+    assert why in refusal(**fields)
+
+
+@pytest.mark.parametrize(
+    ("login", "password", "key"),
+    [
+        (None, "a-key", "a-key"),
+        ("a-key", None, "a-key"),
+        ("a-key", "", "a-key"),
+        ("a-key", "  ", "a-key"),
+        ("login", "a-key", "a-key"),
+        (None, "a-key\n", "a-key"),
+        (" a-key ", None, "a-key"),
+    ],
+)
+def test_the_key_is_the_password_or_else_the_login(login: str | None, password: str | None, key: str) -> None:
+    assert settings(login=login, password=password).api_key == key
+
+
+@pytest.mark.parametrize("login", [None, "", " \n"])
+@pytest.mark.parametrize("password", [None, "", " \n"])
+def test_no_key_says_where_it_belongs(login: str | None, password: str | None) -> None:
+    assert "has no API key: put it in the password field" in refusal(login=login, password=password)
+
+
+def test_the_key_is_in_no_text_of_the_settings() -> None:
+    found = settings(host="http://127.0.0.1:1")
+    assert API_KEY not in repr(found)
+    assert API_KEY not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("extra", "limits"),
+    [
+        ({}, (30.0, 10.0, 4)),
+        ({"timeout": None, "requests_per_second": "", "max_connections": None}, (30.0, 10.0, 4)),
+        ({"timeout": 5, "requests_per_second": 0.5, "max_connections": 20}, (5.0, 0.5, 20)),
+        ({"timeout": "5", "requests_per_second": "0.5", "max_connections": "20"}, (5.0, 0.5, 20)),
+        ({"max_connections": 2.0, "timeout": " 1e1 "}, (10.0, 10.0, 2)),
+        ({"unknown": "ignored"}, (30.0, 10.0, 4)),
+    ],
+)
+def test_limits(extra: dict[str, Any], limits: tuple[float, float, int]) -> None:
+    found = settings(extra=extra)
+    assert (found.timeout, found.requests_per_second, found.max_connections) == limits
+    assert type(found.max_connections) is int
+
+
+@pytest.mark.parametrize("name", ["timeout", "requests_per_second", "max_connections"])
+@pytest.mark.parametrize(
+    "value", [0, -1, "0", "-2.5", "fast", "nan", "inf", float("nan"), float("inf"), True, False, [], {}, "1,5", 10**400]
+)
+def test_odd_limits_are_refused_by_name(name: str, value: object) -> None:
+    text = refusal(extra={name: value})
+    assert f"extra '{name}'" in text
+    assert len(text) < 300
+
+
+@pytest.mark.parametrize("value", [1.5, "2.5", 0.5])
+def test_connections_are_whole_numbers(value: object) -> None:
+    assert "'max_connections' is a whole number from 1" in refusal(extra={"max_connections": value})
+
+
+@pytest.mark.parametrize(
+    ("host", "plain", "in_the_clear"),
+    [
+        (None, False, False),
+        ("http://localhost:8080", True, False),
+        ("http://127.0.0.1:8080", True, False),
+        ("http://[::1]:8080", True, False),
+        ("http://chartmogul.internal", True, True),
+        ("https://chartmogul.internal", False, False),
+    ],
+)
+def test_plain_http(host: str | None, plain: bool, in_the_clear: bool) -> None:
+    found = settings(host=host)
+    assert (found.is_plain_http, found.sends_key_in_the_clear) == (plain, in_the_clear)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        json.dumps({"conn_type": "chartmogul", "password": API_KEY}),
+        json.dumps({"conn_type": "chartmogul", "password": API_KEY, "host": DEFAULT}),
+        json.dumps({"conn_type": "http", "login": API_KEY, "host": "api.chartmogul.com", "schema": "https"}),
+        json.dumps({"conn_type": "chartmogul", "password": API_KEY, "extra": {"timeout": 30}}),
+        json.dumps({"conn_type": "chartmogul", "password": API_KEY, "extra": '{"timeout": "30"}'}),
+        f"chartmogul://:{API_KEY}@",
+        f"chartmogul://{API_KEY}@",
+        f"chartmogul://:{API_KEY}@api.chartmogul.com",
+        f"chartmogul://:{API_KEY}@api.chartmogul.com/https",
+        f"chartmogul://:{API_KEY}@https%3A%2F%2Fapi.chartmogul.com%2Fv1",
+        f"chartmogul://:{API_KEY}@/?timeout=30&max_connections=4",
+        f"http://{API_KEY}:@api.chartmogul.com/https",
+    ],
+)
+def test_connections_as_people_write_them(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
+
+    monkeypatch.setenv("AIRFLOW_CONN_CM", value)
+    connection = ChartMogulHook.get_connection("cm")
+    found = ConnectionSettings.from_connection(connection, connection.extra_dejson)
+    assert found == ConnectionSettings(DEFAULT, API_KEY)
+
+
+@given(
+    host=st.none() | st.text(max_size=30) | st.from_regex(r"(https?://)?[a-z.:@/?#\[\]0-9]{0,20}", fullmatch=True),
+    schema=st.none() | st.sampled_from(["http", "https", "x", " "]),
+    port=st.none() | st.integers(0, 70000),
+)
+def test_any_host_is_an_origin_or_refused(host: str | None, schema: str | None, port: int | None) -> None:
+    try:
+        found = settings(host=host, schema=schema, port=port)
+    except api.ConnectionSettingsError:
+        return
+    assert found.base_url.startswith(("http://", "https://"))
+    assert not found.base_url.endswith(("/", "/v1"))
+    assert not set("@?# \t\n") & set(found.base_url)
