@@ -38,7 +38,9 @@ class Airflow:
 
 MATRIX = (
     Airflow("2.11", ("apache-airflow==2.11.*",), (3, 12)),
-    Airflow("3.0", ("apache-airflow==3.0.*",), (3, 12)),
+    # Airflow 3.0 does not set the content type that today's FastAPI insists on, so dag.test() fails with it; its own
+    # constraints have these.
+    Airflow("3.0", ("apache-airflow==3.0.*", "fastapi<0.117", "cadwyn<5.5"), (3, 12)),
     Airflow("newest", ("apache-airflow", "--constraints", "constraints.txt"), (3, 13)),
 )
 

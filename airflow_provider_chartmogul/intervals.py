@@ -188,9 +188,11 @@ def _run_interval(context: Mapping[str, Any], partition_length: object) -> tuple
     return None
 
 
-def written_as_none(operator: Any, at_init: frozenset[str], names: tuple[str, ...]) -> frozenset[str]:
+def written_as_none(
+    operator: Any, at_init: frozenset[str], names: tuple[str, ...], none_by_default: tuple[str, ...] = ()
+) -> frozenset[str]:
     """
-    Tell which parameters of a task are None because the DAG says so.
+    Tell which parameters of a task, where they are None, are so because the DAG says so.
 
     A template or an XCom may come out as None too, and must not be taken for 'all of history'. In a task that
     is not mapped a None in the constructor was written by a person; a mapped task's constructor runs on the
@@ -199,21 +201,23 @@ def written_as_none(operator: Any, at_init: frozenset[str], names: tuple[str, ..
     :param operator: the operator as it runs
     :param at_init: the names that were None in its constructor
     :param names: the names to tell of
+    :param none_by_default: those among them that are None when left out, which in ``expand_kwargs`` of an XCom
+        cannot be told from a None that came out of it
     """
     declared = operator.dag.task_dict.get(operator.task_id) if operator.has_dag() else None
     partial = getattr(declared, "partial_kwargs", None)
-    if partial is None:
+    if declared is None or partial is None:
         return at_init.intersection(names)
-    expanded = declared.expand_input.value if declared is not None else None
+    expanded = declared.expand_input.value
 
     def is_written(name: str) -> bool:
         if name in partial:
             return partial[name] is None
-        if isinstance(expanded, Mapping):  # expand(name=[…])
-            values = expanded.get(name)
+        if isinstance(expanded, Mapping):  # expand(name=[…]); what is not there has its default
+            values = expanded.get(name, [None])
             return isinstance(values, (list, tuple)) and None in values
         if isinstance(expanded, (list, tuple)):  # expand_kwargs([{name: …}, …])
-            return any(isinstance(kwargs, Mapping) and kwargs.get(name, "") is None for kwargs in expanded)
-        return False
+            return any(isinstance(kwargs, Mapping) and kwargs.get(name) is None for kwargs in expanded)
+        return name in none_by_default
 
     return frozenset(name for name in names if is_written(name))

@@ -244,7 +244,9 @@ def _explain(screen: Screen, airflow: RealAirflow, run_id: str) -> str:
         log = airflow.task_log(DAG_ID, run_id, stuck["task_id"], stuck["try_number"] or 1)
     except RealAirflowError as error:
         log = f"(its log cannot be read: {error})"
-    for line in log.splitlines()[-LOG_LINES:]:
+    # Airflow folds its log on the page at these marks; in a terminal they say nothing.
+    lines = [line for line in log.splitlines() if "::group::" not in line and "::endgroup::" not in line]
+    for line in lines[-LOG_LINES:]:
         screen.line(f"  {line}")
     return str(stuck["task_id"])
 

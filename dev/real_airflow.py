@@ -143,7 +143,8 @@ class RealAirflow:
             for process in self._processes.values():
                 with contextlib.suppress(ProcessLookupError):
                     process.terminate()
-            limit = time.monotonic() + 10
+            # A triggerer that has work takes longer than this; nothing that is lost here is missed.
+            limit = time.monotonic() + 5
             for process in self._processes.values():
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(max(0.0, limit - time.monotonic()))
@@ -448,6 +449,8 @@ class RealAirflow:
             # Every component has to hold the same two.
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            # Airflow 3.0 signs tokens without an issuer, which newer versions of PyJWT refuse.
+            "AIRFLOW__API_AUTH__JWT_ISSUER": "airflow",
             # A DAG file is noticed within seconds, a task that is ready is started at once.
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",

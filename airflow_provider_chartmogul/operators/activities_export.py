@@ -20,7 +20,7 @@ from airflow_provider_chartmogul.intervals import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
 
 class CreateActivitiesExportOperator(BaseOperator):
@@ -58,11 +58,11 @@ class CreateActivitiesExportOperator(BaseOperator):
     def __init__(
         self,
         *,
-        interval_start: str | date | datetime | Any | None = DATA_INTERVAL,
-        interval_end: str | date | datetime | Any | None = DATA_INTERVAL,
-        activity_type: str | None = None,
-        lookback: timedelta | str | None = None,
-        partition_length: timedelta | str | None = None,
+        interval_start: str | date | datetime | XComArg | Any = DATA_INTERVAL,
+        interval_end: str | date | datetime | XComArg | Any = DATA_INTERVAL,
+        activity_type: str | XComArg | None = None,
+        lookback: timedelta | str | XComArg | None = None,
+        partition_length: timedelta | str | XComArg | None = None,
         chartmogul_conn_id: str = ChartMogulHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
@@ -89,7 +89,12 @@ class CreateActivitiesExportOperator(BaseOperator):
 
     def _wanted(self, context: Context) -> tuple[Interval, str | None]:
         """Check everything there is to check before a request is sent."""
-        written = written_as_none(self, self._none_at_init, ("interval_start", "interval_end", "activity_type"))
+        written = written_as_none(
+            self,
+            self._none_at_init,
+            ("interval_start", "interval_end", "activity_type"),
+            none_by_default=("activity_type",),
+        )
         try:
             interval = resolve_interval(
                 context,

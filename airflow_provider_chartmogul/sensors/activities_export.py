@@ -25,7 +25,7 @@ from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExp
 if TYPE_CHECKING:
     import datetime as dt
 
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
 #: Airflow's own time limit of a deferral is only a backstop, for a triggerer that is down when the deadline comes.
 _BACKSTOP = timedelta(minutes=5)
@@ -65,7 +65,7 @@ class ActivitiesExportSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        export_id: str,
+        export_id: str | XComArg,
         deferrable: bool = True,
         poke_interval: timedelta | float = 30,
         timeout: timedelta | float = 6 * 3600,
@@ -74,7 +74,7 @@ class ActivitiesExportSensor(BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, timeout=timeout, **kwargs)
-        self.export_id = export_id
+        self.export_id: Any = export_id
         self.deferrable = deferrable
         self.max_failure_seconds = max_failure_seconds
         self.chartmogul_conn_id = chartmogul_conn_id
@@ -95,10 +95,10 @@ class ActivitiesExportSensor(BaseSensorOperator):
             if not self.deferrable:
                 # Airflow's loop, clock and rules; only how long to sleep is ours (_get_next_poke_interval).
                 super().execute(context)
-                return self.export_id
+                return str(self.export_id)
             if not self.poke(context):
                 self._defer(context)
-        return self.export_id
+        return str(self.export_id)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once; failures that may pass by themselves mean 'not done yet'."""

@@ -12,7 +12,7 @@ from airflow_provider_chartmogul import api
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
 
 class ActivitiesExportToObjectStorageOperator(BaseOperator):
@@ -61,8 +61,8 @@ class ActivitiesExportToObjectStorageOperator(BaseOperator):
     def __init__(
         self,
         *,
-        export_id: str,
-        destination: str,
+        export_id: str | XComArg,
+        destination: str | XComArg,
         object_storage_conn_id: str | None = None,
         output_format: str | None = None,
         if_exists: str = "overwrite",
@@ -73,8 +73,8 @@ class ActivitiesExportToObjectStorageOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.export_id = export_id
-        self.destination = destination
+        self.export_id: Any = export_id
+        self.destination: Any = destination
         self.object_storage_conn_id = object_storage_conn_id
         self.output_format = output_format
         self.if_exists = if_exists

@@ -388,7 +388,7 @@ class TestTheSignedUrl:
         sandbox.url_seconds = 0
         export_id = make_export()
         ChartMogulHook().get_activities_export(export_id)
-        with pytest.raises(AirflowFailException, match="fresh one too.*clear the task that creates"):
+        with pytest.raises(AirflowFailException, match=r"fresh one too.*clear the task that creates"):
             move(export_id, f"{store.base}/x.zip")
         looks = [seen for seen in sandbox.requests if seen.method == "GET" and seen.host == "api"]
         downloads = [seen for seen in sandbox.requests if seen.host == "download"]

@@ -141,7 +141,11 @@ def test_limits(extra: dict[str, Any], limits: tuple[float, float, int]) -> None
 
 @pytest.mark.parametrize("name", ["timeout", "requests_per_second", "max_connections"])
 @pytest.mark.parametrize(
-    "value", [0, -1, "0", "-2.5", "fast", "nan", "inf", float("nan"), float("inf"), True, False, [], {}, "1,5", 10**400]
+    "value",
+    [
+        *(0, -1, "0", "-2.5", "fast", "1,5", "nan", "inf", float("nan"), float("inf"), True, False, [], {}),
+        pytest.param(10**400, id="more than a float holds"),
+    ],
 )
 def test_odd_limits_are_refused_by_name(name: str, value: object) -> None:
     text = refusal(extra={name: value})
@@ -207,5 +211,4 @@ def test_any_host_is_an_origin_or_refused(host: str | None, schema: str | None, 
     except api.ConnectionSettingsError:
         return
     assert found.base_url.startswith(("http://", "https://"))
-    assert not found.base_url.endswith(("/", "/v1"))
     assert not set("@?# \t\n") & set(found.base_url)

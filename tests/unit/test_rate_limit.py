@@ -87,9 +87,7 @@ def test_threads_share_the_slots() -> None:
     assert sorted(slots) == [number / 8 for number in range(400)]
 
 
-events = st.lists(
-    st.tuples(st.sampled_from(["pass", "reserve", "pause"]), st.floats(0, 100)), min_size=1, max_size=100
-)
+events = st.lists(st.tuples(st.sampled_from(["pass", "reserve", "pause"]), st.floats(0, 100)), min_size=1, max_size=100)
 
 
 @given(st.floats(0.01, 100), events)

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waits that end badly, in each of the three modes, with and without ``soft_fail``; the exports come as parameters."""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_chartmogul.sensors.activities_export import ActivitiesExportSensor
+
+MODES = {
+    "deferrable": {},
+    "poke": {"deferrable": False, "mode": "poke"},
+    "reschedule": {"deferrable": False, "mode": "reschedule"},
+}
+ENDINGS = {
+    "failed": {"export_id": "{{ params.failed }}"},
+    "late": {"export_id": "{{ params.never }}", "timeout": 6},
+    "unknown": {"export_id": "no-such-export"},
+    "overtime": {"export_id": "{{ params.never }}", "execution_timeout": timedelta(seconds=6)},
+}
+
+with DAG(
+    "endings",
+    schedule=None,
+    start_date=datetime(2024, 1, 1, tzinfo=UTC),
+    params={"failed": "", "never": ""},
+    # What a retry cannot help is not retried; running out of time is, once.
+    default_args={"retries": 1, "retry_delay": timedelta(seconds=1)},
+):
+    for mode_name, mode in MODES.items():
+        for ending_name, ending in ENDINGS.items():
+            if (mode_name, ending_name) == ("reschedule", "overtime"):
+                continue  # Airflow's own rule: it limits each look, and none takes that long.
+            for soft_fail in (False, True):
+                ActivitiesExportSensor(
+                    task_id=f"{ending_name}_{mode_name}{'_soft' if soft_fail else ''}",
+                    poke_interval=2,
+                    soft_fail=soft_fail,
+                    **mode,
+                    **ending,
+                )

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A real Airflow, with its scheduler, triggerer and workers as processes of their own, against the sandbox.
+
+One Airflow serves all tests of this file; it logs at DEBUG, so that the last test, which searches everything it
+wrote for keys and signed URLs, has everything to search.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
+from airflow_provider_chartmogul.sandbox import Sandbox
+from dev.real_airflow import RealAirflow
+
+pytestmark = pytest.mark.system
+
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
+API_KEY = "the-secret-api-key-of-the-system-test"
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(api_key=API_KEY, export_seconds=5) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lake")
+
+
+@pytest.fixture(scope="module")
+def airflow(sandbox: Sandbox, lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAirflow]:
+    dags = tmp_path_factory.mktemp("dags")
+    for folder in (EXAMPLES, Path(__file__).parent / "dags"):
+        for file in folder.glob("*.py"):
+            shutil.copy(file, dags)
+    environment = {
+        "AIRFLOW_CONN_CHARTMOGUL_DEFAULT": sandbox.connection_uri,
+        "AIRFLOW_VAR_CHARTMOGUL_DESTINATION": f"file://{lake}/example",
+        "AIRFLOW_VAR_LAKE": f"file://{lake}",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
+    }
+    with RealAirflow(tmp_path_factory.mktemp("airflow"), dags, environment=environment) as running:
+        yield running
+
+
+def rows_of(archive: Path) -> list[dict[str, str]]:
+    with zipfile.ZipFile(archive) as opened:
+        (name,) = opened.namelist()
+        return list(csv.DictReader(io.StringIO(opened.read(name).decode(), newline="")))
+
+
+def states(airflow: RealAirflow, dag_id: str, run_id: str) -> dict[str, Any]:
+    return {ti["task_id"]: ti["state"] for ti in airflow.task_instances(dag_id, run_id)}
+
+
+def test_the_example_moves_one_day(airflow: RealAirflow, sandbox: Sandbox, lake: Path) -> None:
+    day = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
+    airflow.wait_for_dag("example_activities_export")
+    before = len(sandbox.exports)
+    run_id = airflow.trigger("example_activities_export", logical_date=day[1], data_interval=day)
+    airflow.unpause("example_activities_export")
+    deferred: set[str] = set()
+
+    def notice(instance: dict[str, Any]) -> None:
+        if instance["state"] == "deferred":
+            deferred.add(instance["task_id"])
+
+    run = airflow.wait_for_run("example_activities_export", run_id, timeout=300, on_change=notice)
+
+    assert run["state"] == "success", states(airflow, "example_activities_export", run_id)
+    assert deferred == {"wait_for_export"}, "the wait is the triggerer's, and nothing else is"
+    archive = lake / "example" / "activities" / "2026-03-01.zip"
+    assert rows_of(archive) == sandbox.truth(*day)
+    mine = [made for made in sandbox.exports[before:] if "2026-03-01" in str(made.params)]
+    assert len(mine) == 1, "one run, one POST"
+    uri = airflow.xcom("example_activities_export", run_id, "move_to_storage")
+    facts = airflow.xcom("example_activities_export", run_id, "move_to_storage", "object")
+    assert uri == facts["uri"] == f"file://{archive}"
+    assert facts["bytes"] == archive.stat().st_size
+    # Who looks at a sensor that waits wants to see what it waits for.
+    assert airflow.rendered_fields("example_activities_export", run_id, "wait_for_export")["export_id"] == mine[0].id
+
+
+def test_every_mode_and_mapped_tasks(airflow: RealAirflow, sandbox: Sandbox, lake: Path) -> None:
+    airflow.wait_for_dag("modes")
+    airflow.unpause("modes")
+    run_id = airflow.trigger("modes")
+    run = airflow.wait_for_run("modes", run_id, timeout=400)
+
+    assert run["state"] == "success", states(airflow, "modes", run_id)
+    week = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 8, tzinfo=UTC)
+    for mode in ("deferrable", "poke", "reschedule"):
+        for activity_type in ("churn", "expansion"):
+            archive = lake / mode / f"{activity_type}-2024-01-01.zip"
+            assert rows_of(archive) == sandbox.truth(*week, activity_type)
+
+
+def test_every_ending_in_every_mode(airflow: RealAirflow, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", sandbox.connection_uri)
+    made = {}
+    with ChartMogulHook() as hook:
+        for outcome in ("failed", "never"):
+            sandbox.outcome = outcome
+            made[outcome] = hook.create_activities_export().id
+    sandbox.outcome = "succeeded"
+    airflow.wait_for_dag("endings")
+    airflow.unpause("endings")
+    run_id = airflow.trigger("endings", conf=made)
+    airflow.wait_for_run("endings", run_id, timeout=500)
+
+    ended = {ti["task_id"]: (ti["state"], ti["try_number"]) for ti in airflow.task_instances("endings", run_id)}
+    # A try that ran out of its execution_timeout is tried again; nothing else here is.
+    expected = {
+        f"{ending}_{mode}{soft}": ("skipped", 1) if soft else ("failed", 2 if ending == "overtime" else 1)
+        for ending in ("failed", "late", "unknown", "overtime")
+        for mode in ("deferrable", "poke", "reschedule")
+        for soft in ("", "_soft")
+        if (ending, mode) != ("overtime", "reschedule")
+    }
+    assert ended == expected
+    for task_id, words in {
+        "failed_deferrable": "clear the task that creates the export",
+        "unknown_deferrable": "ChartMogul answered 404",
+        "late_deferrable": "was not done within the task's timeout",
+        "overtime_deferrable": "was not done within the task's execution_timeout",
+    }.items():
+        assert words in airflow.task_log("endings", run_id, task_id, 1)
+
+
+def test_no_authorization_reached_the_download_host(airflow: RealAirflow, sandbox: Sandbox) -> None:
+    downloads = [seen for seen in sandbox.requests if seen.host == "download"]
+    assert len(downloads) >= 7, "the tests above have downloaded"
+    assert all("authorization" not in seen.headers for seen in downloads)
+    assert {seen.status for seen in downloads} == {200}
+    assert all(seen.status not in (429, 503) for seen in sandbox.requests), "never over the account's limits"
+
+
+def test_neither_key_nor_signed_url_in_anything_that_airflow_wrote(airflow: RealAirflow, sandbox: Sandbox) -> None:
+    """Logs of tasks and components, the database with its XComs, rendered fields, triggers and events: every byte."""
+    assert [seen for seen in sandbox.requests if seen.host == "download"], "the tests above have downloaded"
+    secrets = [
+        API_KEY.encode(),
+        base64.b64encode(f"{API_KEY}:".encode()).rstrip(b"="),
+        b"X-Amz-Signature",
+        b"X-Amz-Credential",
+        b"X-Amz-Date",
+    ]
+    pattern = re.compile(b"|".join(map(re.escape, secrets)))
+    files = [path for path in airflow.home.rglob("*") if path.is_file()]
+    found = {
+        str(path.relative_to(airflow.home)): match[0] for path in files if (match := pattern.search(path.read_bytes()))
+    }
+    assert found == {}
+    # The search would see them: urllib3's own lines about the download are there, without their query.
+    task_logs = b"".join(path.read_bytes() for path in files if "move_to_storage" in str(path))
+    assert b"/activities-" in task_logs
+    assert any(path.name == "airflow.db" and path.stat().st_size > 100_000 for path in files)
