@@ -55,10 +55,13 @@ MAX_ANSWER_BYTES = 1_000_000
 FIRST_POLL_SECONDS = 1.0
 _POLL_GROWTH = 1.5
 _MAX_BACKOFF_SECONDS = 60.0
+_MAX_RETRY_AFTER_SECONDS = 3600.0
 
 _EXPORT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _NO_VALUE = frozenset({"none", "null", "nan", "undefined"})
-_URL_WITH_QUERY = re.compile(r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]+")
+#: A URL's query, wherever it stands in a text: escaped, without a scheme, cut at its end.
+_QUERY = re.compile(r"\?[\w.~%-]+(?:=|%3D)[^\s\"'<>\\]*", re.IGNORECASE)
+_SIGNED = re.compile(r"((?:signature|credential|security-token)(?:=|%3D))[^\s&\"'<>\\]+", re.IGNORECASE)
 
 
 class ChartMogulError(Exception):
@@ -281,12 +284,15 @@ def _parse_time(value: object) -> datetime | None:
     if not isinstance(value, str):
         return None
     # '2020-01-01 00:00:00 +0000' is one of the recorded forms; fromisoformat wants no space before the offset.
-    text = re.sub(r"\s+([+-]\d\d:?\d\d)$", r"\1", value.strip())
+    text = re.sub(r"\s+([+-]\d\d:?\d\d)$", r"\1", value.strip().replace(" UTC", "Z"))
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    try:
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        return None
 
 
 def validate_export_id(value: object) -> str:
@@ -300,7 +306,7 @@ def validate_export_id(value: object) -> str:
         text = value.strip()
         if _EXPORT_ID.fullmatch(text) and text.lower() not in _NO_VALUE:
             return text
-    shown = "is empty" if value in (None, "") else f"cannot be {str(value)[:60]!r}"
+    shown = "is empty" if value in (None, "") else f"cannot be {without_queries(str(value))[:60]!r}"
     raise InvalidExportIdError(
         f"export_id {shown}. It is what CreateActivitiesExportOperator returns, "
         "usually given as export_id=create.output; look at that task's XCom."
@@ -391,8 +397,8 @@ def authorization_header(api_key: str) -> str:
 
 
 def without_queries(text: str) -> str:
-    """Take the query off every URL in a text: that is where a presigned URL holds its signature."""
-    return _URL_WITH_QUERY.sub(r"\1?...", text)
+    """Take the queries of URLs out of a text: that is where a presigned URL holds its signature."""
+    return _SIGNED.sub(r"\1...", _QUERY.sub("?...", text))
 
 
 def read_answer(status: int, headers: Mapping[str, str], body: bytes, *, api_key: str, now: datetime) -> dict[str, Any]:
@@ -408,7 +414,7 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, *, api_key
     if 200 <= status < 300:
         try:
             answer = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if isinstance(answer, dict):
             return answer
@@ -436,7 +442,7 @@ def error_message(body: bytes) -> str:
     text = body.decode("utf-8", "replace").strip()
     try:
         answer = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         return (title.group(1) if title else text).strip() or "(no text)"
     if not isinstance(answer, dict):
@@ -465,19 +471,24 @@ def _shorten(text: str, api_key: str) -> str:
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Read a ``Retry-After`` header, seconds or an HTTP date (RFC 9110, 10.2.3), as seconds from ``now``."""
+    """
+    Read a ``Retry-After`` header, seconds or an HTTP date (RFC 9110, 10.2.3), as seconds from ``now``.
+
+    At most an hour: what asks for more is asked again sooner.
+    """
     if value is None:
         return None
     value = value.strip()
-    if value.isdecimal():
-        return float(value)
+    if value.isascii() and value.isdigit():
+        # Digits are cut: a number of 400 of them is no float any more.
+        return min(float(value[:12]), _MAX_RETRY_AFTER_SECONDS)
     try:
         at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=UTC)
+        return min(max(0.0, (at - now).total_seconds()), _MAX_RETRY_AFTER_SECONDS)
+    except (ValueError, OverflowError):
         return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return max(0.0, (at - now).total_seconds())
 
 
 def may_repeat(request: ApiRequest, error: ChartMogulError) -> bool:
@@ -561,7 +572,7 @@ class ExportWait:
         self._looks = 0
         self._failures = 0
         self._started = now
-        self._last_success = now
+        self._failing_since = now
         self._last_said = now
 
     def answered(self, export: ActivitiesExport, now: float) -> float | None:
@@ -571,9 +582,8 @@ class ExportWait:
         :raises ExportFailedError: when ChartMogul ended the export as failed
         """
         if self._failures:
-            self._log.info("ChartMogul answers again after %.0f s", now - self._last_success)
+            self._log.info("ChartMogul answers again after %.0f s", now - self._failing_since)
         self._failures = 0
-        self._last_success = now
         self._looks += 1
         self._say(export, now)
         if export.status is ExportStatus.SUCCEEDED:
@@ -595,8 +605,11 @@ class ExportWait:
         """
         if not error.transient:
             raise error
+        if not self._failures:
+            # Not since the last success: between looks there may have been a long pause.
+            self._failing_since = now
         self._failures += 1
-        silent_for = now - self._last_success
+        silent_for = now - self._failing_since
         if silent_for >= self.max_failure_seconds:
             raise OutageError(
                 f"no look at activities export {self.export_id} has succeeded for {silent_for:.0f} s "

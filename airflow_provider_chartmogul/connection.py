@@ -129,7 +129,7 @@ def _positive(conn_id: str, extra: Mapping[str, Any], name: str, default: float)
         return default
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = 0.0
     if isinstance(value, bool) or not 0 < number < float("inf"):
         raise ConnectionSettingsError(

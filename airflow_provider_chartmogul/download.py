@@ -103,8 +103,9 @@ def check_file_url(url: str, *, plain_http_allowed: bool) -> None:
 class _Target:
     """The local file as it grows, and what has been seen of it."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], on_size: Callable[[int], None]) -> None:
         self._file = file
+        self._on_size = on_size
         self.etag: str | None = None
         self.total: int | None = None
         self.etag_is_md5 = False
@@ -130,6 +131,8 @@ class _Target:
         self.etag = headers.get("ETag")
         length = headers.get("Content-Length", "")
         self.total = int(length) if length.isdecimal() else None
+        if self.total is not None:
+            self._on_size(self.total)
         # With KMS or a customer's key, S3's ETag looks like an MD5 and is none.
         encrypted = "kms" in headers.get("x-amz-server-side-encryption", "") or (
             "x-amz-server-side-encryption-customer-algorithm" in headers
@@ -170,6 +173,7 @@ def download(
     timeout: float,
     plain_http_allowed: bool,
     log: TaskLog,
+    on_size: Callable[[int], None] = lambda size: None,
 ) -> Downloaded:
     """
     Download a presigned URL to a local file.
@@ -181,6 +185,7 @@ def download(
     :param path: the local file, made or overwritten
     :param timeout: seconds to wait for a connection, and for bytes; no byte for so long is a break
     :param plain_http_allowed: see ``check_file_url``
+    :param on_size: is told the size in bytes before any of it is written, where the server says it
     :raises DownloadRefusedError: when the fresh URL is refused too
     :raises DownloadError: when it cannot be had, whole and with the checksum the server gave
     """
@@ -191,7 +196,7 @@ def download(
     breaks = 0
     renewed = False
     with GuardedSession(url, None, timeout) as session, path.open("wb") as file:
-        target = _Target(file)
+        target = _Target(file, on_size)
         while True:
             before = target.size
             try:
@@ -200,6 +205,10 @@ def download(
                     return target.finish()
             except _BreakError as error:
                 problem = str(error)
+            except OSError as error:
+                raise DownloadError(
+                    f"could not write to {path.parent}: {error.strerror or error}; download_dir names another folder"
+                ) from error
             else:
                 if renewed:
                     raise DownloadRefusedError(

@@ -79,11 +79,11 @@ def parse_time(value: object, name: str) -> datetime:
             )
         try:
             # pendulum takes 'now' too, which would be another time at each retry.
-            parsed = pendulum.parse(text, exact=True, tz="UTC") if text[:1].isdecimal() else None
-        except ValueError:
+            parsed = pendulum.parse(text, exact=True, tz="UTC") if text[:1].isdecimal() and "/" not in text else None
+        except (ValueError, TypeError, OverflowError):  # it raises all of these
             parsed = None
     if isinstance(parsed, datetime):
-        return _plain(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
+        return _plain(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC), name)
     if isinstance(parsed, date):
         return datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC)
     raise IntervalError(
@@ -92,10 +92,22 @@ def parse_time(value: object, name: str) -> datetime:
     )
 
 
-def _plain(value: datetime) -> datetime:
+def _plain(value: datetime, name: str) -> datetime:
     """Make a plain UTC datetime; pendulum's loses its time zone in arithmetic when that is the standard library's."""
-    utc = value.astimezone(UTC)
+    try:
+        utc = value.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise IntervalError(f"{name}, {value.isoformat()}, is outside the calendar in UTC") from error
     return datetime(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond, tzinfo=UTC)
+
+
+def _moved(start: datetime, duration: timedelta, name: str, *, back: bool = False) -> datetime:
+    """Move a time, by pendulum, for which a month is a month."""
+    try:
+        moved = pendulum.instance(start) - duration if back else pendulum.instance(start) + duration
+    except (ValueError, OverflowError) as error:
+        raise IntervalError(f"{name}, {duration}, leads outside the calendar from {start.isoformat()}") from error
+    return _plain(moved, name)
 
 
 def parse_duration(value: object, name: str) -> timedelta:
@@ -109,7 +121,7 @@ def parse_duration(value: object, name: str) -> timedelta:
     if isinstance(value, str) and value.strip()[:1] == "P":
         try:
             parsed = pendulum.parse(value.strip(), exact=True)
-        except ValueError:
+        except (ValueError, TypeError, OverflowError):
             parsed = None
     if isinstance(parsed, timedelta) and parsed > timedelta(0):
         return parsed
@@ -149,8 +161,7 @@ def resolve_interval(
     resolved_start = run[0] if run and start_default else _given(start, "interval_start", open_ends)
     resolved_end = run[1] if run and end_default else _given(end, "interval_end", open_ends)
     if lookback is not None and resolved_start is not None:
-        # By pendulum, for which a month is a month.
-        resolved_start = _plain(pendulum.instance(resolved_start) - parse_duration(lookback, "lookback"))
+        resolved_start = _moved(resolved_start, parse_duration(lookback, "lookback"), "lookback", back=True)
     if resolved_start is not None and resolved_end is not None:
         if resolved_start == resolved_end:
             whose = "this run's data interval has no width: " if start_default and end_default else ""
@@ -184,7 +195,7 @@ def _run_interval(context: Mapping[str, Any], partition_length: object) -> tuple
     key = context.get("partition_key")
     if key is not None and partition_length is not None:
         start = parse_time(key, "the run's partition key")
-        return start, _plain(pendulum.instance(start) + parse_duration(partition_length, "partition_length"))
+        return start, _moved(start, parse_duration(partition_length, "partition_length"), "partition_length")
     return None
 
 

@@ -10,11 +10,9 @@ is complete; a local folder gets a hidden name, then a rename.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import io  # type: ignore[attr-defined]
 
 from airflow_provider_chartmogul.api import MESSAGE_LIMIT, ChartMogulError, without_queries
+from airflow_provider_chartmogul.scratch import hidden_file
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -100,7 +99,7 @@ class StoredObject:
             )
         if scheme == "file":
             key = "/" + key
-        if (scheme == "file") == bool(bucket) or key.endswith("/") or not key:
+        if not scheme or (scheme == "file") == bool(bucket) or key.endswith("/") or not key:
             raise DestinationError(
                 f"destination {destination!r} is not the full name of one object, such as "
                 "s3://bucket/activities/2024-01-31.zip or file:///data/activities/2024-01-31.zip"
@@ -169,11 +168,19 @@ class StoredObject:
             size = self._fs.info(self._fs_path).get("size")
         return None if size is None else int(size)
 
-    def publish(self, file: Path, *, exclusive: bool = False, options: Mapping[str, Any] | None = None) -> None:
+    def publish(
+        self,
+        file: Path,
+        *,
+        content_type: str = "application/octet-stream",
+        exclusive: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         """
         Make the object out of a local file, all of it or nothing.
 
         :param file: the local file
+        :param content_type: for stores that keep one
         :param exclusive: only where there is no object of that name yet, free of races where the store can
         :param options: for the store's ``put_file``, such as ``{"ServerSideEncryption": "aws:kms"}`` for S3
         :raises ObjectExistsError: when ``exclusive`` and there is one
@@ -185,13 +192,15 @@ class StoredObject:
                     raise DestinationError("upload_options are for object stores; file:// has none")
                 _publish_locally(file, Path(self.key), exclusive=exclusive)
             else:
-                self._upload(file, exclusive=exclusive, options=dict(options or {}))
+                self._upload(file, content_type, exclusive=exclusive, options=dict(options or {}))
 
-    def _upload(self, file: Path, *, exclusive: bool, options: dict[str, Any]) -> None:
+    def _upload(self, file: Path, content_type: str, *, exclusive: bool, options: dict[str, Any]) -> None:
         if self.scheme in ("s3", "s3a", "s3n"):
             # s3fs's own defaults hold 10 parts of 50 MB in memory.
             options.setdefault("chunksize", max(_PART_BYTES, math.ceil(file.stat().st_size / _MAX_PARTS)))
             options.setdefault("max_concurrency", _PARALLEL_PARTS)
+            # Left alone, s3fs calls x.csv.gz text/csv, and readers would not unpack it.
+            options.setdefault("ContentType", content_type)
             if exclusive:
                 options["mode"] = "create"
         elif exclusive and self.exists():
@@ -217,43 +226,19 @@ def _store_errors(stored: StoredObject, verb: str) -> Any:
 
 
 def _publish_locally(file: Path, target: Path, *, exclusive: bool) -> None:
-    """
-    Copy beside the target under a hidden name, then rename: readers see all of it or what was there before.
-
-    A writer holds a lock on its hidden file for as long as it lives, so that what a killed one left can be told
-    from what another is writing, and be removed.
-    """
+    """Copy beside the target under a hidden name, then rename: readers see all of it or what was there before."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{target.name[:200]}.chartmogul-"
-    _remove_leftovers(target.parent, prefix)
-    hidden = target.parent / f"{prefix}{uuid.uuid4().hex}"
-    with hidden.open("xb") as copy:
-        try:
-            fcntl.flock(copy, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with file.open("rb") as source:
-                shutil.copyfileobj(source, copy, 1 << 20)
-            copy.flush()
+    with hidden_file(target) as hidden:
+        shutil.copyfile(file, hidden)
+        with hidden.open("rb") as copy:
             os.fsync(copy.fileno())
-            if exclusive:
-                # A link fails where there is a file, and does so at once for two that try together.
-                os.link(hidden, target)
-                hidden.unlink()
-            else:
-                hidden.replace(target)
-        except BaseException:
-            hidden.unlink(missing_ok=True)
-            raise
+        if exclusive:
+            # A link fails where there is a file, and does so for one of two that try at the same time.
+            os.link(hidden, target)
+        else:
+            hidden.replace(target)
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _remove_leftovers(folder: Path, prefix: str) -> None:
-    for leftover in folder.iterdir():
-        if not leftover.name.startswith(prefix):
-            continue
-        with contextlib.suppress(OSError), leftover.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            leftover.unlink()

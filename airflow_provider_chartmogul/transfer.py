@@ -8,17 +8,21 @@ before a byte is written at the destination.
 
 from __future__ import annotations
 
+import re
+import shutil
 import string
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.archive import check_archive
+from airflow_provider_chartmogul.archive import Archive, Content, sha256_of
 from airflow_provider_chartmogul.object_storage import ObjectExistsError, StoredObject
+from airflow_provider_chartmogul.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
@@ -26,7 +30,15 @@ if TYPE_CHECKING:
 IF_EXISTS = ("overwrite", "reuse", "skip", "fail")
 
 #: Formats by the suffix of the destination.
-FORMATS = {".zip": "zip"}
+FORMATS = {".zip": "zip", ".csv": "csv", ".csv.gz": "csv.gz", ".parquet": "parquet"}
+
+#: What stores are told that an object is. A csv.gz has no Content-Encoding: clients would unpack it on the way.
+CONTENT_TYPES = {
+    "zip": "application/zip",
+    "csv": "text/csv",
+    "csv.gz": "application/gzip",
+    "parquet": "application/vnd.apache.parquet",
+}
 
 PLACEHOLDERS = ("interval_start", "interval_end", "activity_type", "export_id", "chartmogul_conn_id")
 
@@ -35,6 +47,17 @@ class TransferSettingsError(api.ChartMogulError, ValueError):
     """What the transfer was told makes no sense."""
 
     permanent = True
+
+
+class _NameFormatter(string.Formatter):
+    """Fills in names; a time without a format is written as ISO 8601's basic form, which has no colon."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return str(format(value, format_spec or ("%Y%m%dT%H%M%SZ" if isinstance(value, datetime) else "")))
+
+
+class NoRoomError(api.ChartMogulError):
+    """The local disk has too little room."""
 
 
 @dataclass(frozen=True)
@@ -78,19 +101,28 @@ class Transfer:
         if self.upload_options is not None and not isinstance(self.upload_options, Mapping):
             raise TransferSettingsError("upload_options is a dictionary of put_file's own options")
         try:
-            names = {name for _, name, _, _ in string.Formatter().parse(self.destination) if name is not None}
+            parts = [part for part in string.Formatter().parse(self.destination) if part[1] is not None]
         except ValueError as error:
             raise TransferSettingsError(
                 f"destination {self.destination!r} has a brace that is not closed: {error}"
             ) from error
+        if any("{" in (spec or "") for _, _, spec, _ in parts):
+            raise TransferSettingsError(f"destination {self.destination!r} has a brace inside a placeholder")
+        names = {name for _, name, _, _ in parts if name is not None}
         if unknown := sorted(names.difference(PLACEHOLDERS)):
             raise TransferSettingsError(
                 f"destination {self.destination!r} has the unknown placeholder {{{unknown[0]}}}; there are "
                 f"{', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}"
             )
-        if self.column_types:
-            raise TransferSettingsError(f"column_types has no meaning for the format {self.format}")
-        _ = self.format
+        if self.column_types is not None and not isinstance(self.column_types, Mapping):
+            raise TransferSettingsError("column_types is a dictionary of Arrow types by column")
+        if self.column_types and self.format != "parquet":
+            raise TransferSettingsError(f"column_types is for parquet, and has no meaning for {self.format}")
+        stored = self._example()
+        if stored.scheme == "file" and self.upload_options:
+            raise TransferSettingsError("upload_options are for object stores; file:// has none")
+        if self.format == "parquet":
+            _load_parquet().parse_types(self.column_types)
 
     @property
     def format(self) -> str:
@@ -122,7 +154,7 @@ class Transfer:
         values = {
             "interval_start": export.start_date,
             "interval_end": export.end_date,
-            "activity_type": export.activity_type or "all",
+            "activity_type": _name_of_type(export),
             "export_id": export.id,
             "chartmogul_conn_id": self.chartmogul_conn_id,
         }
@@ -132,8 +164,16 @@ class Transfer:
                     f"destination {self.destination!r} has {{{name}}}, but export {export.id} is open at that "
                     "end: take the placeholder out, or give the export that end"
                 )
+        return self._stored(values)
+
+    def _example(self) -> StoredObject:
+        """An object that might be, with which the destination is tried before there is an export."""
+        day = datetime(2024, 1, 1, tzinfo=UTC)
+        return self._stored({name: day if name.startswith("interval") else "example" for name in PLACEHOLDERS})
+
+    def _stored(self, values: Mapping[str, Any]) -> StoredObject:
         try:
-            filled = self.destination.format_map(values)
+            filled = _NameFormatter().vformat(self.destination, (), values)
         except (ValueError, TypeError) as error:
             raise TransferSettingsError(
                 f"destination {self.destination!r} cannot be filled in: {error}; a time's format is such as "
@@ -149,17 +189,17 @@ class Transfer:
         :param log: the task's
         :raises ChartMogulError: see ``api``, ``download``, ``archive`` and ``object_storage``
         """
+        self._example().prepare()
         export = hook.get_activities_export(export_id)
         _require_done(export)
         stored = self.object_of(export)
-        stored.prepare()
         if self.if_exists != "overwrite" and stored.exists():
             if self.if_exists == "fail":
                 raise ObjectExistsError(f"{stored.uri} exists already, and if_exists is 'fail'; nothing was downloaded")
             log.info("%s exists already; nothing is downloaded", stored.uri)
             return Moved(self._facts(stored, export, size=stored.size()), found=True)
-        with tempfile.TemporaryDirectory(prefix="chartmogul-", dir=self.download_dir) as folder:
-            return self._move(hook, export, stored, Path(folder), log)
+        with scratch_folder(self.download_dir) as folder:
+            return self._move(hook, export, stored, folder, log)
 
     def _move(
         self,
@@ -176,25 +216,67 @@ class Transfer:
         def get_url() -> str:
             return next(urls, None) or _file_url(hook.get_activities_export(export.id))
 
-        # Under the object's own name, by which stores tell the content type.
-        archive = folder / stored.name
+        archive = folder / "archive.zip"
         downloaded = download(
             get_url,
             archive,
             timeout=hook.settings.timeout,
             plain_http_allowed=hook.settings.is_plain_http,
             log=log,
+            on_size=lambda size: self._require_room_to_download(folder, size, log),
         )
-        facts = check_archive(archive)
+        product, content = self._convert(archive, folder)
         log.info(
-            "Downloaded export %s, %d bytes, and checked all of it; it holds %s",
+            "Downloaded export %s, %d bytes, and checked all of it; it holds %s%s",
             export.id,
             downloaded.size,
-            ", ".join(facts.members) or "no files",
+            ", ".join(content.members) or "no files",
+            "" if content.rows is None else f" with {content.rows} rows",
         )
-        stored.publish(archive, exclusive=self.if_exists == "fail", options=self.upload_options)
+        stored.publish(
+            product,
+            content_type=CONTENT_TYPES[self.format],
+            exclusive=self.if_exists == "fail",
+            options=self.upload_options,
+        )
         log.info("Wrote %s", stored.uri)
-        return Moved(self._facts(stored, export, size=downloaded.size, sha256=downloaded.sha256, columns=facts.columns))
+        return Moved(
+            self._facts(
+                stored,
+                export,
+                size=product.stat().st_size,
+                sha256=downloaded.sha256 if product == archive else sha256_of(product),
+                content=content,
+            )
+        )
+
+    def _require_room_to_download(self, folder: Path, size: int, log: api.TaskLog) -> None:
+        """Before anything is written; how large the text is shows only when the archive is there."""
+        times = {"zip": 1, "csv.gz": 2}.get(self.format, 1)
+        more = " and that of its content" if self.format in ("csv", "parquet") else ""
+        log.info(
+            "The archive has %.1f MB; %s takes %.1f MB%s on local disk",
+            size / 1e6,
+            self.format,
+            times * size / 1e6,
+            more,
+        )
+        _require_room(folder, times * size)
+
+    def _convert(self, archive: Path, folder: Path) -> tuple[Path, Content]:
+        """Check the whole archive; give the file to publish, and what is known of its content."""
+        with Archive(archive) as opened:
+            if self.format == "zip":
+                return archive, opened.check()
+            # Under the object's own format, by which stores and readers tell what it is.
+            product = folder / f"object.{self.format}"
+            compressed, text = opened.csv_bytes
+            _require_room(folder, {"csv": text, "csv.gz": compressed}.get(self.format, compressed))
+            if self.format == "parquet":
+                rows, columns = _load_parquet().write_parquet(opened.read_csv(), product, self.column_types)
+                return product, Content(opened.members, columns, rows)
+            with product.open("wb") as file:
+                return product, (opened.write_csv(file) if self.format == "csv" else opened.write_csv_gz(file))
 
     def _facts(
         self,
@@ -203,7 +285,7 @@ class Transfer:
         *,
         size: int | None,
         sha256: str | None = None,
-        columns: tuple[str, ...] | None = None,
+        content: Content | None = None,
     ) -> dict[str, Any]:
         return {
             "uri": stored.uri,
@@ -212,14 +294,38 @@ class Transfer:
             "bytes": size,
             "sha256": sha256,
             "format": self.format,
-            "rows": None,
-            "columns": None if columns is None else list(columns),
+            "rows": content and content.rows,
+            "columns": list(content.columns) if content and content.columns is not None else None,
             "interval_start": export.start_date and export.start_date.isoformat(),
             "interval_end": export.end_date and export.end_date.isoformat(),
             "activity_type": export.activity_type,
             "export_id": export.id,
             "chartmogul_conn_id": self.chartmogul_conn_id,
         }
+
+
+def _name_of_type(export: api.ActivitiesExport) -> str:
+    """The type as part of a name; a word the API echoes must not make folders."""
+    return re.sub(r"[^\w-]", "_", export.activity_type or "all")
+
+
+def _require_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise NoRoomError(
+            f"{needed / 1e6:.1f} MB of local disk are needed in {folder.parent}, which has {free / 1e6:.1f} MB: make "
+            "room, or name another folder as download_dir"
+        )
+
+
+def _load_parquet() -> ModuleType:
+    """Load what needs pyarrow, only where Parquet is asked for."""
+    try:
+        return import_module("airflow_provider_chartmogul.parquet")
+    except ImportError as error:
+        raise TransferSettingsError(
+            f"parquet needs pyarrow here, on the worker: pip install 'airflow-provider-chartmogul[parquet]' ({error})"
+        ) from error
 
 
 def _require_done(export: api.ActivitiesExport) -> None:

@@ -32,11 +32,14 @@ class ActivitiesExportToObjectStorageOperator(BaseOperator):
         are filled in from the export itself (templated)
     :param object_storage_conn_id: the Airflow connection of the object storage, where ``destination`` names
         none; None: the environment's own credentials (templated)
-    :param output_format: ``zip``, where the destination's suffix does not say so (templated)
+    :param output_format: ``zip`` (the bytes as they came), ``csv``, ``csv.gz`` or ``parquet``, where the destination's
+        suffix does not say so (templated)
     :param if_exists: ``overwrite``; ``reuse`` (the object that is there is this task's result); ``skip`` (the
         task is skipped); ``fail``. But for the first, nothing is downloaded when there is one (templated)
-    :param column_types: types of columns, for the formats that have any; ``zip`` has none (templated)
-    :param download_dir: a local folder with room for the archive; None: the system's (templated)
+    :param column_types: for ``parquet``: Arrow types by column, such as ``{"activity_mrr": "int64"}``; every other
+        column is text, so that the schema is the same for each window (templated)
+    :param download_dir: a local folder with room for the archive, for ``csv.gz`` twice, for ``csv`` and ``parquet``
+        once more for the object; None: the system's (templated)
     :param upload_options: for the file system's ``put_file``, such as encryption or tags (templated)
     :param chartmogul_conn_id: the Airflow connection of ChartMogul (templated)
     :raises AirflowFailException: when a retry cannot help

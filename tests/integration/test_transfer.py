@@ -98,6 +98,29 @@ def move(export_id: str, destination: str, **told: Any) -> Ran:
     )
 
 
+@pytest.fixture
+def archive() -> bytes:
+    """An archive that comes from elsewhere than the sandbox."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("activities.csv", "uuid,date\n" + "".join(f"{n},2024-01-01\n" for n in range(5000)))
+    return buffer.getvalue()
+
+
+def serve(content: Callable[[Asked], Answer], monkeypatch: pytest.MonkeyPatch, **export: Any) -> ScriptedServer:
+    """An API with one finished export, whose download host says what the test wants."""
+
+    def answer(asked: Asked) -> Answer:
+        if not asked.path.startswith("/v1/"):
+            return content(asked)
+        url = f"{server.url}/file.zip?X-Amz-Signature=verysecretsignature"
+        return json_answer({"id": "e-1", "status": "succeeded", "file_url": url, "params": {}, **export})
+
+    server = ScriptedServer(answer)
+    monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json(timeout=2, requests_per_second=100))
+    return server
+
+
 def rows_in(archive: bytes) -> list[dict[str, str]]:
     import csv
 
@@ -189,48 +212,22 @@ class TestPublishing:
         assert list(scratch.iterdir()) == []
 
     def test_what_another_put_there_in_between_is_not_overwritten_with_fail(
-        self, sandbox: Sandbox, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, archive: bytes, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Two tasks that look at the same time both see nothing there; only one may win."""
-        from airflow_provider_chartmogul import transfer
 
-        real = transfer.check_archive
-
-        def check_and_be_overtaken(path: Path) -> Any:
+        def be_overtaken(asked: Asked) -> Answer:
             store.write("x.zip", b"the other's")
-            return real(path)
+            return Answer(200, archive)
 
-        monkeypatch.setattr(transfer, "check_archive", check_and_be_overtaken)
-        with pytest.raises(AirflowFailException, match="exists already"):
-            move(make_export(), f"{store.base}/x.zip", if_exists="fail")
+        with serve(be_overtaken, monkeypatch), pytest.raises(AirflowFailException, match="exists already"):
+            move("e-1", f"{store.base}/x.zip", if_exists="fail")
         assert store.read("x.zip") == b"the other's"
         assert store.list() == ["x.zip"]
 
 
 class TestNothingIsPublished:
     """Whatever is wrong with what came: the old object stays, and nothing is left over."""
-
-    @pytest.fixture
-    def archive(self) -> bytes:
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
-            opened.writestr("activities.csv", "uuid,date\n" + "".join(f"{n},2024-01-01\n" for n in range(5000)))
-        return buffer.getvalue()
-
-    def serve(
-        self, content: Callable[[Asked], Answer], monkeypatch: pytest.MonkeyPatch, **export: Any
-    ) -> ScriptedServer:
-        def answer(asked: Asked) -> Answer:
-            if not asked.path.startswith("/v1/"):
-                return content(asked)
-            url = f"{server.url}/file.zip?X-Amz-Signature=verysecretsignature"
-            return json_answer({"id": "e-1", "status": "succeeded", "file_url": url, "params": {}, **export})
-
-        server = ScriptedServer(answer)
-        monkeypatch.setenv(
-            "AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json(timeout=2, requests_per_second=100)
-        )
-        return server
 
     @pytest.mark.parametrize(
         ("what", "damage", "says"),
@@ -270,7 +267,7 @@ class TestNothingIsPublished:
         store.write("x.zip", b"before")
         (tmp_path / "scratch").mkdir()
         with (
-            self.serve(lambda asked: damage(archive), monkeypatch),
+            serve(lambda asked: damage(archive), monkeypatch),
             pytest.raises(api.ChartMogulError) as raised,
         ):
             move("e-1", f"{store.base}/x.zip", download_dir=str(tmp_path / "scratch"))
@@ -292,7 +289,7 @@ class TestNothingIsPublished:
             headers = {"ETag": etag, "Content-Range": f"bytes {start}-{len(archive) - 1}/{len(archive)}"}
             return Answer(206, archive[start:], headers, cut=5000)
 
-        with self.serve(serve_in_pieces, monkeypatch) as server:
+        with serve(serve_in_pieces, monkeypatch) as server:
             move("e-1", f"{store.base}/x.zip")
         assert store.read("x.zip") == archive
         assert len([asked for asked in server.asked if "range" in asked.headers]) >= 2
@@ -309,7 +306,7 @@ class TestNothingIsPublished:
                 Answer(200, archive, {"ETag": '"two"'}),
             ]
         )
-        with self.serve(lambda asked: next(answers), monkeypatch):
+        with serve(lambda asked: next(answers), monkeypatch):
             move("e-1", f"{store.base}/x.zip")
         assert store.read("x.zip") == archive
 
@@ -339,7 +336,7 @@ class TestNothingIsPublished:
     def test_an_export_that_is_not_done(
         self, export: dict[str, Any], ends: type[Exception], says: str, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with self.serve(lambda asked: Answer(500), monkeypatch, **export), pytest.raises(ends, match=says):
+        with serve(lambda asked: Answer(500), monkeypatch, **export), pytest.raises(ends, match=says):
             move("e-1", f"{store.base}/x.zip")
         assert store.list() == []
 

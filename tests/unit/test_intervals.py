@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The window of an export: read from what people write, worked out from the run, and never a silent 'all of history'."""
+"""The window of an export: read from what people write, worked out from the run, never 'all of history' by accident."""
 
 from __future__ import annotations
 

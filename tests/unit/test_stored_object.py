@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from airflow_provider_chartmogul.object_storage import (
     ObjectStorageError,
     StoredObject,
 )
+from tests.unit.values import ROOT
 
 
 @pytest.mark.parametrize(
@@ -182,18 +186,34 @@ def test_options_are_for_object_stores(tmp_path: Path, source: Path) -> None:
     assert not (tmp_path / "k.zip").exists()
 
 
-def test_what_a_killed_one_left_is_removed_and_what_another_writes_is_not(tmp_path: Path, source: Path) -> None:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    left, written, foreign = (
-        folder / name for name in (".k.zip.chartmogul-1", ".k.zip.chartmogul-2", ".other.zip.chartmogul-3")
+def test_what_a_killed_one_left_is_removed_but_not_what_another_is_writing(tmp_path: Path, source: Path) -> None:
+    target = tmp_path / "out" / "k.zip"
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(1 << 30)
+    program = (
+        "import sys, pathlib\n"
+        "from airflow_provider_chartmogul.object_storage import StoredObject\n"
+        "StoredObject.parse(sys.argv[1]).publish(pathlib.Path(sys.argv[2]))\n"
     )
-    for path in (left, written, foreign):
-        path.write_bytes(b"half of")
-    with written.open("rb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        at(folder / "k.zip").publish(source)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(["k.zip", written.name, foreign.name])
+    other = subprocess.Popen([sys.executable, "-c", program, str(target), str(large)], cwd=ROOT)
+    try:
+        while other.poll() is None and not any(path.stat().st_size for path in target.parent.glob(".*")):
+            time.sleep(0.001)
+        other.send_signal(signal.SIGSTOP)  # in the middle of its writing
+        [hidden] = list(target.parent.iterdir())
+        assert hidden.name.startswith(".")
+        at(target).publish(source)
+        assert set(target.parent.iterdir()) == {target, hidden}
+        other.kill()
+        other.wait()
+        assert hidden.exists()
+        at(target).publish(source)
+    finally:
+        other.kill()
+        other.wait()
+    assert list(target.parent.iterdir()) == [target]
+    assert target.read_bytes() == b"all of it"
 
 
 def test_many_writers_of_one_name_all_succeed(tmp_path: Path) -> None:

@@ -42,11 +42,11 @@ def export_answer(**changes: Any) -> dict[str, Any]:
     }
 
 
-def run_python(program: str, **environment: str) -> str:
+def run_python(program: str, *arguments: str, **environment: str) -> str:
     """Run a program in a Python of its own, with this folder's package; give what it printed."""
     path = os.pathsep.join([str(ROOT), *filter(None, [environment.pop("PYTHONPATH", "")])])
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
+        [sys.executable, "-W", "ignore", "-c", program, *arguments],
         env={**os.environ, **environment, "PYTHONPATH": path},
         capture_output=True,
         text=True,

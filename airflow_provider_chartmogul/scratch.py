@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Local files that are not there to stay: hidden names, held by a lock for as long as who made them lives.
+
+So what a killed process left can be told from what another is working on, and the next one removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_PREFIX = ".chartmogul-"
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: str | None) -> Iterator[Path]:
+    """
+    Make a hidden folder; it is gone afterwards, with all that is in it.
+
+    :param parent: where; None: the system's folder for temporary files
+    """
+    with _held(Path(parent or tempfile.gettempdir()), _PREFIX, lambda path: path.mkdir(mode=0o700)) as folder:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def hidden_file(target: Path) -> Iterator[Path]:
+    """
+    Give a hidden, empty file beside the target; it is gone afterwards, unless it was renamed.
+
+    :param target: what it is to become
+    """
+    # By a digest of the name, which may be as long as a name can be.
+    prefix = f"{_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
+    with _held(target.parent, prefix, lambda path: path.touch(exist_ok=False)) as hidden:
+        try:
+            yield hidden
+        finally:
+            hidden.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path, prefix: str, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Make something under a name of its own and hold its lock; remove what nobody holds any more."""
+    _remove_abandoned(folder, prefix)
+    while True:
+        path = folder / f"{prefix}{uuid.uuid4().hex}"
+        make(path)
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(_lock(path))
+            except (FileNotFoundError, BlockingIOError):
+                # Between making and locking, another took it for abandoned.
+                continue
+            if not path.exists():
+                continue
+            yield path
+            return
+
+
+def _remove_abandoned(folder: Path, prefix: str) -> None:
+    """What cannot be removed is left alone: it may be another user's."""
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            if path.name.startswith(prefix):
+                with contextlib.suppress(OSError), _lock(path):
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

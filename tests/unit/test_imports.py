@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a DAG file pays for importing this package: no HTTP client, no Arrow, no file system beyond what Airflow has.
+
+Each module is imported in a process of its own, after Airflow's classes that any DAG file imports.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_chartmogul
+from tests.unit.values import ROOT, run_python
+
+DAG_FILE_MODULES = [
+    "airflow_provider_chartmogul.hooks.chartmogul",
+    "airflow_provider_chartmogul.operators.activities_export",
+    "airflow_provider_chartmogul.sensors.activities_export",
+    "airflow_provider_chartmogul.triggers.activities_export",
+    "airflow_provider_chartmogul.transfers.activities_export_to_object_storage",
+    "airflow_provider_chartmogul.intervals",
+]
+
+HEAVY = {
+    *("requests", "urllib3", "aiohttp", "httpx", "pyarrow", "pandas", "numpy"),
+    *("fsspec", "upath", "s3fs", "gcsfs", "adlfs", "boto3", "botocore", "aiobotocore"),
+    *("flask", "flask_appbuilder", "wtforms", "isal", "sqlalchemy"),
+}
+
+PURE = ["api", "connection", "rate_limit"]
+
+
+LOADER = """
+import json, os, sys
+# What every DAG file loads: Airflow's own names for DAGs and operators, sensors, hooks and triggers.
+from airflow.providers.common.compat.sdk import (
+    DAG, AirflowFailException, AirflowNotFoundException, AirflowSensorTimeout, AirflowSkipException,
+    AirflowTaskTimeout, BaseHook, BaseOperator, BaseSensorOperator, PokeReturnValue, mask_secret)
+from airflow.triggers.base import BaseTrigger
+
+before = set(sys.modules)
+for module in sys.argv[1:]:
+    child = os.fork()
+    if child == 0:
+        __import__(module)
+        print("added", module, json.dumps(sorted(set(sys.modules) - before)), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, module
+"""
+
+
+@cache
+def added_modules() -> dict[str, list[str]]:
+    """Tell what each module adds to what a DAG file has loaded; each is imported in a process of its own."""
+    lines = [line.split(" ", 2) for line in run_python(LOADER, *DAG_FILE_MODULES).splitlines()]
+    return {line[1]: json.loads(line[2]) for line in lines if line[0] == "added"}
+
+
+def loaded_by(module: str) -> tuple[set[str], set[str]]:
+    """Give the top-level packages a module adds, and the modules of ours among them."""
+    added = added_modules()[module]
+    return {name.partition(".")[0] for name in added}, {name for name in added if name.startswith("airflow_provider_")}
+
+
+@pytest.mark.parametrize("module", DAG_FILE_MODULES)
+def test_a_dag_file_s_import_loads_nothing_heavy(module: str) -> None:
+    packages, ours = loaded_by(module)
+    assert module in ours
+    assert packages & HEAVY == set()
+
+
+@pytest.mark.parametrize("module", DAG_FILE_MODULES)
+def test_a_dag_file_s_import_loads_none_of_the_rooms_that_do_the_work(module: str) -> None:
+    _, ours = loaded_by(module)
+    working = {"download", "object_storage", "archive", "transfer", "sandbox", "sync_client", "async_client"}
+    assert {name for name in ours if name.rpartition(".")[2] in working} == set()
+
+
+def test_the_metadata_loads_nothing_but_itself() -> None:
+    # Airflow reads it at each start, of everything.
+    printed = run_python(
+        "import sys, __future__, typing\n"
+        "before = set(sys.modules)\n"
+        "import airflow_provider_chartmogul\n"
+        "airflow_provider_chartmogul.get_provider_info()\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+    )
+    assert printed.split() == ["airflow_provider_chartmogul"]
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_the_pure_rooms_load_no_airflow(name: str) -> None:
+    printed = run_python(
+        f"import sys, airflow_provider_chartmogul.{name}\n"
+        "packages = {module.partition('.')[0] for module in sys.modules}\n"
+        "print(sorted(packages & {'airflow', 'requests', 'aiohttp', 'pendulum', 'socket', 'http', 'ssl'}))\n"
+    )
+    assert set(json.loads(printed.replace("'", '"'))) <= {"socket"}  # email.utils of old Pythons loads it
+
+
+def sources() -> Iterator[Path]:
+    yield from sorted(Path(airflow_provider_chartmogul.__path__[0]).rglob("*.py"))
+
+
+#: From the pure bottom up: a room imports only what stands before it.
+STOREYS = [
+    {"", "api"},
+    {"connection", "intervals", "rate_limit", "archive", "scratch"},
+    {"object_storage", "parquet"},
+    {"hooks.sync_client", "hooks.chartmogul", "hooks.async_client", "download"},
+    {"transfer"},
+    {"operators.activities_export", "triggers.activities_export", "sensors.activities_export"},
+    {"transfers.activities_export_to_object_storage"},
+]
+
+
+def test_imports_go_one_way() -> None:
+    storey = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
+    package = Path(airflow_provider_chartmogul.__path__[0])
+    wrong = []
+    for path in sources():
+        room = ".".join(path.relative_to(package).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+        if room.startswith("sandbox") or path.read_text().count("\n") < 2:
+            continue
+        assert room in storey, f"a room this test does not know: {room}"
+        for imported in re.findall(r"from airflow_provider_chartmogul(?:\.([\w.]+))? import", path.read_text()):
+            if storey.get(imported, 99) > storey[room]:
+                wrong.append((room, imported))
+    assert wrong == []
+
+
+def test_every_file_begins_with_the_license() -> None:
+    for path in [*sources(), *sorted((ROOT / "tests" / "unit").glob("*.py"))]:
+        text = path.read_text()
+        assert not text or text.startswith("# SPDX-License-Identifier: Apache-2.0\n"), path

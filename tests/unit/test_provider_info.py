@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The provider's metadata: valid by Airflow's own schemas, true of the package, and found by Airflow's own manager.
+
+The manager is asked in a Python of its own, which sees the entry point as ``pyproject.toml`` declares it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import tomllib
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import airflow
+import jsonschema
+import pytest
+from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, BaseSensorOperator
+from airflow.triggers.base import BaseTrigger
+
+import airflow_provider_chartmogul
+from airflow_provider_chartmogul import __version__, get_provider_info
+from airflow_provider_chartmogul.connection import ConnectionSettings
+from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
+from tests.unit.values import ROOT, run_python
+
+INFO = get_provider_info()
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+[CONNECTION_TYPE] = INFO["connection-types"]
+
+#: Every module the metadata names, and what it holds.
+MODULES = {
+    "hooks": ("airflow_provider_chartmogul.hooks.chartmogul", "ChartMogulHook", BaseHook),
+    "operators": (
+        "airflow_provider_chartmogul.operators.activities_export",
+        "CreateActivitiesExportOperator",
+        BaseOperator,
+    ),
+    "sensors": (
+        "airflow_provider_chartmogul.sensors.activities_export",
+        "ActivitiesExportSensor",
+        BaseSensorOperator,
+    ),
+    "triggers": ("airflow_provider_chartmogul.triggers.activities_export", "ActivitiesExportTrigger", BaseTrigger),
+    "transfers": (
+        "airflow_provider_chartmogul.transfers.activities_export_to_object_storage",
+        "ActivitiesExportToObjectStorageOperator",
+        BaseOperator,
+    ),
+}
+
+
+def schema_errors(name: str, instance: object) -> list[str]:
+    schema = json.loads((Path(airflow.__path__[0]) / name).read_text())
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    return [f"{list(error.absolute_path)}: {error.message}" for error in validator.iter_errors(instance)]
+
+
+def test_it_is_valid_as_provider_info() -> None:
+    assert schema_errors("provider_info.schema.json", INFO) == []
+
+
+def test_it_is_valid_as_provider_yaml_but_for_what_only_airflow_s_own_releases_have() -> None:
+    of_releases = {"state": "ready", "source-date-epoch": 0}
+    # A description of Airflow 2's, from before dependencies moved to pyproject.toml.
+    dependencies = {"dependencies": ["apache-airflow>=2.11"]}
+    # Airflow before 3.2 does not know the connection form's keys, and its manager does not look at them.
+    plain = {key: CONNECTION_TYPE[key] for key in ("connection-type", "hook-class-name")}
+    schema = (Path(airflow.__path__[0]) / "provider.yaml.schema.json").read_text()
+    described = {
+        **INFO,
+        **of_releases,
+        **(dependencies if '"dependencies"' in schema else {}),
+        **({} if '"conn-fields"' in schema else {"connection-types": [plain]}),
+    }
+    assert schema_errors("provider.yaml.schema.json", described) == []
+
+
+def test_it_is_the_same_each_time_and_can_be_json() -> None:
+    assert json.loads(json.dumps(INFO)) == get_provider_info()
+    assert get_provider_info() is not INFO
+
+
+def test_names_and_versions_are_those_of_the_package() -> None:
+    assert INFO["package-name"] == PROJECT["name"] == "airflow-provider-chartmogul"
+    assert INFO["versions"][0] == __version__
+    assert "version" in PROJECT["dynamic"]
+    assert airflow_provider_chartmogul.__name__ == "airflow_provider_chartmogul"
+
+
+def test_every_kind_of_module_is_named() -> None:
+    named = {kind: [module for entry in INFO[kind] for module in _modules(entry)] for kind in MODULES}
+    assert named == {kind: [module] for kind, (module, _, _) in MODULES.items()}
+
+
+def _modules(entry: dict[str, Any]) -> list[str]:
+    return entry["python-modules"] if "python-modules" in entry else [entry["python-module"]]
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_a_module_holds_what_it_should(kind: str) -> None:
+    name, class_name, base = MODULES[kind]
+    module = import_module(name)
+    cls = getattr(module, class_name)
+    assert issubclass(cls, base)
+    assert cls.__module__ == name
+    own = [
+        found
+        for found in vars(module).values()
+        if inspect.isclass(found) and found.__module__ == name and issubclass(found, base)
+    ]
+    assert own == [cls]
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_nothing_in_its_folder_is_left_out(kind: str) -> None:
+    package = Path(airflow_provider_chartmogul.__path__[0])
+    found = {path.stem for path in (package / kind).glob("*.py")} - {"__init__", "sync_client", "async_client"}
+    assert found == {MODULES[kind][0].rpartition(".")[2]}
+
+
+def test_integrations_that_are_referred_to_are_known() -> None:
+    known = {integration["integration-name"] for integration in INFO["integrations"]}
+    for kind in ("hooks", "operators", "sensors", "triggers"):
+        assert {entry["integration-name"] for entry in INFO[kind]} <= known
+    assert {entry["source-integration-name"] for entry in INFO["transfers"]} <= known
+
+
+def test_the_hook_says_the_same_as_the_metadata() -> None:
+    module, _, name = CONNECTION_TYPE["hook-class-name"].rpartition(".")
+    assert getattr(import_module(module), name) is ChartMogulHook
+    assert ChartMogulHook.conn_type == CONNECTION_TYPE["connection-type"]
+    assert ChartMogulHook.hook_name == CONNECTION_TYPE["hook-name"]
+    assert ChartMogulHook.conn_name_attr == "chartmogul_conn_id"
+    assert ChartMogulHook.default_conn_name == "chartmogul_default"
+    assert ChartMogulHook.get_ui_field_behaviour() == {
+        key.replace("-", "_"): value for key, value in CONNECTION_TYPE["ui-field-behaviour"].items()
+    }
+
+
+def test_the_form_of_the_hook_is_valid_for_airflow() -> None:
+    schema = "customized_form_field_behaviours.schema.json"
+    assert schema_errors(schema, ChartMogulHook.get_ui_field_behaviour()) == []
+
+
+def test_fields_that_are_used_are_shown() -> None:
+    hidden = set(CONNECTION_TYPE["ui-field-behaviour"]["hidden-fields"])
+    assert not hidden & {"host", "password", "description"}
+
+
+@pytest.mark.parametrize("name", ["timeout", "requests_per_second", "max_connections"])
+def test_the_form_s_defaults_are_those_of_the_settings(name: str) -> None:
+    field = CONNECTION_TYPE["conn-fields"][name]
+    assert field["schema"]["default"] == getattr(ConnectionSettings, name)
+    jsonschema.validators.validator_for(field["schema"]).check_schema(field["schema"])
+    for value, fine in [(field["schema"]["default"], True), (None, True), (0, False), (-1, False), ("x", False)]:
+        assert jsonschema.Draft202012Validator(field["schema"]).is_valid(value) is fine
+
+
+def test_the_form_has_every_setting_and_no_other() -> None:
+    assert set(CONNECTION_TYPE["conn-fields"]) == set(ConnectionSettings.__dataclass_fields__) - {"base_url", "api_key"}
+
+
+def test_the_entry_point_is_the_function() -> None:
+    assert PROJECT["entry-points"]["apache_airflow_provider"] == {
+        "provider_info": "airflow_provider_chartmogul:get_provider_info"
+    }
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder that holds what an installer leaves of ``pyproject.toml``."""
+    site = tmp_path_factory.mktemp("site")
+    folder = site / f"airflow_provider_chartmogul-{__version__}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {PROJECT['name']}\nVersion: {__version__}\n")
+    lines = [
+        line
+        for group, points in PROJECT["entry-points"].items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in points.items()))
+    ]
+    (folder / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    return str(site)
+
+
+def test_airflow_finds_the_provider_and_its_hook(installed: str) -> None:
+    found = run_python(
+        "import json\n"
+        "from airflow.providers_manager import ProvidersManager\n"
+        "manager = ProvidersManager()\n"
+        "hook = manager.hooks['chartmogul']\n"
+        "provider = manager.providers['airflow-provider-chartmogul']\n"
+        "print('found', json.dumps([provider.version, hook.hook_class_name, hook.hook_name, hook.connection_testable,\n"
+        "    hook.connection_id_attribute_name]))\n",
+        PYTHONPATH=installed,
+    )
+    [line] = [line for line in found.splitlines() if line.startswith("found ")]
+    assert json.loads(line.removeprefix("found ")) == [
+        __version__,
+        "airflow_provider_chartmogul.hooks.chartmogul.ChartMogulHook",
+        "ChartMogul",
+        True,
+        "chartmogul_conn_id",
+    ]
+
+
+FORM = """
+import json
+try:
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+except ImportError:  # Airflow 2, whose webserver draws the form by its manager
+    from airflow.providers_manager import ProvidersManager
+
+    manager = ProvidersManager()
+    widgets = manager.connection_form_widgets
+    fields = [w.field_name for w in widgets.values() if w.package_name == "airflow-provider-chartmogul"]
+    behaviour = manager.field_behaviours["chartmogul"]
+    label, host = behaviour["relabeling"]["password"], behaviour["placeholders"]["host"]
+else:
+    [meta] = [m for m in HookMetaService.hook_meta_data() if m.connection_type == "chartmogul"]
+    fields = list(meta.extra_fields or [])
+    standard = meta.standard_fields
+    label, host = (standard.password.title, standard.host.placeholder) if standard else (None, None)
+print("found", json.dumps({"label": label, "host": host, "fields": sorted(fields)}))
+"""
+
+
+def test_airflow_s_connection_form(installed: str) -> None:
+    lines = run_python(FORM, PYTHONPATH=installed).splitlines()
+    [line] = [line for line in lines if line.startswith("found ")]
+    form = json.loads(line.removeprefix("found "))
+    # Airflow 3.0 and 3.1 draw the forms of all providers with packages that a plain installation lacks.
+    drawn_from_metadata = "conn-fields" in (Path(airflow.__path__[0]) / "provider.yaml.schema.json").read_text()
+    if drawn_from_metadata or find_spec("flask_appbuilder") is not None:
+        expected = {
+            "label": "API key",
+            "host": "https://api.chartmogul.com",
+            "fields": ["max_connections", "requests_per_second", "timeout"],
+        }
+    else:
+        expected = {"label": None, "host": None, "fields": []}
+    assert form == expected
