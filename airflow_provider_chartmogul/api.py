@@ -2,30 +2,11 @@
 """
 All that is known of ChartMogul's API, with no I/O and no Airflow.
 
-What a request looks like, what an answer means, which failure may be retried and after how long, and how a
-wait for an export goes on or ends. The two transports (``hooks.sync_client`` on a worker, ``hooks.async_client``
-in a triggerer) only send and sleep, so that both modes decide the same. Facts are from ChartMogul's API
-reference (https://dev.chartmogul.com/reference) and from recorded answers; where they disagree, both are
-accepted.
-
-The exceptions:
-
-* ChartMogulError
-  * ConnectionSettingsError      the Airflow connection cannot be used as it is
-  * InvalidExportIdError         not something that may become part of a path
-  * NoAnswerError                refused, reset, timed out: nothing that could be read came back
-  * UnexpectedAnswerError        an answer came, but not one of ChartMogul's (HTML, half a JSON, a redirect)
-  * HTTPStatusError              ChartMogul said no; ``status`` says which, ``message`` in its own words
-    * InvalidRequestError        400, 422
-    * AuthenticationError        401
-    * RequestFailedError         402
-    * PermissionDeniedError      403
-    * NotFoundError              404
-    * RateLimitError             429
-    * ServerError                5xx
-  * ExportFailedError            ChartMogul ended the export as failed
-  * ExportNotFinishedError       the export is still being made
-  * OutageError                  no success for longer than a wait was told to bear
+What a request looks like, what an answer means, which failure may be retried and after how long. The errors are in
+``errors``, how a wait goes on or ends in ``waiting``. The two transports (``hooks.sync_client`` on a worker,
+``hooks.async_client`` in a triggerer) only send and sleep, so that both modes decide the same. Facts are from
+ChartMogul's API reference (https://dev.chartmogul.com/reference) and from recorded answers; where they disagree, both
+are accepted.
 """
 
 from __future__ import annotations
@@ -39,7 +20,56 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import Any
+
+from airflow_provider_chartmogul.errors import (
+    AuthenticationError as AuthenticationError,
+)
+from airflow_provider_chartmogul.errors import (
+    ChartMogulError as ChartMogulError,
+)
+from airflow_provider_chartmogul.errors import (
+    ConnectionSettingsError as ConnectionSettingsError,
+)
+from airflow_provider_chartmogul.errors import (
+    ExportFailedError as ExportFailedError,
+)
+from airflow_provider_chartmogul.errors import (
+    ExportNotFinishedError as ExportNotFinishedError,
+)
+from airflow_provider_chartmogul.errors import (
+    HTTPStatusError as HTTPStatusError,
+)
+from airflow_provider_chartmogul.errors import (
+    InvalidExportIdError as InvalidExportIdError,
+)
+from airflow_provider_chartmogul.errors import (
+    InvalidRequestError as InvalidRequestError,
+)
+from airflow_provider_chartmogul.errors import (
+    NoAnswerError as NoAnswerError,
+)
+from airflow_provider_chartmogul.errors import (
+    NotFoundError as NotFoundError,
+)
+from airflow_provider_chartmogul.errors import (
+    OutageError as OutageError,
+)
+from airflow_provider_chartmogul.errors import (
+    PermissionDeniedError as PermissionDeniedError,
+)
+from airflow_provider_chartmogul.errors import (
+    RateLimitError as RateLimitError,
+)
+from airflow_provider_chartmogul.errors import (
+    RequestFailedError as RequestFailedError,
+)
+from airflow_provider_chartmogul.errors import (
+    ServerError as ServerError,
+)
+from airflow_provider_chartmogul.errors import (
+    UnexpectedAnswerError as UnexpectedAnswerError,
+)
 
 DEFAULT_BASE_URL = "https://api.chartmogul.com"
 API_VERSION = "v1"
@@ -52,8 +82,6 @@ MESSAGE_LIMIT = 500
 #: An answer of the API is a few hundred bytes; what is longer than this is none of its answers.
 MAX_ANSWER_BYTES = 1_000_000
 
-FIRST_POLL_SECONDS = 1.0
-_POLL_GROWTH = 1.5
 _MAX_BACKOFF_SECONDS = 60.0
 _MAX_RETRY_AFTER_SECONDS = 3600.0
 
@@ -62,127 +90,6 @@ _NO_VALUE = frozenset({"none", "null", "nan", "undefined"})
 #: A URL's query, wherever it stands in a text: escaped, without a scheme, cut at its end.
 _QUERY = re.compile(r"\?[\w.~%-]+(?:=|%3D)[^\s\"'<>\\]*", re.IGNORECASE)
 _SIGNED = re.compile(r"((?:signature|credential|security-token)(?:=|%3D))[^\s&\"'<>\\]+", re.IGNORECASE)
-
-
-class ChartMogulError(Exception):
-    """
-    Something between this package and ChartMogul went wrong.
-
-    ``permanent``: no retry of the task can help. ``transient``: it may well pass by itself within the same try.
-    Neither: this try is lost, the task's own retries apply.
-    """
-
-    permanent: bool = False
-    transient: bool = False
-
-
-class ConnectionSettingsError(ChartMogulError):
-    """The Airflow connection lacks something or holds something that cannot be used."""
-
-    permanent = True
-
-
-class InvalidExportIdError(ChartMogulError, ValueError):
-    """An export ID that is empty, or that is not one."""
-
-    permanent = True
-
-
-class NoAnswerError(ChartMogulError):
-    """
-    Nothing came back that could be read.
-
-    ``sent`` is False only where it is certain that the server never saw the request (the connection could not
-    be made), so that even a POST may be repeated.
-    """
-
-    transient = True
-
-    def __init__(self, message: str, *, sent: bool) -> None:
-        super().__init__(message)
-        self.sent = sent
-
-
-class UnexpectedAnswerError(ChartMogulError):
-    """An answer came, but not one of ChartMogul's: HTML where JSON should be, half a JSON, a redirect."""
-
-    transient = True
-
-
-class HTTPStatusError(ChartMogulError):
-    """
-    ChartMogul answered with an error status.
-
-    ``status`` is the HTTP status, ``message`` what ChartMogul said, ``retry_after`` the seconds it asked to
-    wait (None where it did not).
-    """
-
-    hint: ClassVar[str] = ""
-
-    def __init__(self, status: int, message: str, *, retry_after: float | None = None) -> None:
-        hint = f" {self.hint}" if self.hint else ""
-        super().__init__(f"ChartMogul answered {status}: {message}{hint}")
-        self.status = status
-        self.message = message
-        self.retry_after = retry_after
-
-
-class InvalidRequestError(HTTPStatusError):
-    """400 or 422: a parameter is missing, malformed or makes no sense."""
-
-    permanent = True
-    hint = "(the parameters of the request are at fault; a retry cannot help)"
-
-
-class AuthenticationError(HTTPStatusError):
-    """401: the API key is missing or wrong."""
-
-    permanent = True
-    hint = "(check the API key: it belongs in the password field of the ChartMogul connection)"
-
-
-class RequestFailedError(HTTPStatusError):
-    """402: the parameters were valid, the request failed all the same."""
-
-
-class PermissionDeniedError(HTTPStatusError):
-    """403: the key may not do this, or the account's trial or plan has expired."""
-
-    permanent = True
-    hint = "(check that the account's plan is active and what the API key may do)"
-
-
-class NotFoundError(HTTPStatusError):
-    """404: there is no such export."""
-
-    permanent = True
-    hint = "(check the export ID, and that the connection is of the account that made the export)"
-
-
-class RateLimitError(HTTPStatusError):
-    """429: over 40 requests a second for the account, or over its compute-time budget."""
-
-    transient = True
-
-
-class ServerError(HTTPStatusError):
-    """5xx: the server's fault, an outage, or over 20 parallel connections for the account (503)."""
-
-    transient = True
-
-
-class ExportFailedError(ChartMogulError):
-    """ChartMogul ended the export as failed; only a new export can help."""
-
-    permanent = True
-
-
-class ExportNotFinishedError(ChartMogulError):
-    """The export is not done yet."""
-
-
-class OutageError(ChartMogulError):
-    """There was no success for longer than the wait was told to bear."""
 
 
 _STATUS_ERRORS: dict[int, type[HTTPStatusError]] = {
@@ -517,122 +424,3 @@ def retry_delay(failures: int, error: ChartMogulError) -> float:
         return float(asked) + random.uniform(0.0, 1.0)
     ceiling = min(_MAX_BACKOFF_SECONDS, 2.0 ** min(failures - 1, 10))
     return ceiling * random.uniform(0.5, 1.0)
-
-
-def poll_delay(looks: int, poll_interval: float) -> float:
-    """
-    Seconds until the next look after so many looks that found the export not done (from 1).
-
-    Recorded exports were ready after 3 and 11 s, large ones after minutes: so the first wait is a second, each
-    is half as long again as the one before, up to ``poll_interval``, with 10 % of jitter.
-    """
-    delay: float = min(poll_interval, FIRST_POLL_SECONDS * _POLL_GROWTH ** min(looks - 1, 40))
-    return delay * random.uniform(0.9, 1.1)
-
-
-class TaskLog(Protocol):
-    """What is needed of a task's logger: Airflow's differ between its versions."""
-
-    def info(self, message: str, /, *args: Any) -> Any: ...
-
-    def warning(self, message: str, /, *args: Any) -> Any: ...
-
-
-class ExportWait:
-    """
-    A wait for one export, without the sending and the sleeping.
-
-    ``answered`` and ``failed`` take what a look brought and give the seconds until the next look; ``answered``
-    gives None when the export is done. What ends the wait badly is raised. Times are seconds of any clock that
-    does not jump (``time.monotonic``).
-
-    :param poll_interval: seconds between looks, once they have grown to it
-    :param max_failure_seconds: how long transient failures in a row are borne
-    :param now: the present time
-    :param log: what a person waiting wants to know goes here
-    """
-
-    #: While nothing changes, the log says so this often (seconds).
-    REMINDER_SECONDS = 300.0
-
-    def __init__(
-        self,
-        export_id: str,
-        *,
-        poll_interval: float,
-        max_failure_seconds: float,
-        now: float,
-        log: TaskLog,
-    ) -> None:
-        self.export_id = export_id
-        self.poll_interval = poll_interval
-        self.max_failure_seconds = max_failure_seconds
-        self.status_word: str | None = None
-        self._log = log
-        self._looks = 0
-        self._failures = 0
-        self._started = now
-        self._failing_since = now
-        self._last_said = now
-
-    def answered(self, export: ActivitiesExport, now: float) -> float | None:
-        """
-        Take an answer; give the seconds until the next look, or None when the export is done.
-
-        :raises ExportFailedError: when ChartMogul ended the export as failed
-        """
-        if self._failures:
-            self._log.info("ChartMogul answers again after %.0f s", now - self._failing_since)
-        self._failures = 0
-        self._looks += 1
-        self._say(export, now)
-        if export.status is ExportStatus.SUCCEEDED:
-            return None
-        if export.status is ExportStatus.FAILED:
-            raise ExportFailedError(
-                f"ChartMogul could not make activities export {self.export_id}: its status is "
-                f"'{export.status_word}'. A retry of this task cannot help: clear the task that creates the "
-                "export and those after it, so that a new export is made."
-            )
-        return poll_delay(self._looks, self.poll_interval)
-
-    def failed(self, error: ChartMogulError, now: float) -> float:
-        """
-        Take a failure; give the seconds until the next look.
-
-        :raises ChartMogulError: the failure itself, when it will not pass by itself
-        :raises OutageError: when nothing has succeeded for ``max_failure_seconds``
-        """
-        if not error.transient:
-            raise error
-        if not self._failures:
-            # Not since the last success: between looks there may have been a long pause.
-            self._failing_since = now
-        self._failures += 1
-        silent_for = now - self._failing_since
-        if silent_for >= self.max_failure_seconds:
-            raise OutageError(
-                f"no look at activities export {self.export_id} has succeeded for {silent_for:.0f} s "
-                f"(max_failure_seconds is {self.max_failure_seconds:.0f}); the last failure: {error}"
-            )
-        delay = retry_delay(self._failures, error)
-        self._log.warning("Looking at export %s failed, next look in %.0f s: %s", self.export_id, delay, error)
-        return delay
-
-    def _say(self, export: ActivitiesExport, now: float) -> None:
-        age = now - self._started
-        if export.status_word != self.status_word:
-            if export.status is ExportStatus.UNKNOWN:
-                self._log.warning(
-                    "Export %s has the status '%s', which this package does not know; it is taken for 'not done yet'",
-                    export.id,
-                    export.status_word,
-                )
-            else:
-                self._log.info("Export %s is %s after %.0f s", export.id, export.status_word, age)
-        elif now - self._last_said >= self.REMINDER_SECONDS:
-            self._log.info("Export %s is still %s after %.0f s", export.id, export.status_word, age)
-        else:
-            return
-        self.status_word = export.status_word
-        self._last_said = now

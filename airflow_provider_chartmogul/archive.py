@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
 from typing import IO, Any
 
-from airflow_provider_chartmogul.api import ChartMogulError
+from airflow_provider_chartmogul.errors import ChartMogulError
 
 _zlib: Any
 try:

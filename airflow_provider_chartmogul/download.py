@@ -22,8 +22,10 @@ import requests
 import urllib3.exceptions
 from airflow.providers.common.compat.sdk import mask_secret
 
-from airflow_provider_chartmogul.api import MESSAGE_LIMIT, ChartMogulError, TaskLog, retry_delay, without_queries
+from airflow_provider_chartmogul.api import MESSAGE_LIMIT, retry_delay, without_queries
+from airflow_provider_chartmogul.errors import ChartMogulError
 from airflow_provider_chartmogul.hooks.sync_client import GuardedSession, what_happened
+from airflow_provider_chartmogul.waiting import TaskLog
 
 _CHUNK = 1 << 18
 _QUERY = re.compile(r"\?\S*")

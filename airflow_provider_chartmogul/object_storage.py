@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import io  # type: ignore[attr-defined]
 
-from airflow_provider_chartmogul.api import MESSAGE_LIMIT, ChartMogulError, without_queries
+from airflow_provider_chartmogul.api import MESSAGE_LIMIT, without_queries
+from airflow_provider_chartmogul.errors import ChartMogulError
 from airflow_provider_chartmogul.scratch import hidden_file
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from airflow_provider_chartmogul.api import ChartMogulError
+from airflow_provider_chartmogul.errors import ChartMogulError
 
 _BLOCK_BYTES = 4 << 20
 _ROW_GROUP_BYTES = 32 << 20

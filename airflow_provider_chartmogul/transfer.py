@@ -23,6 +23,7 @@ from airflow_provider_chartmogul import api
 from airflow_provider_chartmogul.archive import Archive, Content, sha256_of
 from airflow_provider_chartmogul.object_storage import ObjectExistsError, StoredObject
 from airflow_provider_chartmogul.scratch import scratch_folder
+from airflow_provider_chartmogul.waiting import TaskLog
 
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
@@ -181,7 +182,7 @@ class Transfer:
             ) from error
         return StoredObject.parse(filled, self.object_storage_conn_id)
 
-    def move(self, hook: ChartMogulHook, export_id: str, log: api.TaskLog) -> Moved:
+    def move(self, hook: ChartMogulHook, export_id: str, log: TaskLog) -> Moved:
         """
         Download, check and publish an export.
 
@@ -207,7 +208,7 @@ class Transfer:
         export: api.ActivitiesExport,
         stored: StoredObject,
         folder: Path,
-        log: api.TaskLog,
+        log: TaskLog,
     ) -> Moved:
         from airflow_provider_chartmogul.download import download
 
@@ -250,7 +251,7 @@ class Transfer:
             )
         )
 
-    def _require_room_to_download(self, folder: Path, size: int, log: api.TaskLog) -> None:
+    def _require_room_to_download(self, folder: Path, size: int, log: TaskLog) -> None:
         """Before anything is written; how large the text is shows only when the archive is there."""
         times = {"zip": 1, "csv.gz": 2}.get(self.format, 1)
         more = " and that of its content" if self.format in ("csv", "parquet") else ""

@@ -21,6 +21,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_chartmogul import api
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
 from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
+from airflow_provider_chartmogul.waiting import ExportWait
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -78,14 +79,14 @@ class ActivitiesExportSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.max_failure_seconds = max_failure_seconds
         self.chartmogul_conn_id = chartmogul_conn_id
-        self._wait: api.ExportWait | None = None
+        self._wait: ExportWait | None = None
         self._next_look = 0.0
 
     def execute(self, context: Context) -> str:
         with self._skipping():
             with failing_for_good():
                 self.export_id = api.validate_export_id(self.export_id)
-            self._wait = api.ExportWait(
+            self._wait = ExportWait(
                 self.export_id,
                 poll_interval=self.poke_interval,
                 max_failure_seconds=self.max_failure_seconds,

@@ -12,6 +12,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_chartmogul import api
+from airflow_provider_chartmogul.waiting import ExportWait, poll_delay
 
 
 class ActivitiesExportTrigger(BaseTrigger):
@@ -75,7 +76,7 @@ class ActivitiesExportTrigger(BaseTrigger):
     async def _wait(self) -> dict[str, Any]:
         # Loading aiohttp takes a moment; in a thread it holds up no other trigger.
         client_module = await asyncio.to_thread(import_module, "airflow_provider_chartmogul.hooks.async_client")
-        wait = api.ExportWait(
+        wait = ExportWait(
             self.export_id,
             poll_interval=self.poll_interval,
             max_failure_seconds=self.max_failure_seconds,
@@ -83,7 +84,7 @@ class ActivitiesExportTrigger(BaseTrigger):
             log=self.log,
         )
         async with client_module.shared_client(self.chartmogul_conn_id) as client:
-            delay: float | None = api.poll_delay(1, self.poll_interval)
+            delay: float | None = poll_delay(1, self.poll_interval)
             while delay is not None:
                 left = float("inf") if self.deadline is None else self.deadline - time.time()
                 await asyncio.sleep(max(0.0, min(delay, left)))

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul import api
+from airflow_provider_chartmogul import api, waiting
 from tests.unit.values import API_KEY, EXPORT_ID, FILE_URL, NOW, SIGNATURE, export_answer
 
 
@@ -556,13 +556,13 @@ def test_the_back_off_grows_to_a_minute(failures: int, most: float) -> None:
     ("looks", "middle"), [(1, 1.0), (2, 1.5), (3, 2.25), (4, 3.375), (9, 25.63), (10, 30.0), (10_000, 30.0)]
 )
 def test_first_looks_come_soon_later_ones_seldom(looks: int, middle: float) -> None:
-    delays = [api.poll_delay(looks, 30.0) for _ in range(200)]
+    delays = [waiting.poll_delay(looks, 30.0) for _ in range(200)]
     assert all(middle * 0.89 <= delay <= middle * 1.11 for delay in delays)
     assert len(set(delays)) > 1
 
 
 def test_a_short_poll_interval_holds_from_the_first_look() -> None:
-    assert all(api.poll_delay(looks, 0.1) <= 0.11 for looks in range(1, 20))
+    assert all(waiting.poll_delay(looks, 0.1) <= 0.11 for looks in range(1, 20))
 
 
 class Lines:
@@ -582,8 +582,8 @@ class Lines:
         return [level for level, _ in self.lines]
 
 
-def a_wait(log: Lines, **settings: float) -> api.ExportWait:
-    return api.ExportWait(
+def a_wait(log: Lines, **settings: float) -> waiting.ExportWait:
+    return waiting.ExportWait(
         EXPORT_ID, **{"poll_interval": 30.0, "max_failure_seconds": 60.0, "now": 0.0, **settings}, log=log
     )
 

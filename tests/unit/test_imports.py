@@ -110,7 +110,10 @@ def sources() -> Iterator[Path]:
 
 #: From the pure bottom up: a room imports only what stands before it.
 STOREYS = [
-    {"", "api"},
+    {""},
+    {"errors"},
+    {"api"},
+    {"waiting"},
     {"connection", "intervals", "rate_limit", "archive", "scratch"},
     {"object_storage", "parquet"},
     {"hooks.sync_client", "hooks.chartmogul", "hooks.async_client", "download"},

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What can go wrong between this package and ChartMogul, and whether asking again can help.
+
+* ChartMogulError
+  * ConnectionSettingsError      the Airflow connection cannot be used as it is
+  * InvalidExportIdError         not something that may become part of a path
+  * NoAnswerError                refused, reset, timed out: nothing that could be read came back
+  * UnexpectedAnswerError        an answer came, but not one of ChartMogul's (HTML, half a JSON, a redirect)
+  * HTTPStatusError              ChartMogul said no; ``status`` says which, ``message`` in its own words
+    * InvalidRequestError        400, 422
+    * AuthenticationError        401
+    * RequestFailedError         402
+    * PermissionDeniedError      403
+    * NotFoundError              404
+    * RateLimitError             429
+    * ServerError                5xx
+  * ExportFailedError            ChartMogul ended the export as failed
+  * ExportNotFinishedError       the export is still being made
+  * OutageError                  no success for longer than a wait was told to bear
+
+Downloads, archives, destinations and settings have their own, in the modules that raise them; all are
+``ChartMogulError`` too.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ChartMogulError(Exception):
+    """
+    Something between this package and ChartMogul went wrong.
+
+    ``permanent``: no retry of the task can help. ``transient``: it may well pass by itself within the same try.
+    Neither: this try is lost, the task's own retries apply.
+    """
+
+    permanent: bool = False
+    transient: bool = False
+
+
+class ConnectionSettingsError(ChartMogulError):
+    """The Airflow connection lacks something or holds something that cannot be used."""
+
+    permanent = True
+
+
+class InvalidExportIdError(ChartMogulError, ValueError):
+    """An export ID that is empty, or that is not one."""
+
+    permanent = True
+
+
+class NoAnswerError(ChartMogulError):
+    """
+    Nothing came back that could be read.
+
+    ``sent`` is False only where it is certain that the server never saw the request (the connection could not
+    be made), so that even a POST may be repeated.
+    """
+
+    transient = True
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class UnexpectedAnswerError(ChartMogulError):
+    """An answer came, but not one of ChartMogul's: HTML where JSON should be, half a JSON, a redirect."""
+
+    transient = True
+
+
+class HTTPStatusError(ChartMogulError):
+    """
+    ChartMogul answered with an error status.
+
+    ``status`` is the HTTP status, ``message`` what ChartMogul said, ``retry_after`` the seconds it asked to
+    wait (None where it did not).
+    """
+
+    hint: ClassVar[str] = ""
+
+    def __init__(self, status: int, message: str, *, retry_after: float | None = None) -> None:
+        hint = f" {self.hint}" if self.hint else ""
+        super().__init__(f"ChartMogul answered {status}: {message}{hint}")
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+
+
+class InvalidRequestError(HTTPStatusError):
+    """400 or 422: a parameter is missing, malformed or makes no sense."""
+
+    permanent = True
+    hint = "(the parameters of the request are at fault; a retry cannot help)"
+
+
+class AuthenticationError(HTTPStatusError):
+    """401: the API key is missing or wrong."""
+
+    permanent = True
+    hint = "(check the API key: it belongs in the password field of the ChartMogul connection)"
+
+
+class RequestFailedError(HTTPStatusError):
+    """402: the parameters were valid, the request failed all the same."""
+
+
+class PermissionDeniedError(HTTPStatusError):
+    """403: the key may not do this, or the account's trial or plan has expired."""
+
+    permanent = True
+    hint = "(check that the account's plan is active and what the API key may do)"
+
+
+class NotFoundError(HTTPStatusError):
+    """404: there is no such export."""
+
+    permanent = True
+    hint = "(check the export ID, and that the connection is of the account that made the export)"
+
+
+class RateLimitError(HTTPStatusError):
+    """429: over 40 requests a second for the account, or over its compute-time budget."""
+
+    transient = True
+
+
+class ServerError(HTTPStatusError):
+    """5xx: the server's fault, an outage, or over 20 parallel connections for the account (503)."""
+
+    transient = True
+
+
+class ExportFailedError(ChartMogulError):
+    """ChartMogul ended the export as failed; only a new export can help."""
+
+    permanent = True
+
+
+class ExportNotFinishedError(ChartMogulError):
+    """The export is not done yet."""
+
+
+class OutageError(ChartMogulError):
+    """There was no success for longer than the wait was told to bear."""
