@@ -325,8 +325,11 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, *, api_key
             answer = None
         if isinstance(answer, dict):
             return answer
-        said = _shorten(body.decode("utf-8", "replace"), api_key)
-        raise UnexpectedAnswerError(f"ChartMogul answered {status}, but not with a JSON object: {said!r}")
+        # Not shown: the answer about an export holds its file's URL.
+        raise UnexpectedAnswerError(
+            f"ChartMogul answered {status}, but with {len(body)} bytes that are no JSON object"
+            + (" (they look like HTML)" if body.lstrip()[:1] == b"<" else "")
+        )
     if 300 <= status < 400:
         raise UnexpectedAnswerError(
             f"the server answered {status}, a redirect, which is not followed; check the connection's host"

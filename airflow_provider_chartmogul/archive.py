@@ -161,7 +161,7 @@ class Archive:
     def _read_directory(self) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
         size = self._path.stat().st_size
         if size == 0:
-            raise ArchiveError("what was downloaded is empty, where a zip archive should be")
+            raise self._damaged("it is empty")
         try:
             archive = zipfile.ZipFile(self._file)
             entries = archive.infolist()

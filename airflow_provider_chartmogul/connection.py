@@ -48,6 +48,10 @@ class ConnectionSettings:
 
         :raises ConnectionSettingsError: naming the field and what belongs there
         """
+        if not isinstance(extra, Mapping):
+            raise ConnectionSettingsError(
+                f"connection '{conn_id}': the extra is a JSON object, such as {{\"timeout\": 30}}"
+            )
         # A key out of a mounted secret often ends with a line feed.
         api_key = (password or "").strip() or (login or "").strip()
         if not api_key:
@@ -112,7 +116,7 @@ def _base_url(conn_id: str, host: str | None, schema: str | None, port: int | No
         raise wrong("the host or port is malformed") from None
     if parts.scheme not in ("http", "https"):
         raise wrong(f"the schema is http or https, not {parts.scheme!r}")
-    if not parts.hostname or any(c.isspace() for c in text):
+    if not parts.hostname or any(c.isspace() for c in text) or ".." in parts.hostname:
         raise wrong("there is no host name")
     if parts.username is not None or parts.password is not None:
         raise wrong("the host holds a user name or key, which belongs in the password field")

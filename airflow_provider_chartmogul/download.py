@@ -72,11 +72,17 @@ class _NoQueriesFilter(logging.Filter):
 
 _NO_QUERIES = _NoQueriesFilter()
 
+#: Filters hold for one logger each, not for those below it.
+_URL_LOGGERS = tuple(
+    f"urllib3.{name}" for name in ("connectionpool", "connection", "response", "poolmanager", "util.retry")
+)
+
 
 def hide_signed_urls(url: str) -> None:
     """Keep a presigned URL out of the logs of this process: urllib3's lines, and Airflow's masking."""
     # A filter, not a level: what users want to see of urllib3 is theirs to say. Adding it again does nothing.
-    logging.getLogger("urllib3.connectionpool").addFilter(_NO_QUERIES)
+    for name in _URL_LOGGERS:
+        logging.getLogger(name).addFilter(_NO_QUERIES)
     parts = urlsplit(url)
     if parts.query:
         mask_secret(f"{parts.path}?{parts.query}")
@@ -93,7 +99,11 @@ def check_file_url(url: str, *, plain_http_allowed: bool) -> None:
     :param plain_http_allowed: whether the connection's own host is plain http, as a sandbox is
     :raises DownloadError: for another scheme than https, or no host
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise DownloadError("the export's file URL is malformed; a retry asks ChartMogul for it again") from None
     allowed = ("https", "http") if plain_http_allowed else ("https",)
     if parts.scheme not in allowed or not parts.hostname:
         raise DownloadError(
@@ -195,12 +205,11 @@ def download(
     check_file_url(url, plain_http_allowed=plain_http_allowed)
     hide_signed_urls(url)
     progress = _Progress(log)
-    breaks = 0
+    breaks = furthest = 0
     renewed = False
     with GuardedSession(url, None, timeout) as session, path.open("wb") as file:
         target = _Target(file, on_size)
         while True:
-            before = target.size
             try:
                 refusal = _receive(session, url, target, progress)
                 if refusal is None:
@@ -224,7 +233,9 @@ def download(
                 check_file_url(url, plain_http_allowed=plain_http_allowed)
                 hide_signed_urls(url)
                 continue
-            breaks = 1 if target.size > before else breaks + 1
+            # Progress is what no try has had before: a file that is started over again and again makes none.
+            breaks = 1 if target.size > furthest else breaks + 1
+            furthest = max(furthest, target.size)
             if breaks >= MAX_BREAKS:
                 raise DownloadError(f"the download broke {breaks} times in a row at byte {target.size}: {problem}")
             delay = retry_delay(breaks, DownloadError())
@@ -251,7 +262,8 @@ def _receive(session: requests.Session, url: str, target: _Target, progress: _Pr
             refusal = _check_status(response, target)
             if refusal is not None:
                 return refusal
-            for chunk in response.raw.stream(_CHUNK, decode_content=False):
+            # read1, which gives what has come: a chunk that is waited for is lost when the connection breaks.
+            while chunk := response.raw.read1(_CHUNK, decode_content=False):
                 target.append(chunk)
                 progress.said(target)
         problem = None
@@ -293,11 +305,18 @@ def _check_status(response: requests.Response, target: _Target) -> str | None:
         return said
     if status == 429 or status >= 500:
         raise _BreakError(f"the storage answered {said}")
-    raise DownloadError(f"the storage would not give the export's file: it answered {said}")
+    raise DownloadError(
+        f"the storage would not give the export's file: it answered {said}. A retry tries again; should it be the same "
+        "then, clear the task that creates the export and those after it."
+    )
 
 
 def _storage_message(response: requests.Response) -> str:
     """Status, code and message of an S3 error; nothing else of its XML, which quotes what was signed."""
     body = response.raw.read(65536, decode_content=True).decode("utf-8", "replace")
     words = [found[1].strip() for tag in ("Code", "Message") if (found := re.search(rf"<{tag}>(.*?)</{tag}>", body))]
-    return without_queries(f"{response.status_code} {': '.join(words)}".strip())[:MESSAGE_LIMIT]
+    said = f"{response.status_code} {': '.join(words)}".strip()
+    for values in parse_qs(urlsplit(response.url).query).values():
+        for value in values:
+            said = said.replace(value, "...") if len(value) > 5 else said
+    return without_queries(said)[:MESSAGE_LIMIT]

@@ -120,7 +120,7 @@ class NotFoundError(HTTPStatusError):
     """404: there is no such export."""
 
     permanent = True
-    hint = "(check the export ID, and that the connection is of the account that made the export)"
+    hint = "(check the connection's host and, for an export, its ID and whether the connection is of its account)"
 
 
 class RateLimitError(HTTPStatusError):

@@ -157,7 +157,10 @@ def resolve_interval(
     if start_default or end_default:
         run = _run_interval(context, partition_length)
         if run is None:
-            raise IntervalError(f"this run has no data interval, so there is no window to export. {WAYS_OUT}")
+            raise IntervalError(
+                "this run has no data interval, so there is no window to export: it was started without a logical "
+                f"date, by an asset, or for a partition. Start it with a logical date, or see below. {WAYS_OUT}"
+            )
     resolved_start = run[0] if run and start_default else _given(start, "interval_start", open_ends)
     resolved_end = run[1] if run and end_default else _given(end, "interval_end", open_ends)
     if lookback is not None and resolved_start is not None:

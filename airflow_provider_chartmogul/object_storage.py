@@ -13,14 +13,15 @@ import contextlib
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import io  # type: ignore[attr-defined]
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.sdk import io as airflow_io  # type: ignore[attr-defined]
 
 from airflow_provider_chartmogul.api import MESSAGE_LIMIT, without_queries
 from airflow_provider_chartmogul.errors import ChartMogulError
@@ -100,6 +101,8 @@ class StoredObject:
             )
         if scheme == "file":
             key = "/" + key
+        elif "?" in key:
+            raise DestinationError(f"destination {destination!r} has a '?', which is not part of an object's name here")
         if not scheme or (scheme == "file") == bool(bucket) or key.endswith("/") or not key:
             raise DestinationError(
                 f"destination {destination!r} is not the full name of one object, such as "
@@ -128,7 +131,7 @@ class StoredObject:
         try:
             # What ObjectStoragePath stands on. The class itself cannot be made in Airflow 3.0 together with a
             # universal-pathlib of today, which pip installs there.
-            return import_module(f"{io.__name__}.store").attach(self.scheme, self.conn_id).fs
+            return import_module(f"{airflow_io.__name__}.store").attach(self.scheme, self.conn_id).fs
         except ValueError as error:
             if "No filesystem registered" not in str(error):
                 raise
@@ -151,6 +154,15 @@ class StoredObject:
         :raises DestinationError: naming what to install
         """
         with _store_errors(self, "reach"):
+            if self.conn_id is not None and not self.conn_id.endswith("_default"):
+                # Some file systems take a connection that there is not for the environment's own credentials; with
+                # a default name that is what people mean, with another it is a slip.
+                try:
+                    BaseHook.get_connection(self.conn_id)
+                except AirflowNotFoundException:
+                    raise DestinationError(
+                        f"there is no Airflow connection '{self.conn_id}', which the destination names"
+                    ) from None
             _ = self._fs
 
     def exists(self) -> bool:
@@ -161,7 +173,8 @@ class StoredObject:
         """
         with _store_errors(self, "look at"):
             self._fs.invalidate_cache()
-            return bool(self._fs.exists(self._fs_path))
+            # Not exists(): a folder, or a prefix of other keys, is no object.
+            return bool(self._fs.isfile(self._fs_path))
 
     def size(self) -> int | None:
         """The object's size in bytes; None where the store does not say."""
@@ -187,7 +200,7 @@ class StoredObject:
         :raises ObjectExistsError: when ``exclusive`` and there is one
         :raises ObjectStorageError: when the store refuses; what was there before is untouched
         """
-        with _store_errors(self, "write"):
+        with _store_errors(self, "write", exclusive=exclusive):
             if self.scheme == "file":
                 if options:
                     raise DestinationError("upload_options are for object stores; file:// has none")
@@ -210,20 +223,24 @@ class StoredObject:
 
 
 @contextlib.contextmanager
-def _store_errors(stored: StoredObject, verb: str) -> Any:
+def _store_errors(stored: StoredObject, verb: str, *, exclusive: bool = False) -> Iterator[None]:
     """Say which destination, and the store's own words."""
     try:
         yield
     except ChartMogulError:
         raise
     except FileExistsError as error:
+        if not exclusive:
+            raise _failed(stored, verb, error) from error
         raise ObjectExistsError(f"{stored.uri} exists already, and if_exists is 'fail'; nothing was written") from error
     except Exception as error:
-        raise ObjectStorageError(
-            f"could not {verb} {stored.uri}"
-            f"{f' (connection {stored.conn_id})' if stored.conn_id else ''}: {type(error).__name__}: "
-            f"{without_queries(str(error))[:MESSAGE_LIMIT]}"
-        ) from error
+        raise _failed(stored, verb, error) from error
+
+
+def _failed(stored: StoredObject, verb: str, error: Exception) -> ObjectStorageError:
+    connection = f" (connection {stored.conn_id})" if stored.conn_id else ""
+    said = without_queries(str(error))[:MESSAGE_LIMIT]
+    return ObjectStorageError(f"could not {verb} {stored.uri}{connection}: {type(error).__name__}: {said}")
 
 
 def _publish_locally(file: Path, target: Path, *, exclusive: bool) -> None:

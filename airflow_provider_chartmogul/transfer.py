@@ -199,6 +199,8 @@ class Transfer:
                 raise ObjectExistsError(f"{stored.uri} exists already, and if_exists is 'fail'; nothing was downloaded")
             log.info("%s exists already; nothing is downloaded", stored.uri)
             return Moved(self._facts(stored, export, size=stored.size()), found=True)
+        if self.download_dir is not None and not Path(self.download_dir).is_dir():
+            raise TransferSettingsError(f"download_dir {self.download_dir!r} is no folder here, on the worker")
         with scratch_folder(self.download_dir) as folder:
             return self._move(hook, export, stored, folder, log)
 
@@ -344,9 +346,13 @@ def _require_done(export: api.ActivitiesExport) -> None:
 
 def _file_url(export: api.ActivitiesExport) -> str:
     if export.file_url is None:
-        expired = export.expires_at is not None and export.expires_at < datetime.now(UTC)
+        if export.expires_at is not None and export.expires_at < datetime.now(UTC):
+            raise api.ExportFailedError(
+                f"activities export {export.id} has expired, ChartMogul gives no file for it any more: clear the task "
+                "that creates the export and those after it, so that a new one is made"
+            )
         raise api.ExportNotFinishedError(
-            f"activities export {export.id} is done, but ChartMogul gives no file for it"
-            + (", as it has expired: clear the task that creates it and those after it" if expired else "")
+            f"activities export {export.id} is done, but ChartMogul gives no file for it. A retry asks again; should "
+            "it be the same then, clear the task that creates the export and those after it."
         )
     return export.file_url

@@ -8,12 +8,18 @@ environment and, where a test would have to wait, the clock.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
+(AIRFLOW_HOME / "dags").mkdir()
+atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
 
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "CHARTMOGUL", "AWS_"))]:
     del os.environ[_name]
@@ -35,21 +41,9 @@ import pytest  # noqa: E402
 from airflow_provider_chartmogul.sandbox import Sandbox  # noqa: E402
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _airflow_home() -> Iterator[None]:
-    import shutil
-
-    (AIRFLOW_HOME / "dags").mkdir()
-    yield
-    shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
-
-
 @pytest.fixture(scope="session")
-def airflow_db(_airflow_home: None) -> None:
+def airflow_db() -> None:
     """A migrated database, for what asks it."""
-    import subprocess
-    import sys
-
     subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"], check=True, stdout=subprocess.DEVNULL, timeout=300
     )

@@ -38,6 +38,12 @@ SETTINGS_SECONDS = 60.0
 _FRESH_SECONDS = 5.0
 
 
+class _LookUpError(api.ChartMogulError):
+    """The connection could not be looked up, now."""
+
+    transient = True
+
+
 class AsyncClient:
     """
     One event loop's way to ChartMogul through one Airflow connection.
@@ -103,9 +109,11 @@ class AsyncClient:
             settings = ConnectionSettings.from_connection(connection, await get_async_extra_dejson(connection))
         except Exception as error:
             if self._settings is None:
-                if isinstance(error, AirflowNotFoundException):
-                    raise api.ConnectionSettingsError(missing_connection_text(self.conn_id)) from None
-                raise
+                if isinstance(error, api.ConnectionSettingsError):
+                    raise
+                # The worker has just read it, and Airflow says 'not found' of a secrets backend that is down as well.
+                why = "" if isinstance(error, AirflowNotFoundException) else f" ({type(error).__name__})"
+                raise _LookUpError(missing_connection_text(self.conn_id) + why) from None
             # A secrets backend that is down for a while ends no wait that is under way.
             log.warning(
                 "Looking up connection '%s' failed (%s), going on with what it was before",
@@ -157,7 +165,7 @@ class AsyncClient:
                     while len(body) < api.MAX_ANSWER_BYTES and (more := await response.content.readany()):
                         body += more
                     status, headers = response.status, response.headers
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
                 problem, sent = _what_happened(error), not isinstance(error, _NEVER_SENT)
             else:
                 return self._read(status, headers, body, settings)

@@ -34,7 +34,8 @@ def missing_connection_text(conn_id: str) -> str:
     """What to say when there is no such connection."""
     return (
         f"there is no Airflow connection '{conn_id}': create one of type 'chartmogul' with the API key as its "
-        f"password (Admin, Connections), or set AIRFLOW_CONN_{conn_id.upper()}"
+        f"password (Admin, Connections), or set AIRFLOW_CONN_{conn_id.upper()}. Where it is set already, what it holds "
+        "could not be read: check its JSON or URI"
     )
 
 
@@ -204,9 +205,8 @@ class ChartMogulHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the connection works and, if not, what is wrong with it."""
-        self.retry_seconds = 0.0
         try:
-            answer = self._ask(api.ping_request())
+            answer = self._ask(api.ping_request(), retry_seconds=0.0)
         except api.AuthenticationError:
             return False, (
                 f"The server at {self.settings.base_url} refused the API key (401). "
@@ -229,12 +229,12 @@ class ChartMogulHook(BaseHook):
             )
         return True, f"ChartMogul at {self.settings.base_url} accepts the API key."
 
-    def _ask(self, request: api.ApiRequest) -> dict[str, Any]:
+    def _ask(self, request: api.ApiRequest, *, retry_seconds: float | None = None) -> dict[str, Any]:
         """Send a request until it is answered, for as long as it may be repeated and time is left."""
         from airflow_provider_chartmogul.hooks.sync_client import send
 
         settings = self.settings
-        give_up = time.monotonic() + self.retry_seconds
+        give_up = time.monotonic() + (self.retry_seconds if retry_seconds is None else retry_seconds)
         failures = 0
         while True:
             _sleep(self._rate_limit.reserve())

@@ -8,11 +8,13 @@ loads requests, so only functions import it.
 
 from __future__ import annotations
 
+import ssl
+import time
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationParseError, MaxRetryError, NewConnectionError
 from urllib3.exceptions import SSLError as Urllib3SSLError
 
 from airflow_provider_chartmogul import __version__
@@ -28,7 +30,7 @@ from airflow_provider_chartmogul.connection import ConnectionSettings
 USER_AGENT = f"airflow-provider-chartmogul/{__version__}"
 
 #: What urllib3 says when the connection was never made, so that the server saw nothing of the request.
-_NEVER_SENT = (NewConnectionError, ConnectTimeoutError, Urllib3SSLError)
+_NEVER_SENT = (NewConnectionError, ConnectTimeoutError, LocationParseError)
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -75,11 +77,18 @@ class GuardedSession(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target: str | None = super().get_redirect_target(resp)
-        if target is not None and _origin(urljoin(resp.url, target)) != _origin(resp.url):
-            # Neither URL is shown: either may be signed.
+        if target is None:
+            return None
+        # Neither URL is shown: either may be signed.
+        here = urlsplit(resp.url).hostname
+        try:
+            there = urljoin(resp.url, target)
+            foreign = _origin(there) != _origin(resp.url)
+        except ValueError:
+            raise ForeignRedirectError(f"the server at {here} redirected to an address that is none") from None
+        if foreign:
             raise ForeignRedirectError(
-                f"the server at {urlsplit(resp.url).hostname} redirected to another host, "
-                f"{urlsplit(urljoin(resp.url, target)).hostname}, which is not followed"
+                f"the server at {here} redirected to another host, {urlsplit(there).hostname}, which is not followed"
             )
         return target
 
@@ -95,6 +104,9 @@ def was_sent(error: requests.RequestException) -> bool:
         return False
     cause = error.args[0] if error.args else None
     reason = cause.reason if isinstance(cause, MaxRetryError) else cause
+    if isinstance(reason, Urllib3SSLError):
+        # A certificate is refused in the handshake; any other error of TLS may come while an answer is read.
+        return not (reason.args and isinstance(reason.args[0], ssl.SSLCertVerificationError))
     return not isinstance(reason, _NEVER_SENT)
 
 
@@ -106,6 +118,8 @@ def what_happened(error: requests.RequestException) -> str:
     """
     if isinstance(error, ForeignRedirectError):
         return str(error)
+    if isinstance(error, requests.TooManyRedirects):
+        return "it redirects in circles"
     if isinstance(error, requests.ConnectTimeout):
         return "no connection within the timeout"
     if isinstance(error, requests.Timeout):
@@ -131,6 +145,8 @@ def send(session: requests.Session, settings: ConnectionSettings, request: ApiRe
     headers = {"Accept": "application/json"}
     if request.body is not None:
         headers["Content-Type"] = "application/json"
+    # The timeout is for each read; a server that sends a byte now and then must not hold a worker for ever.
+    until = time.monotonic() + 2 * settings.timeout
     try:
         response = session.request(
             request.method,
@@ -142,15 +158,19 @@ def send(session: requests.Session, settings: ConnectionSettings, request: ApiRe
         )
         with response:
             body = bytearray()
-            for chunk in response.iter_content(65536):
-                body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
-                    break
+            while len(body) < MAX_ANSWER_BYTES and (part := response.raw.read1(65536, decode_content=True)):
+                body += part
+                if time.monotonic() > until:
+                    raise requests.ReadTimeout
             response._content = bytes(body)
             return response
     except ForeignRedirectError as error:
         raise UnexpectedAnswerError(f"{error}; check the connection's host") from None
     except requests.RequestException as error:
         problem, sent = what_happened(error), was_sent(error)
+    except (HTTPError, UnicodeError) as error:
+        # Of urllib3 itself: while the body is read, and for a host that cannot be one.
+        sent = not isinstance(error, (LocationParseError, UnicodeError))
+        problem = "the connection broke while the answer was read" if sent else "the host cannot be one"
     # Raised out here, so that the error of requests, which quotes the request, is not chained to it.
     raise NoAnswerError(f"no answer from ChartMogul at {settings.base_url}: {problem}", sent=sent)

@@ -35,6 +35,10 @@ _BACKSTOP = timedelta(minutes=5)
 _TRIGGER_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")
 
 
+def _late(export_id: str, limit: str, status: str | None) -> str:
+    return f"export {export_id} was not done within the task's {limit}; its last status was '{status or 'not known'}'"
+
+
 class ActivitiesExportSensor(BaseSensorOperator):
     """
     Wait until an activities export is done, and return its ID.
@@ -95,7 +99,10 @@ class ActivitiesExportSensor(BaseSensorOperator):
             )
             if not self.deferrable:
                 # Airflow's loop, clock and rules; only how long to sleep is ours (_get_next_poke_interval).
-                super().execute(context)
+                try:
+                    super().execute(context)
+                except AirflowSensorTimeout as error:
+                    raise AirflowSensorTimeout(_late(str(self.export_id), "timeout", self._wait.status_word)) from error
                 return str(self.export_id)
             if not self.poke(context):
                 self._defer(context)
@@ -125,7 +132,8 @@ class ActivitiesExportSensor(BaseSensorOperator):
         if self.exponential_backoff:
             return float(super()._get_next_poke_interval(started_at, run_duration, poke_count))
         if self.reschedule:
-            return max(self.poke_interval, self._next_look)
+            latest = max(self.poke_interval, self.timeout - run_duration() + 0.01)
+            return min(max(self.poke_interval, self._next_look), latest)
         # Not past the timeout: the last look comes right after it.
         return min(self._next_look, max(0.0, self.timeout - run_duration()) + 0.01)
 
@@ -164,7 +172,7 @@ class ActivitiesExportSensor(BaseSensorOperator):
             return export_id
         if status == "timeout":
             name = event.get("deadline_name")
-            text = f"export {export_id} was not done within the task's {name}; {message}"
+            text = _late(export_id, str(name), event.get("last_status"))
             raise AirflowTaskTimeout(text) if name == "execution_timeout" else AirflowSensorTimeout(text)
         if event.get("permanent"):
             raise AirflowFailException(message)

@@ -14,13 +14,16 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_chartmogul import api
 from airflow_provider_chartmogul.waiting import ExportWait, poll_delay
 
+#: So long may the last look take, which begins at the deadline.
+_LAST_LOOK_SECONDS = 5.0
+
 
 class ActivitiesExportTrigger(BaseTrigger):
     """
     Look at an export until it is done, has failed, or the deadline has come.
 
     It ends with one event, whose payload has ``status`` (``done``, ``timeout`` or ``error``), ``export_id``
-    and, for the last two, ``message`` and ``deadline_name`` or ``permanent``. Neither key nor file URL is in it.
+    and ``deadline_name`` and ``last_status``, or ``message`` and ``permanent``. Neither key nor file URL is in it.
 
     :param chartmogul_conn_id: the Airflow connection
     :param export_id: the export
@@ -73,6 +76,12 @@ class ActivitiesExportTrigger(BaseTrigger):
             }
         yield TriggerEvent(payload)
 
+    def _latest(self) -> float | None:
+        """Until when a look may last, by the event loop's clock."""
+        if self.deadline is None:
+            return None
+        return asyncio.get_running_loop().time() + max(0.0, self.deadline - time.time()) + _LAST_LOOK_SECONDS
+
     async def _wait(self) -> dict[str, Any]:
         # Loading aiohttp takes a moment; in a thread it holds up no other trigger.
         client_module = await asyncio.to_thread(import_module, "airflow_provider_chartmogul.hooks.async_client")
@@ -89,7 +98,11 @@ class ActivitiesExportTrigger(BaseTrigger):
                 left = float("inf") if self.deadline is None else self.deadline - time.time()
                 await asyncio.sleep(max(0.0, min(delay, left)))
                 try:
-                    export = await client.get_activities_export(self.export_id)
+                    # A look waits for its turn and for the answer; neither may go far past the deadline.
+                    async with asyncio.timeout_at(self._latest()):
+                        export = await client.get_activities_export(self.export_id)
+                except TimeoutError:
+                    pass
                 except api.ChartMogulError as error:
                     delay = wait.failed(error, time.monotonic())
                 else:
@@ -99,7 +112,7 @@ class ActivitiesExportTrigger(BaseTrigger):
                     return {
                         "status": "timeout",
                         "export_id": self.export_id,
-                        "message": f"its last status was '{wait.status_word or 'not known'}'",
+                        "last_status": wait.status_word,
                         "deadline_name": self.deadline_name,
                     }
         return {"status": "done", "export_id": self.export_id}

@@ -200,6 +200,16 @@ class TestPublishing:
         move(make_export(), f"{store.base}/x.zip", if_exists=if_exists)
         assert store.list() == ["x.zip"]
 
+    def test_a_folder_of_that_name_is_no_object(self, sandbox: Sandbox, store: Store, tmp_path: Path) -> None:
+        if store.scheme == "file":
+            (tmp_path / "lake" / "x.zip").mkdir()
+            with pytest.raises(api.ChartMogulError, match="could not write"):
+                move(make_export(), f"{store.base}/x.zip", if_exists="reuse")
+        else:
+            store.write("x.zip/inside", b"")
+            move(make_export(), f"{store.base}/x.zip", if_exists="skip")
+            assert store.list() == ["x.zip", "x.zip/inside"]
+
     def test_the_connection_as_a_parameter(self, sandbox: Sandbox, store: Store) -> None:
         destination = f"{store.base.replace('lake@', '')}/x.zip"
         move(make_export(), destination, object_storage_conn_id=None if store.scheme == "file" else "lake")
@@ -295,6 +305,34 @@ class TestNothingIsPublished:
         assert len([asked for asked in server.asked if "range" in asked.headers]) >= 2
         assert {asked.method for asked in server.asked} == {"GET"}, "the URL is signed for GET"
 
+    def test_bytes_that_came_before_a_stall_are_kept(
+        self, archive: bytes, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        etag = f'"{hashlib.md5(archive).hexdigest()}"'
+
+        def serve_a_little(asked: Asked) -> Answer:
+            start = int(asked.headers.get("range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+            headers = {"ETag": etag, "Content-Range": f"bytes {start}-{len(archive) - 1}/{len(archive)}"}
+            return Answer(206 if start else 200, archive[start:], headers, cut=700)
+
+        with serve(serve_a_little, monkeypatch) as server:
+            move("e-1", f"{store.base}/x.zip")
+        assert store.read("x.zip") == archive
+        starts = [asked.headers["range"] for asked in server.asked if "range" in asked.headers]
+        assert starts == [f"bytes={n}-" for n in range(700, len(archive), 700)]
+
+    def test_a_file_that_is_started_over_again_and_again_ends(
+        self, archive: bytes, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cuts = iter(range(10_000))
+        with (
+            serve(lambda asked: Answer(200, archive, cut=600 if next(cuts) % 2 else 300), monkeypatch) as server,
+            pytest.raises(download.DownloadError, match="broke"),
+        ):
+            move("e-1", f"{store.base}/x.zip")
+        assert len(server.asked) < 15
+        assert store.list() == []
+
     def test_it_starts_over_where_the_server_knows_no_ranges_or_the_file_has_changed(
         self, archive: bytes, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -381,6 +419,18 @@ class TestTheSignedUrl:
         ):
             assert secret not in written
 
+    def test_a_malformed_header_does_not_show_it(
+        self, archive: bytes, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """urllib3 warns of it from another logger, with the whole URL."""
+        caplog.set_level(logging.DEBUG)
+        with serve(
+            lambda asked: Answer(200, archive, {"Content-Length": str(len(archive)), "Bad Header": "x"}), monkeypatch
+        ):
+            move("e-1", f"{store.base}/x.zip")
+        assert "Failed to parse headers" in caplog.text
+        assert "verysecretsignature" not in caplog.text + repr([vars(r) for r in caplog.records])
+
     def test_an_expired_one_is_made_fresh_once(self, sandbox: Sandbox, store: Store) -> None:
         sandbox.url_seconds = 0
         export_id = make_export()
@@ -436,11 +486,16 @@ class TestClearErrorsBeforeARequest:
             ("s3://bucket", {"output_format": "zip"}, "not the full name"),
             ("s3://one@bucket/x.zip", {"object_storage_conn_id": "two"}, "give one of them"),
             ("nowhere://bucket/x.zip", {}, "no file system for nowhere://"),
+            ("s3://typo@bucket/x.zip", {}, "there is no Airflow connection 'typo'"),
+            ("s3://bucket/x.zip?versionId=7", {"output_format": "zip"}, "has a '\\?'"),
+            ("file:///tmp/x.zip", {"download_dir": "/no/such/folder"}, "download_dir '/no/such/folder' is no folder"),
             ("gs://bucket/x.zip", {}, r"pip install 'airflow-provider-chartmogul\[google\]'"),
             ("abfs://container/x.zip", {}, r"pip install 'airflow-provider-chartmogul\[microsoft-azure\]'"),
         ],
     )
-    def test_before_a_download(self, destination: str, told: dict[str, Any], says: str, sandbox: Sandbox) -> None:
+    def test_before_a_download(
+        self, destination: str, told: dict[str, Any], says: str, sandbox: Sandbox, airflow_db: None
+    ) -> None:
         with pytest.raises(AirflowFailException, match=says):
             move(make_export(), destination, **told)
         assert [seen for seen in sandbox.requests if seen.host == "download"] == []

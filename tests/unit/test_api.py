@@ -358,7 +358,7 @@ def test_a_success_without_an_object_is_unexpected(body: bytes) -> None:
     error = error_of(200, body)
     assert type(error) is api.UnexpectedAnswerError
     assert error.transient
-    assert "not with a JSON object" in str(error)
+    assert "no JSON object" in str(error)
 
 
 @pytest.mark.parametrize("status", [200, 422])

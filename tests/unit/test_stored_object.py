@@ -35,7 +35,7 @@ from tests.unit.values import ROOT
         ("s3://b/k.zip", "", StoredObject("s3", "b", "k.zip"), "s3://b/k.zip"),
         ("s3://b/me@home/k.zip", None, StoredObject("s3", "b", "me@home/k.zip"), "s3://b/me@home/k.zip"),
         ("s3://b//k.zip", None, StoredObject("s3", "b", "/k.zip"), "s3://b//k.zip"),
-        ("s3://b/a b?c#d%20.zip", None, StoredObject("s3", "b", "a b?c#d%20.zip"), "s3://b/a b?c#d%20.zip"),
+        ("s3://b/a b,c#d%20.zip", None, StoredObject("s3", "b", "a b,c#d%20.zip"), "s3://b/a b,c#d%20.zip"),
         ("gs://google@b/k.csv", None, StoredObject("gs", "b", "k.csv", "google"), "gs://b/k.csv"),
         ("file:///data/k.zip", None, StoredObject("file", "", "/data/k.zip"), "file:///data/k.zip"),
         ("file://local@/data/k.zip", None, StoredObject("file", "", "/data/k.zip", "local"), "file:///data/k.zip"),
