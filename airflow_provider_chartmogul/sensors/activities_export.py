@@ -56,7 +56,8 @@ class ActivitiesExportSensor(BaseSensorOperator):
         are borne; in reschedule mode, where nothing is kept from one look to the next, they are borne until
         the timeout
     :param soft_fail: skip on a timeout and on a permanent failure (a failed export, a wrong key), and on
-        nothing else
+        nothing else. (Airflow 2.11 itself fails a deferred task whose ``execution_timeout`` has passed, before this
+        is asked; use ``timeout`` there.)
     :param chartmogul_conn_id: the Airflow connection (templated)
     :raises AirflowFailException: when the export has failed, or ChartMogul refuses for good
     :raises AirflowSensorTimeout: when ``timeout`` has passed

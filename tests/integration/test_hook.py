@@ -4,16 +4,25 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
+import os
+import socket
+import ssl
+import threading
 import time
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from airflow.providers.common.compat.sdk import AirflowFailException
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from airflow_provider_chartmogul import __version__, api
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
@@ -322,3 +331,77 @@ def test_it_keeps_to_its_requests_a_second(sandbox: Sandbox, monkeypatch: pytest
             hook.get_account()
     times = [seen.started for seen in sandbox.requests]
     assert times[-1] - times[0] >= 4 / 20 - 0.04
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> ssl.SSLContext:
+    """A server's TLS, with a certificate for this machine made for the test; ``tls.pem`` is what to trust."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "tls.pem").write_bytes(certificate.public_bytes(pem))
+    (tmp_path / "key.pem").write_bytes(secret)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "tls.pem", tmp_path / "key.pem")
+    return context
+
+
+class TestTls:
+    """A server that reads the POST and then breaks the TLS stream; it counts what it has read."""
+
+    @pytest.fixture
+    def posts(self, tls: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+        read: list[bytes] = []
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with contextlib.suppress(OSError), tls.wrap_socket(connection, server_side=True) as secure:
+                    read.append(secure.recv(65536))
+                    # Not a record of TLS: the client's next read is an error of TLS, not of the connection.
+                    os.write(secure.fileno(), b"garbage" * 10)
+                    time.sleep(0.2)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        port = listener.getsockname()[1]
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", f"chartmogul://:{KEY}@localhost:{port}/https")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "tls.pem"))
+        yield read
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(10)
+
+    def test_a_post_is_sent_once_though_tls_breaks(self, posts: list[bytes]) -> None:
+        with pytest.raises(api.NoAnswerError) as raised:
+            ChartMogulHook().create_activities_export()
+        assert raised.value.sent
+        assert len(posts) == 1
+        assert posts[0].startswith(b"POST ")
+
+    def test_a_certificate_that_is_not_trusted_is_said(
+        self, posts: list[bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+        works, message = ChartMogulHook().test_connection()
+        assert not works
+        assert "certificate verify failed" in message
+        assert posts == [], "the key is sent to nobody who cannot prove to be the host"
