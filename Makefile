@@ -1,5 +1,6 @@
 # What a developer types. `make` alone lists it. Everything is made in this folder: .venv for the
-# tools, .nox for the other versions of Airflow, .demo for what the demo leaves.
+# tools, .nox for the other versions of Airflow and for the stores, .node for a store that is a program
+# for Node, .demo for what the demo leaves, .bench for what benchmarks measure with.
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
@@ -15,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Airflow's settings of the machine have no part in what runs here.
 unexport AIRFLOW_HOME AIRFLOW_CONFIG
 
-.PHONY: help demo up test lint format test-matrix constraints clean
+.PHONY: help demo up test lint format test-matrix test-storage bench constraints clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,8 +27,9 @@ demo: .venv/.package ## one day of activities, end to end, in a real Airflow on 
 up: .venv/.package ## the same, and the Airflow page stays open until Ctrl-C
 	@$(BIN)/python -m dev.demo --stay
 
-test: .venv/.tools ## all tests
-	@$(BIN)/python -m pytest tests
+test: .venv/.tools ## unit, integration and system tests
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/integration
+	@$(BIN)/python -m pytest tests/system
 
 lint: .venv/.tools ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -41,18 +43,28 @@ format: .venv/.tools ## let ruff put the code in order
 test-matrix: .venv/.tools ## unit and integration tests on Airflow 2.11, 3.0 and the newest
 	@$(BIN)/nox
 
+test-storage: .venv/.tools ## what is published, to a folder, S3, Google Cloud Storage and Azure (needs Node)
+	@for tool in node npm; do if ! command -v $$tool >/dev/null; then \
+		echo "This machine has no $$tool, which the Azure store of the tests needs." >&2; exit 1; fi; done
+	@$(BIN)/nox --session storage
+
+bench: .venv/.bench ## what a transfer and thousands of waits cost (ARGS=--quick, ARGS=--write-readme)
+	@$(BIN)/python -m bench transfer $(ARGS)
+	@$(BIN)/python -m bench waiting $(ARGS)
+
 # The version of Airflow is the one the demo and the tests run on. What is already in the file stays
 # as it is where it still fits; `make constraints UPGRADE=--upgrade` takes the newest of everything.
 AIRFLOW := 3.3.2
 constraints: .venv/.uv ## write constraints.txt anew (UPGRADE=--upgrade: with the newest of everything)
 	@echo 'apache-airflow==$(AIRFLOW)' | $(UV) pip compile - pyproject.toml \
-		--universal --python-version 3.11 --extra amazon --extra parquet --group dev \
+		--universal --python-version 3.11 --extra amazon --extra parquet --group dev --group bench \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE) --output-file constraints.txt
 	@{ echo '# The versions everything here is tried with, on Python 3.11 to 3.13. Written by `make constraints`.'; \
 		cat constraints.txt; } > constraints.txt.new && mv constraints.txt.new constraints.txt
 
 clean: ## remove all that was made here
-	@rm -rf .venv .nox .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist .coverage .coverage.* htmlcov
+	@rm -rf .venv .nox .node .demo .bench .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist \
+		.coverage .coverage.* htmlcov
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------------------------- the environment
@@ -83,4 +95,9 @@ clean: ## remove all that was made here
 .venv/.tools: pyproject.toml constraints.txt .venv/.package
 	@echo 'Installing what the tests and checks need …'
 	@$(UV) pip install --editable '.[amazon,parquet]' --group dev --constraints constraints.txt
+	@touch $@
+
+.venv/.bench: pyproject.toml constraints.txt .venv/.package
+	@echo 'Installing what the benchmarks need …'
+	@$(UV) pip install --editable '.[parquet]' --group bench --constraints constraints.txt
 	@touch $@

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test matrix: unit and integration tests on the oldest and the newest Airflow that is supported.
+"""The test matrix: unit and integration tests on the versions of Airflow that are supported; and the stores.
 
-``make test-matrix`` runs it. Each session is an environment of its own under ``.nox``, made by uv. The newest
-Airflow is the one in ``constraints.txt``, with the versions that stand there. The older ones take what fits
-them, as an installation of today would, since their own dependencies differ.
+``make test-matrix`` runs the first, ``make test-storage`` the second. Each session is
+an environment of its own under ``.nox``, made by uv. The newest Airflow is the one in ``constraints.txt``, with the
+versions that stand there. The older ones take what fits them, as an installation of today would, since their own
+dependencies differ. The oldest is tried with the lowest versions that ``pyproject.toml`` allows, too.
 """
 
 from __future__ import annotations
@@ -18,78 +19,140 @@ from functools import cache
 from pathlib import Path
 
 import nox
+from nox.project import load_toml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 nox.options.default_venv_backend = "uv"
 nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
 
-OLDEST_PYTHON = (3, 11)
-
 
 @dataclass(frozen=True)
 class Airflow:
-    """A version of Airflow, and where it runs."""
+    """
+    A version of Airflow, and where it runs.
+
+    :param requirements: what is installed; none is the lowest of all that the package itself asks for
+    :param pythons: the Pythons it supports, of those that we do; the first that the machine has is the one it is
+        tried on, so that together they try every Python
+    :param whole: run the tests of what has nothing of Airflow in it too
+    :param by_default: run without being named, as ``make test-matrix`` does; the others by ``nox --session tests-3.1``
+    """
 
     name: str
     requirements: tuple[str, ...]
-    newest_python: tuple[int, int]
+    pythons: tuple[str, ...]
+    whole: bool = False
+    by_default: bool = False
 
 
 MATRIX = (
-    Airflow("2.11", ("apache-airflow==2.11.*",), (3, 12)),
+    # Whole, since the floors of aiohttp, urllib3 and isal are those of the download and the archive.
+    Airflow("2.11-lowest", (), ("3.11", "3.12"), whole=True),
+    Airflow("2.11", ("apache-airflow==2.11.*",), ("3.12", "3.11"), by_default=True),
     # Airflow 3.0 does not set the content type that today's FastAPI insists on, so dag.test() fails with it; its own
     # constraints have these.
-    Airflow("3.0", ("apache-airflow==3.0.*", "fastapi<0.117", "cadwyn<5.5"), (3, 12)),
-    Airflow("newest", ("apache-airflow", "--constraints", "constraints.txt"), (3, 13)),
+    Airflow("3.0", ("apache-airflow==3.0.*", "fastapi<0.117", "cadwyn<5.5"), ("3.11", "3.12"), by_default=True),
+    Airflow("3.1", ("apache-airflow==3.1.*",), ("3.12", "3.11", "3.13")),
+    Airflow("3.2", ("apache-airflow==3.2.*",), ("3.11", "3.12", "3.13")),
+    # The newest; `make test` has it, whole, on one Python, and here it is another, if the machine has it.
+    Airflow("3.3", ("apache-airflow", "--constraints", "constraints.txt"), ("3.13", "3.12", "3.11"), by_default=True),
 )
 
 
-def _candidates(newest: tuple[int, int]) -> Iterator[str]:
-    """Interpreters that may do, the likeliest first: the one that made ``.venv``, ``PATH``'s, pyenv's."""
+#: Tests of what has nothing of Airflow in it: the archive, the download, the sandbox. `make test` runs them, and the
+#: sessions that are whole.
+THE_SAME_ON_ALL = (
+    "tests/unit/test_archive.py",
+    "tests/unit/test_rate_limit.py",
+    "tests/unit/test_sandbox_company.py",
+    "tests/integration/test_bench.py",
+    "tests/integration/test_breaks.py",
+    "tests/integration/test_flips.py",
+    "tests/integration/test_kills.py",
+    "tests/integration/test_sandbox.py",
+    "tests/integration/test_sandbox_faults.py",
+)
+
+
+def _candidates(minor: str) -> Iterator[str]:
+    """Interpreters that may do: the one that runs this, ``PATH``'s, pyenv's."""
     yield sys.executable
-    minors = [f"3.{minor}" for minor in range(newest[1], OLDEST_PYTHON[1] - 1, -1)]
-    for minor in minors:
-        if found := shutil.which(f"python{minor}"):
-            yield found
+    if found := shutil.which(f"python{minor}"):
+        yield found
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    for minor in minors:
-        yield from (str(path) for path in sorted(pyenv.glob(f"{minor}.*/bin/python"), reverse=True))
+    yield from (str(path) for path in sorted(pyenv.glob(f"{minor}.*/bin/python"), reverse=True))
 
 
 @cache
-def _version(python: str) -> tuple[int, int] | None:
+def _minor(python: str) -> str | None:
     """What the interpreter says of itself; ``None`` for one that does not run, such as an idle pyenv shim."""
-    script = "import sys; print(*sys.version_info[:2])"
+    script = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         said = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, timeout=30, check=True)
-        major, minor = said.stdout.split()
-    except (OSError, ValueError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError):
         return None
-    return int(major), int(minor)
+    return said.stdout.strip()
 
 
-def _interpreter(newest: tuple[int, int]) -> str:
+def _interpreter(pythons: tuple[str, ...]) -> str:
     """The interpreter for a session; where there is none, a name that nox then reports as missing."""
-    for python in _candidates(newest):
-        version = _version(python)
-        if version is not None and OLDEST_PYTHON <= version <= newest:
-            return python
-    return f"python{newest[0]}.{newest[1]}"
+    for minor in pythons:
+        for python in _candidates(minor):
+            if _minor(python) == minor:
+                return python
+    return f"python{pythons[0]}"
+
+
+def _floors(session: nox.Session) -> str:
+    """Write the lowest versions that ``pyproject.toml`` allows, as uv finds them, as constraints; give the file."""
+    resolved = session.run(
+        *("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--resolution", "lowest-direct"),
+        *("--python", str(session.python), "pyproject.toml"),
+        silent=True,
+        external=True,
+    )
+    ours = {
+        canonicalize_name(Requirement(line).name) for line in load_toml("pyproject.toml")["project"]["dependencies"]
+    }
+    # What Airflow asks for in its turn stays what an installation of today would take.
+    floors = [line for line in str(resolved).splitlines() if canonicalize_name(Requirement(line).name) in ours]
+    session.log("the lowest: " + ", ".join(floors))
+    path = Path(session.create_tmp()) / "floors.txt"
+    path.write_text("\n".join(floors) + "\n")
+    return str(path.resolve())
 
 
 def _add_session(airflow: Airflow) -> None:
-    @nox.session(name=f"tests-{airflow.name}", python=_interpreter(airflow.newest_python))
+    @nox.session(name=f"tests-{airflow.name}", python=_interpreter(airflow.pythons), default=airflow.by_default)
     def tests(session: nox.Session) -> None:
-        session.install("--quiet", "--editable", ".[amazon,parquet]", "--group", "test", *airflow.requirements)
+        requirements = airflow.requirements or ("--constraints", _floors(session))
+        session.install("--quiet", "--editable", ".[amazon,parquet]", "--group", "test", *requirements)
         # A home of its own: a database of another version would be in the way.
         home = str(Path(session.create_tmp()).resolve())
         env = {"AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+        session.run("python", "--version")
         session.run("airflow", "version", env=env)
-        session.run("pytest", "tests/unit", "tests/integration", *session.posargs, env=env)
+        left_out = [] if airflow.whole else [f"--ignore={path}" for path in THE_SAME_ON_ALL]
+        parallel = ("--numprocesses", "2", "--dist", "loadfile")
+        session.run("pytest", *parallel, "tests/unit", "tests/integration", *left_out, *session.posargs, env=env)
 
     tests.__doc__ = f"Unit and integration tests on Airflow {airflow.name}."
 
 
 for _airflow in MATRIX:
     _add_session(_airflow)
+
+
+# An environment of its own: Google's provider and its libraries want other versions of uritemplate, protobuf and
+# tenacity than chartmogul has and ``constraints.txt`` names. Of the latter, Airflow's alone is taken.
+@nox.session(name="storage", python=_interpreter(MATRIX[-1].pythons), default=False)
+def storage(session: nox.Session) -> None:
+    """What is published, to every store that has an extra."""
+    lines = Path("constraints.txt").read_text().splitlines()
+    airflow = [line for line in lines if line.startswith("apache-airflow==")]
+    extras = ".[amazon,google,microsoft-azure]"
+    session.install("--quiet", "--editable", extras, "--group", "storage", *airflow)
+    session.run("pytest", "tests/storage", *session.posargs)

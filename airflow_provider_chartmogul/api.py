@@ -32,6 +32,9 @@ from airflow_provider_chartmogul.errors import (
     ConnectionSettingsError as ConnectionSettingsError,
 )
 from airflow_provider_chartmogul.errors import (
+    ExportExpiredError as ExportExpiredError,
+)
+from airflow_provider_chartmogul.errors import (
     ExportFailedError as ExportFailedError,
 )
 from airflow_provider_chartmogul.errors import (
@@ -69,6 +72,9 @@ from airflow_provider_chartmogul.errors import (
 )
 from airflow_provider_chartmogul.errors import (
     UnexpectedAnswerError as UnexpectedAnswerError,
+)
+from airflow_provider_chartmogul.errors import (
+    UnusableExportError as UnusableExportError,
 )
 
 DEFAULT_BASE_URL = "https://api.chartmogul.com"
@@ -153,6 +159,10 @@ class ActivitiesExport:
     end_date: datetime | None = None
     created_at: datetime | None = None
     expires_at: datetime | None = None
+
+    def is_expired(self, now: datetime) -> bool:
+        """Whether the file's time is over; after that ChartMogul may or may not give a fresh URL."""
+        return self.expires_at is not None and self.expires_at <= now
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> ActivitiesExport:

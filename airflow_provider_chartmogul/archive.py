@@ -16,6 +16,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
@@ -29,15 +30,36 @@ try:
 except ImportError:  # no wheel for this machine
     _zlib = zlib
 
-_CHUNK = 1 << 18
-_INFLATED_CHUNK = 1 << 20
+#: What a pass over a chunk reads is still in the processor's cache for the next pass; larger chunks are slower.
+_CHUNK = 1 << 16
+_INFLATED_CHUNK = 1 << 18
 
 #: A header line is looked for in so many bytes at the beginning of a CSV.
 _HEADER_BYTES = 1 << 16
 
-_ENCRYPTED = 0x1
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
-_END_RECORD = struct.Struct("<4s6xH10x")
+#: All bytes that do not tell where a row of a CSV ends.
+_NO_MARKS = bytes(set(range(256)).difference(b'"\n'))
+
+# Of a member's flags: encrypted, sizes and CRC-32 behind its bytes, compressed as a patch, encrypted in another way.
+_ENCRYPTED, _DESCRIBED_BEHIND, _PATCH, _ENCRYPTED_STRONGLY = 0x1, 0x8, 0x20, 0x40
+
+#: Signature, version, flags, method, CRC-32, compressed size, size, length of the name, of the extra fields.
+_LOCAL_HEADER = struct.Struct("<4sBxHH4xLLLHH")
+
+#: An entry of the directory: the lengths of the name, of the extra fields and of the comment, which are behind it.
+_DIRECTORY_ENTRY = struct.Struct("<28xHHH12x")
+
+#: Signature, number of this disk, of the directory's, entries on this disk, in all, the directory's size, where it
+#: begins; then, in the one that ends a file, the length of the comment.
+_END_RECORD = struct.Struct("<4sHHHHLLH")
+_ZIP64_END_RECORD = struct.Struct("<4sQ4xLLQQQQ")
+#: What its size is said to be: without what stands before it, and the size itself.
+_ZIP64_REST = _ZIP64_END_RECORD.size - 12
+_ZIP64_LOCATOR = struct.Struct("<4sLQL")
+_ZIP64_EXTRA = 0x0001
+
+#: zipfile reads no later versions of the format either.
+_LATEST_VERSION = 63
 
 #: What zipfile raises for archives that are none.
 _BAD_ZIP = (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, ValueError, RuntimeError, struct.error)
@@ -68,19 +90,26 @@ class Archive:
     """
     An archive on local disk, as a context manager.
 
+    A zip says much of a member twice, and some readers go by its directory, others by the headers before the members:
+    where these do not say the same, it is damaged.
+
     :param path: the archive
     :raises ArchiveError: at once for what is no zip, or has a member that is encrypted, is compressed by another
-        method than DEFLATE, or has a name that climbs out of a folder; when read, for what is cut short or damaged
+        method than DEFLATE, or has a name that climbs out of a folder, or where what stands in it twice differs; when
+        read, for what is cut short or damaged
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[bytes] = path.open("rb")
+        self._begins: dict[int, int] = {}
         try:
-            self._zip, self._members = self._read_directory()
+            self._entries = self._read_directory()
         except BaseException:
             self._file.close()
             raise
+        # Not is_dir(): it fails on a member without a name.
+        self._members = [info for info in self._entries if not info.filename.endswith("/")]
 
     def __enter__(self) -> Archive:
         return self
@@ -108,10 +137,10 @@ class Archive:
         :raises ArchiveError: for what is cut short or damaged
         """
         start = b""
-        for info in self._members:
-            start = b""
+        for info in self._entries:
+            is_the_only_one = self._members == [info]
             for chunk in self._inflate(info):
-                if len(start) < _HEADER_BYTES:
+                if is_the_only_one and len(start) < _HEADER_BYTES:
                     start += chunk[: _HEADER_BYTES - len(start)]
         return Content(self.members, _header(start) if len(self._members) == 1 else None)
 
@@ -131,7 +160,7 @@ class Archive:
         :raises ArchiveError: as ``read_csv``
         """
         counter = _RowCounter()
-        for chunk in self.read_csv():
+        for chunk in _ahead(self.read_csv()):
             counter.feed(chunk)
             target.write(chunk)
         return Content(self.members, counter.columns, counter.rows)
@@ -152,37 +181,105 @@ class Archive:
                 target.write(deflate.compress(chunk))
             target.write(deflate.flush())
         else:
-            for chunk in self._inflate(info, also=target.write):
+            for chunk in _ahead(self._inflate(info, also=target.write)):
                 counter.feed(chunk)
         crc, size = (info.CRC, info.file_size) if info else (0, 0)
         target.write(struct.pack("<LL", crc, size & 0xFFFFFFFF))
         return Content(self.members, counter.columns, counter.rows)
 
-    def _read_directory(self) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
+    def _read_directory(self) -> list[zipfile.ZipInfo]:
+        """Check all but the members' bytes; give what is in it, folders too, and remember where their bytes begin."""
         size = self._path.stat().st_size
         if size == 0:
             raise self._damaged("it is empty")
         try:
             archive = zipfile.ZipFile(self._file)
             entries = archive.infolist()
-            self._require_all_entries(len(entries), len(archive.comment))
+            self._check_end(archive, len(entries), size)
         except _BAD_ZIP as error:
             self._file.seek(0)
             if self._file.read(2) == b"PK":
                 raise self._damaged(str(error)) from error
             raise ArchiveError(f"what was downloaded ({size} bytes) is no zip archive: {error}") from error
-        # Not is_dir(): it fails on a member without a name.
-        members = [info for info in entries if not info.filename.endswith("/")]
-        for info in members:
+        for info in entries:
             _check_member(info)
-        return archive, members
+            try:
+                # It compares the name in the member's own header with the directory's.
+                archive.open(info).close()
+                self._begins[info.header_offset] = self._check_header(info)
+            except _BAD_ZIP as error:
+                raise self._damaged(str(error)) from error
+        places = sorted((info.header_offset, self._begins[info.header_offset] + info.compress_size) for info in entries)
+        nexts = [*(place for place, _ in places), archive.start_dir][1:]
+        if any(end > following for (_, end), following in zip(places, nexts, strict=True)):
+            raise self._damaged("a member reaches into what is behind it")
+        return entries
 
-    def _require_all_entries(self, found: int, comment_length: int) -> None:
-        """Compare with the number the end record gives: zipfile does not, and misses members of a damaged directory."""
-        self._file.seek(-(_END_RECORD.size + comment_length), io.SEEK_END)
-        signature, said = _END_RECORD.unpack(self._file.read(_END_RECORD.size))
-        if signature != b"PK\x05\x06" or said not in (found, 0xFFFF):
-            raise self._damaged(f"its directory is said to have {said} entries, and has {found}")
+    def _check_end(self, archive: zipfile.ZipFile, found: int, size: int) -> None:
+        """Compare the records at the end with what was found: zipfile does not, and misses members by damaged ones."""
+        end = size - _END_RECORD.size - len(archive.comment)
+        signature, *said, comment_length = self._unpack(_END_RECORD, end)
+        if signature != b"PK\x05\x06" or comment_length != len(archive.comment):
+            raise zipfile.BadZipFile("its comment has another length than its end record says")
+        place = archive.start_dir
+        for _ in range(found):
+            place += _DIRECTORY_ENTRY.size + sum(self._unpack(_DIRECTORY_ENTRY, place))
+        expected = [0, 0, found, found, end - archive.start_dir, archive.start_dir]
+        locator_at = end - _ZIP64_LOCATOR.size
+        if locator_at >= 0 and self._unpack(_ZIP64_LOCATOR, locator_at)[0] == b"PK\x06\x07":
+            end = locator_at - _ZIP64_END_RECORD.size
+            _, disk, at, disks = self._unpack(_ZIP64_LOCATOR, locator_at)
+            signature, size_64, *said_64 = self._unpack(_ZIP64_END_RECORD, end)
+            expected[4] = end - archive.start_dir
+            # Some programs count no disks.
+            fine = disks in (0, 1) and said_64 == expected
+            if not fine or (signature, size_64, disk, at) != (b"PK\x06\x06", _ZIP64_REST, 0, end):
+                raise zipfile.BadZipFile("its Zip64 end record does not say what its directory has")
+            # All bits set: see there.
+            unset = (0xFFFF, 0xFFFF, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+            said = [right if one == every else one for one, every, right in zip(said, unset, expected, strict=True)]
+        if said != expected or place != end:
+            raise zipfile.BadZipFile(
+                f"its directory is said to have {said[3]} entries, and has {found}, or is elsewhere"
+            )
+
+    def _check_header(self, info: zipfile.ZipInfo) -> int:
+        """
+        Compare a member's own header, and what is behind its bytes, with the directory; give where its bytes begin.
+
+        :raises BadZipFile: where they differ
+        """
+        _, version, flags, method, crc, compressed, size, name_length, extra_length = self._unpack(
+            _LOCAL_HEADER, info.header_offset
+        )
+        begin: int = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+        self._file.seek(begin - extra_length)
+        zip64 = _zip64_sizes(self._file.read(extra_length))
+        if zip64 is not None:
+            size, compressed = (
+                of_64 if of_32 == 0xFFFFFFFF else of_32 for of_32, of_64 in zip((size, compressed), zip64, strict=True)
+            )
+        said, expected = (crc, compressed, size), (info.CRC, info.compress_size, info.file_size)
+        if flags & _DESCRIBED_BEHIND:
+            # Nothing is said in front; behind, with or without a signature, which came later than the format.
+            same = all(one in (0, right) for one, right in zip(said, expected, strict=True))
+            # Which of the two widths is used, programs do not agree on.
+            described = [struct.pack("<LQQ", *expected)]
+            if max(expected) <= 0xFFFFFFFF:
+                described.append(struct.pack("<LLL", *expected))
+            self._file.seek(begin + info.compress_size)
+            behind = self._file.read(24).removeprefix(b"PK\x07\x08")
+            same = same and any(map(behind.startswith, described))
+        else:
+            same = said == expected
+        same = same and method == info.compress_type and version <= _LATEST_VERSION
+        if not same or flags & (_ENCRYPTED | _PATCH | _ENCRYPTED_STRONGLY):
+            raise zipfile.BadZipFile(f"{info.filename} has another header than the archive's directory says")
+        return begin
+
+    def _unpack(self, form: struct.Struct, place: int) -> tuple[Any, ...]:
+        self._file.seek(place)
+        return form.unpack(self._file.read(form.size))
 
     def _csv(self) -> zipfile.ZipInfo | None:
         """The one CSV; None in an archive without any file."""
@@ -198,14 +295,7 @@ class Archive:
 
     def _raw(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
         """A member's bytes as they stand in the archive."""
-        try:
-            # It compares the member's own header with the directory.
-            self._zip.open(info).close()
-        except _BAD_ZIP as error:
-            raise self._damaged(str(error)) from error
-        self._file.seek(info.header_offset)
-        _, name_length, extra_length = _LOCAL_HEADER.unpack(self._file.read(_LOCAL_HEADER.size))
-        self._file.seek(name_length + extra_length, io.SEEK_CUR)
+        self._file.seek(self._begins[info.header_offset])
         left = info.compress_size
         while left:
             chunk = self._file.read(min(_CHUNK, left))
@@ -271,6 +361,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Give the same chunks; each is made by a thread while the one before it is worked on."""
+    with ThreadPoolExecutor(1, "chartmogul-inflate") as thread:
+        coming = thread.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = thread.submit(next, chunks, None)
+            yield chunk
+
+
 class _RowCounter:
     """Counts the rows of a CSV as its chunks go by: line feeds outside quotes."""
 
@@ -283,11 +382,14 @@ class _RowCounter:
     def feed(self, chunk: bytes) -> None:
         if len(self._start) < _HEADER_BYTES:
             self._start += chunk[: _HEADER_BYTES - len(self._start)]
-        # Between two quotes is either inside or outside; an escaped quote is two, with nothing between them.
-        parts = chunk.split(b'"')
+        self._last = chunk[-1:] or self._last
+        # Only quotes and line feeds matter, and of them no two quotes side by side, whichever they open or close:
+        # what is inside quotes before them is so after them.
+        marks = chunk.translate(None, _NO_MARKS).replace(b'""', b"")
+        # Between two quotes is either inside or outside.
+        parts = marks.split(b'"')
         self._line_feeds += b"".join(parts[self._in_quotes :: 2]).count(b"\n")
         self._in_quotes ^= len(parts) % 2 == 0
-        self._last = chunk[-1:] or self._last
 
     @property
     def columns(self) -> tuple[str, ...] | None:
@@ -310,6 +412,16 @@ def _check_member(info: zipfile.ZipInfo) -> None:
             f"the archive's member {info.filename!r} is compressed by method {info.compress_type}, "
             "which is neither 'stored' (0) nor DEFLATE (8)"
         )
+
+
+def _zip64_sizes(extra: bytes) -> tuple[int, int] | None:
+    """Size and compressed size in a header's extra fields, for what has no room in the header itself."""
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<HH", extra)
+        if kind == _ZIP64_EXTRA and min(length, len(extra) - 4) >= 16:
+            return struct.unpack_from("<QQ", extra, 4)
+        extra = extra[4 + length :]
+    return None
 
 
 def _header(start: bytes) -> tuple[str, ...] | None:

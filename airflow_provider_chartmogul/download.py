@@ -8,11 +8,12 @@ does not go with it, which S3 would refuse. This module loads requests, so only 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -23,7 +24,8 @@ import urllib3.exceptions
 from airflow.providers.common.compat.sdk import mask_secret
 
 from airflow_provider_chartmogul.api import MESSAGE_LIMIT, retry_delay, without_queries
-from airflow_provider_chartmogul.errors import ChartMogulError
+from airflow_provider_chartmogul.cancellation import Cancellation
+from airflow_provider_chartmogul.errors import ChartMogulError, ExportExpiredError
 from airflow_provider_chartmogul.hooks.sync_client import GuardedSession, what_happened
 from airflow_provider_chartmogul.waiting import TaskLog
 
@@ -42,10 +44,8 @@ class DownloadError(ChartMogulError):
     """The archive could not be downloaded; a retry of the task tries again."""
 
 
-class DownloadRefusedError(DownloadError):
+class DownloadRefusedError(ExportExpiredError, DownloadError):
     """The URL is refused and there is no fresh one: the export has expired, and has to be made again."""
-
-    permanent = True
 
 
 class _BreakError(Exception):
@@ -151,9 +151,14 @@ class _Target:
         )
         self.etag_is_md5 = bool(self.etag and _MD5_ETAG.fullmatch(self.etag)) and not encrypted
 
+    @property
+    def has_its_checksum(self) -> bool:
+        """Whether what came has the checksum the server gave; True also where it gave none."""
+        return not self.etag_is_md5 or self.etag == f'"{self._md5.hexdigest()}"'
+
     def finish(self) -> Downloaded:
         self._file.flush()
-        if self.etag_is_md5 and self.etag != f'"{self._md5.hexdigest()}"':
+        if not self.has_its_checksum:
             raise DownloadError(
                 f"the {self.size} bytes that were downloaded do not have the checksum the server gave for "
                 "them; a retry of the task downloads them again"
@@ -162,13 +167,15 @@ class _Target:
 
 
 class _Progress:
-    """A line in the task's log now and then."""
+    """A line in the task's log now and then; and the place where a task that was told to end does so."""
 
-    def __init__(self, log: TaskLog) -> None:
+    def __init__(self, log: TaskLog, cancellation: Cancellation) -> None:
         self._log = log
+        self._cancellation = cancellation
         self._started = self._last = time.monotonic()
 
-    def said(self, target: _Target) -> None:
+    def made(self, target: _Target) -> None:
+        self._cancellation.check()
         now = time.monotonic()
         if now - self._last < PROGRESS_SECONDS:
             return
@@ -185,6 +192,7 @@ def download(
     timeout: float,
     plain_http_allowed: bool,
     log: TaskLog,
+    cancellation: Cancellation | None = None,
     on_size: Callable[[int], None] = lambda size: None,
 ) -> Downloaded:
     """
@@ -193,39 +201,38 @@ def download(
     After a break it goes on where it stopped (``Range`` and ``If-Match``); it starts over where the server
     ignores ranges or the file has changed. The URL is signed for GET, so no HEAD is sent.
 
-    :param get_url: gives the URL; called once more, for a fresh one, when the first is refused (403)
+    :param get_url: gives the URL; called again, for a fresh one, when that is refused (403)
     :param path: the local file, made or overwritten
     :param timeout: seconds to wait for a connection, and for bytes; no byte for so long is a break
     :param plain_http_allowed: see ``check_file_url``
+    :param cancellation: ends the download when the task is told to end
     :param on_size: is told the size in bytes before any of it is written, where the server says it
-    :raises DownloadRefusedError: when the fresh URL is refused too
+    :raises DownloadRefusedError: when the fresh URL is refused too, before it brought a byte
     :raises DownloadError: when it cannot be had, whole and with the checksum the server gave
     """
+    cancellation = cancellation or Cancellation()
     url = get_url()
     check_file_url(url, plain_http_allowed=plain_http_allowed)
     hide_signed_urls(url)
-    progress = _Progress(log)
+    progress = _Progress(log, cancellation)
     breaks = furthest = 0
     renewed = False
-    with GuardedSession(url, None, timeout) as session, path.open("wb") as file:
+    # Around the file's closing too, which fails again when its last bytes could not be written.
+    with _write_errors(path.parent), GuardedSession(url, None, timeout) as session, path.open("wb") as file:
         target = _Target(file, on_size)
         while True:
+            cancellation.check()
             try:
                 refusal = _receive(session, url, target, progress)
                 if refusal is None:
                     return target.finish()
             except _BreakError as error:
                 problem = str(error)
-            except OSError as error:
-                raise DownloadError(
-                    f"could not write to {path.parent}: {error.strerror or error}; download_dir names another folder"
-                ) from error
             else:
                 if renewed:
                     raise DownloadRefusedError(
-                        f"the storage refuses the export's file URL, and a fresh one too: {refusal}. The "
-                        "export has expired: clear the task that creates it and those after it, so that a "
-                        "new one is made."
+                        f"the storage refuses the export's file URL, and a fresh one too: {refusal}; the export has "
+                        "expired"
                     )
                 log.info("The storage refuses the export's file URL (%s); asking for a fresh one", refusal)
                 renewed = True
@@ -234,13 +241,25 @@ def download(
                 hide_signed_urls(url)
                 continue
             # Progress is what no try has had before: a file that is started over again and again makes none.
-            breaks = 1 if target.size > furthest else breaks + 1
-            furthest = max(furthest, target.size)
+            if target.size > furthest:
+                furthest, breaks, renewed = target.size, 0, False
+            breaks += 1
             if breaks >= MAX_BREAKS:
                 raise DownloadError(f"the download broke {breaks} times in a row at byte {target.size}: {problem}")
             delay = retry_delay(breaks, DownloadError())
             log.warning("The download broke at byte %d (%s), going on in %.0f s", target.size, problem, delay)
             time.sleep(delay)
+
+
+@contextlib.contextmanager
+def _write_errors(folder: Path) -> Iterator[None]:
+    """Say which folder it is that cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(
+            f"could not write to {folder}: {error.strerror or error}; download_dir names another folder"
+        ) from error
 
 
 def _receive(session: requests.Session, url: str, target: _Target, progress: _Progress) -> str | None:
@@ -257,18 +276,24 @@ def _receive(session: requests.Session, url: str, target: _Target, progress: _Pr
         headers["Range"] = f"bytes={target.size}-"
         if target.etag and not target.etag.startswith("W/"):
             headers["If-Match"] = target.etag
+    ends_anywhere = came = False
     try:
         with session.get(url, headers=headers, stream=True) as response:
             refusal = _check_status(response, target)
             if refusal is not None:
                 return refusal
+            ends_anywhere = target.total is None and not response.raw.chunked
             # read1, which gives what has come: a chunk that is waited for is lost when the connection breaks.
             while chunk := response.raw.read1(_CHUNK, decode_content=False):
+                came = True
                 target.append(chunk)
-                progress.said(target)
+                progress.made(target)
         problem = None
         if target.total is not None and target.size != target.total:
             problem = f"{target.size} of {target.total} bytes came"
+        elif ends_anywhere and not (came and target.has_its_checksum):
+            # Such is also an answer that breaks within its headers: http.client takes what there is for all of them.
+            problem = "the connection ended, and nothing had said where the file does"
     except requests.RequestException as error:
         problem = what_happened(error)
     except urllib3.exceptions.ReadTimeoutError:
@@ -289,12 +314,13 @@ def _check_status(response: requests.Response, target: _Target) -> str | None:
         target.start_over()
         return None
     if status == 206 and target.size:
-        sent_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        same = response.headers.get("ETag") == target.etag
-        if sent_range and int(sent_range[1]) == target.size and same:
-            if sent_range[2] != "*":
-                target.total = int(sent_range[2])
-            return None
+        sent_range = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if sent_range and int(sent_range[1]) == target.size and response.headers.get("ETag") == target.etag:
+            total = None if sent_range[3] == "*" else int(sent_range[3])
+            # Another size is another file, or a header that was cut short in the middle of the number.
+            if total is None or total == target.total or (target.total is None and int(sent_range[2]) < total):
+                target.total = target.total if total is None else total
+                return None
         target.start_over()
         raise _BreakError("the server sent another part than was asked for, starting over")
     said = _storage_message(response)

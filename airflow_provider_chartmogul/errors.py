@@ -15,7 +15,9 @@ What can go wrong between this package and ChartMogul, and whether asking again 
     * NotFoundError              404
     * RateLimitError             429
     * ServerError                5xx
-  * ExportFailedError            ChartMogul ended the export as failed
+  * UnusableExportError          nothing is to be had from the export, a new one is needed
+    * ExportFailedError          ChartMogul ended it as failed
+    * ExportExpiredError         the time of its file is over
   * ExportNotFinishedError       the export is still being made
   * OutageError                  no success for longer than a wait was told to bear
 
@@ -135,10 +137,29 @@ class ServerError(HTTPStatusError):
     transient = True
 
 
-class ExportFailedError(ChartMogulError):
-    """ChartMogul ended the export as failed; only a new export can help."""
+class UnusableExportError(ChartMogulError):
+    """
+    There is nothing to be had from an export; only a new one can help.
+
+    ``what`` says what is the matter with it, without what to do: a task that makes exports itself can do that.
+    """
 
     permanent = True
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}. A retry of this task cannot help: clear the task that creates the export and those after it, so "
+            "that a new one is made."
+        )
+        self.what = what
+
+
+class ExportFailedError(UnusableExportError):
+    """ChartMogul ended the export as failed."""
+
+
+class ExportExpiredError(UnusableExportError):
+    """The time of the export's file is over."""
 
 
 class ExportNotFinishedError(ChartMogulError):

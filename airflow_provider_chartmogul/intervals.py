@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The window of an export: from what was given, or from the run.
+The window of an export: from what was given, or from the run; and a range of dates cut into windows.
 
-Worked out when the task runs, never from a template default: in Airflow 3 ``schedule="@daily"`` has a data
-interval of no width, and asset-triggered, partitioned and some manual runs have none at all.
+A run's window is worked out when the task runs, never from a template default: in Airflow 3
+``schedule="@daily"`` has a data interval of no width, and asset-triggered, partitioned and some manual runs have
+none at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import Enum
-from typing import Any, Final
+from itertools import count, pairwise
+from typing import Any, Final, NamedTuple
 
 import pendulum
 
@@ -69,23 +72,31 @@ def parse_time(value: object, name: str) -> datetime:
     :param name: what it is called in an error
     :raises IntervalError: for anything else
     """
-    parsed: object = value
+    if isinstance(value, str) and value.strip().lower() in ("", "none", "null"):
+        raise IntervalError(
+            f"{name} came out as {value!r}. If that end is meant to be open, write {name}=None in the DAG; "
+            "a template or an XCom that is empty does not mean all of history."
+        )
+    return _plain(_aware(value, name, UTC), name)
+
+
+def _aware(value: object, name: str, zone: tzinfo) -> datetime:
+    """Read a time as ``parse_time`` does, with the time zone it has, or ``zone`` where it has none."""
+    parsed: Any = value
     if isinstance(value, str):
         text = value.strip()
-        if text.lower() in ("", "none", "null"):
-            raise IntervalError(
-                f"{name} came out as {value!r}. If that end is meant to be open, write {name}=None in the DAG; "
-                "a template or an XCom that is empty does not mean all of history."
-            )
         try:
             # pendulum takes 'now' too, which would be another time at each retry.
-            parsed = pendulum.parse(text, exact=True, tz="UTC") if text[:1].isdecimal() and "/" not in text else None
+            parsed = pendulum.parse(text, exact=True, tz=zone) if text[:1].isdecimal() and "/" not in text else None
+            if isinstance(parsed, datetime):
+                # Of an hour that comes twice pendulum takes the second; a datetime of Python's means the first.
+                parsed = parsed.replace(fold=0)
         except (ValueError, TypeError, OverflowError):  # it raises all of these
             parsed = None
     if isinstance(parsed, datetime):
-        return _plain(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC), name)
+        return parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)
     if isinstance(parsed, date):
-        return datetime(parsed.year, parsed.month, parsed.day, tzinfo=UTC)
+        return datetime(parsed.year, parsed.month, parsed.day, tzinfo=zone)
     raise IntervalError(
         f"{name} cannot be {str(value)[:60]!r}: it is a date, a datetime, or an ISO 8601 text such as "
         "2024-01-31 or 2024-01-31T00:00:00+01:00"
@@ -130,6 +141,173 @@ def parse_duration(value: object, name: str) -> timedelta:
     )
 
 
+def _zone(value: object, name: str) -> tzinfo:
+    """Read a time zone: a name such as ``Europe/Berlin``, or a ``tzinfo``."""
+    # pytz's zones, which cannot be put on a datetime as others can, have their name in 'zone'.
+    key = value if isinstance(value, str) else getattr(value, "key", None) or getattr(value, "zone", None)
+    if isinstance(key, str):
+        try:
+            return pendulum.timezone(key.strip())
+        except (ValueError, OSError):
+            pass
+    elif isinstance(value, tzinfo):
+        return value
+    raise IntervalError(f"{name} cannot be {str(value)[:60]!r}: it is the name of a time zone, such as Europe/Berlin")
+
+
+class _Length(NamedTuple):
+    """A length of time: months and days of the calendar, and the rest, that is elapsed time."""
+
+    months: int = 0
+    days: int = 0
+    rest: timedelta = timedelta(0)
+
+
+#: The periods of the calendar by name. Each begins at midnight, weeks on Monday.
+_PERIODS: Final = {
+    "day": _Length(days=1),
+    "week": _Length(days=7),
+    "month": _Length(months=1),
+    "quarter": _Length(months=3),
+    "year": _Length(months=12),
+}
+
+
+def _length(duration: timedelta, name: str) -> _Length:
+    """
+    Take a length of time apart.
+
+    Whole days are the calendar's, also those of a plain ``timedelta``, which cannot tell a day from 24 hours. A
+    length with hours in it, and no months, is elapsed time altogether.
+    """
+    if isinstance(duration, pendulum.Duration) and not isinstance(duration, pendulum.Interval):
+        months = duration.years * 12 + duration.months
+        days = duration.weeks * 7 + duration.remaining_days
+        rest = duration.as_timedelta() - timedelta(days=duration.years * 365 + duration.months * 30 + days)
+    else:
+        months, days, rest = 0, duration.days, timedelta(0, duration.seconds, duration.microseconds)
+    if min(months, days) < 0 or rest < timedelta(0):
+        raise IntervalError(f"{name} cannot be {duration!r}: it goes forward with one part and back with another")
+    if rest and not months:
+        return _Length(rest=timedelta(days=days) + rest)
+    return _Length(months, days, rest)
+
+
+def _after(start: datetime, length: _Length, times: int = 1) -> datetime:
+    """
+    Give the time that is so many times a length after another, in UTC.
+
+    Counted at once and not step by step, so that the months after January 31st end on their own last days.
+
+    :param start: with the time zone that days and months are of
+    :raises ValueError: outside the calendar
+    :raises OverflowError: the same
+    """
+    if length.months or length.days:
+        wall = pendulum.naive(*start.timetuple()[:6], start.microsecond)
+        wall = wall.add(months=times * length.months, days=times * length.days)
+        # Of an hour that comes twice this is the first. One that does not come is as long after the change, so
+        # that a day without a midnight begins with its first moment.
+        start = datetime(*wall.timetuple()[:6], wall.microsecond, tzinfo=start.tzinfo)
+    return _plain(start, "a border") + times * length.rest
+
+
+def split_interval(
+    start: object,
+    end: object,
+    every: str | timedelta,
+    *,
+    timezone: str | tzinfo | None = None,
+    activity_types: Sequence[str] | None = None,
+    max_windows: int | None = 1024,
+) -> list[dict[str, str]]:
+    """
+    Cut a range of time into windows, for ``expand_kwargs``.
+
+    The windows are half-open, touch, and cover the range exactly. A DAG file may call it, and a task.
+
+    :param start: start of the range: ISO 8601 text, ``date`` or ``datetime``
+    :param end: its end, in the same forms, which the last window leaves out
+    :param every: ``day``, ``week`` (from Monday), ``month``, ``quarter`` or ``year`` cut at the calendar's
+        borders, so that the first and the last window may be shorter. A ``timedelta``, a pendulum ``Duration`` or
+        ISO 8601 text such as ``P10D`` counts from ``start``, and only the last window may be shorter: whole days,
+        also of a plain ``timedelta``, weeks, months and years are the calendar's, months after a 31st ending on
+        their last days; a length with hours in it and no months is elapsed time
+    :param timezone: the time zone that days begin in and that times without one are of; a day has 23 or 25 hours
+        where its clocks change. Left out, it is that of ``start``, and where that has none UTC
+    :param activity_types: gives each window once for each of these types
+    :param max_windows: how many there may be; None: any number. A task may hand on no more than Airflow's
+        ``[core] max_map_length``, 1024 unless it is set
+    :returns: ``interval_start`` and ``interval_end``, as ISO 8601 texts in UTC, and ``activity_type`` where
+        types are given; the earliest window first
+    :raises IntervalError: for a range that is empty or reversed, too many windows, and what cannot be read
+    """
+    types = _types(activity_types)
+    zone = None if timezone is None else _zone(timezone, "timezone")
+    begin = _aware(start, "start", zone or UTC)
+    zone = zone or _zone(begin.tzinfo, "the time zone of start")
+    borders, last = [_plain(begin, "start")], _plain(_aware(end, "end", zone), "end")
+    if borders[0] >= last:
+        raise IntervalError(
+            f"the range to split is {'empty' if borders[0] == last else 'reversed'}: it starts at "
+            f"{borders[0].isoformat()} and ends at {last.isoformat()}"
+        )
+    anchor, length = _grid(borders[0].astimezone(zone), every)
+    for number in count(1):
+        try:
+            border = _after(anchor, length, number)
+        except (ValueError, OverflowError):  # the calendar ends, and so does the range before it
+            break
+        if border >= last:
+            break
+        if border > borders[-1]:  # a day may be left out altogether, as in Samoa in 2011
+            borders.append(border)
+        if max_windows is not None and len(borders) * len(types) > max_windows:
+            raise IntervalError(
+                f"{borders[0].isoformat()} to {last.isoformat()} makes more than max_windows={max_windows} windows. "
+                "A task may hand on no more than Airflow's [core] max_map_length, 1024 unless it is set: cut the "
+                "range into longer windows or into several ranges, or raise max_map_length and max_windows"
+            )
+    return [
+        {"interval_start": window_start.isoformat(), "interval_end": window_end.isoformat(), **activity_type}
+        for window_start, window_end in pairwise([*borders, last])
+        for activity_type in types
+    ]
+
+
+def _types(activity_types: Sequence[str] | None) -> list[dict[str, str]]:
+    if activity_types is None:
+        return [{}]
+    # Not above: it would be half of what a DAG file pays for this module.
+    from airflow_provider_chartmogul import api
+
+    try:
+        types = [] if isinstance(activity_types, str) else [str(api.validate_activity_type(t)) for t in activity_types]
+    except (TypeError, ValueError) as error:
+        raise IntervalError(str(error)) from error
+    if not types or len({*types}) < len(types) or "None" in types:
+        raise IntervalError(
+            f"activity_types cannot be {activity_types!r}: it is None, or a list of different types, such as "
+            "['new_biz', 'churn']"
+        )
+    return [{"activity_type": activity_type} for activity_type in types]
+
+
+def _grid(start: datetime, every: object) -> tuple[datetime, _Length]:
+    """Tell from where the windows' borders are counted, and how far they are apart."""
+    period = _PERIODS.get(every) if isinstance(every, str) else None
+    if period is None:
+        try:
+            duration = parse_duration(every, "every")
+        except IntervalError as error:
+            raise IntervalError(f"{error}, or one of {', '.join(_PERIODS)}") from error
+        return start, _length(duration, "every")
+    day = start.toordinal() - (start.weekday() if every == "week" else 0)
+    if period.months:
+        day = date(start.year, start.month - (start.month - 1) % period.months, 1).toordinal()
+    return datetime.combine(date.fromordinal(day), datetime.min.time(), start.tzinfo), period
+
+
 def resolve_interval(
     context: Mapping[str, Any],
     *,
@@ -138,6 +316,7 @@ def resolve_interval(
     open_ends: frozenset[str] = frozenset(),
     lookback: object = None,
     partition_length: object = None,
+    partition_timezone: object = None,
 ) -> Interval:
     """
     Work out the window of an export.
@@ -148,18 +327,24 @@ def resolve_interval(
     :param open_ends: which of ``interval_start`` and ``interval_end`` the DAG itself leaves open; elsewhere a
         None is a template or an XCom that came out empty
     :param lookback: moves the start earlier, and gives a run of no width its width
-    :param partition_length: in a run that has a partition key and no data interval, the key is the start of the
-        window and this its length
+    :param partition_length: in a run that has a partition key, and no data interval or one of no width, the key is
+        the start of the window and this its length. A key that names a year, a quarter, a month or a week
+        (``2024``, ``2024-Q1``, ``2024-03``, ``2024-W11``, ``2024-03-11 (W11)``), and one that is a range
+        (``2024-03-01/2024-04-01``), needs none
+    :param partition_timezone: the time zone of keys that name none, a name or a ``tzinfo``. None: the timetable's,
+        where Airflow 3.3 tells the partition's date; elsewhere UTC, in which Airflow 3.2 writes them
     :raises IntervalError: when there is no window, or it is empty or reversed
     """
     start_default, end_default = _is_default(start), _is_default(end)
     run: tuple[datetime, datetime] | None = None
     if start_default or end_default:
-        run = _run_interval(context, partition_length)
+        run = _run_interval(context, partition_length, partition_timezone)
         if run is None:
+            key = _of_run(context, "partition_key")
+            hint = "" if key is None else f" If its partition key, {key!r}, starts one, give a 'partition_length'."
             raise IntervalError(
                 "this run has no data interval, so there is no window to export: it was started without a logical "
-                f"date, by an asset, or for a partition. Start it with a logical date, or see below. {WAYS_OUT}"
+                f"date, by an asset, or for a partition.{hint} Start it with a logical date, or see below. {WAYS_OUT}"
             )
     resolved_start = run[0] if run and start_default else _given(start, "interval_start", open_ends)
     resolved_end = run[1] if run and end_default else _given(end, "interval_end", open_ends)
@@ -191,15 +376,99 @@ def _given(value: object, name: str, open_ends: frozenset[str]) -> datetime | No
     return parse_time("None" if value is None else value, name)
 
 
-def _run_interval(context: Mapping[str, Any], partition_length: object) -> tuple[datetime, datetime] | None:
+def _run_interval(
+    context: Mapping[str, Any], partition_length: object, partition_timezone: object
+) -> tuple[datetime, datetime] | None:
     start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    run = None
     if start is not None and end is not None:
-        return parse_time(start, "data_interval_start"), parse_time(end, "data_interval_end")
-    key = context.get("partition_key")
-    if key is not None and partition_length is not None:
-        start = parse_time(key, "the run's partition key")
-        return start, _moved(start, parse_duration(partition_length, "partition_length"), "partition_length")
-    return None
+        run = parse_time(start, "data_interval_start"), parse_time(end, "data_interval_end")
+    if run is None or run[0] == run[1]:
+        # A partitioned run that is started by hand with a logical date has a data interval of no width beside its
+        # key, since that is what partitioned timetables make of any date.
+        return _partition_interval(context, partition_length, partition_timezone) or run
+    return run
+
+
+def _of_run(context: Mapping[str, Any], name: str) -> Any:
+    """Look up what belongs to the run: Airflow 3.3 has it in the context, 3.2 in the ``dag_run`` alone."""
+    value = context.get(name)
+    return getattr(context.get("dag_run"), name, None) if value is None else value
+
+
+def _partition_interval(
+    context: Mapping[str, Any], partition_length: object, partition_timezone: object
+) -> tuple[datetime, datetime] | None:
+    """Give the window of the run's partition; None when it has none, or a key that says no length."""
+    name = "the run's partition key"
+    key, partition_date = _of_run(context, "partition_key"), _of_run(context, "partition_date")
+    if key is None:
+        return None
+    # 3.2 writes keys in UTC whatever the timetable's zone. 3.3 writes them in that zone, and tells the date.
+    timetable_zone = getattr(getattr(context.get("dag"), "timetable", None), "timezone", None)
+    told = partition_timezone
+    if told is None and partition_date is not None:
+        told = timetable_zone
+    zone = UTC if told is None else _zone(told, "partition_timezone")
+    ends: datetime | _Length | None
+    try:
+        start, ends = _read_key(key, name, zone)
+    except IntervalError:
+        if partition_date is None:
+            if partition_length is None:
+                return None
+            raise
+        start, ends = parse_time(partition_date, "the run's partition date"), None
+    if partition_date is not None and told is None and start != partition_date:
+        raise IntervalError(
+            f"{name}, {key!r}, begins at {start.isoformat()} in UTC, but the partition at "
+            f"{parse_time(partition_date, name).isoformat()}: tell the operator by 'partition_timezone' which time "
+            "zone the keys are of"
+        )
+    try:
+        if isinstance(ends, datetime):
+            return _plain(start, name), _plain(ends, name)
+        if partition_length is not None:
+            ends = _length(parse_duration(partition_length, "partition_length"), "partition_length")
+            start = start.astimezone(_zone(told or timetable_zone or UTC, "partition_timezone"))
+        return None if ends is None else (_plain(start, name), _after(start, ends))
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, IntervalError):
+            raise
+        raise IntervalError(
+            f"the partition that begins at {start.isoformat()} ends outside the calendar: check partition_length"
+        ) from error
+
+
+#: Keys that name a period: what Airflow's StartOf…Mapper make of a year, a quarter, a month and a week, and ISO 8601.
+_PERIOD_KEY: Final = re.compile(
+    r"(?P<year>\d{4})(?:-?Q(?P<quarter>[1-4])|-(?P<month>\d\d)|-?W(?P<week>\d\d))?"
+    r"|(?P<monday>\d{4}-\d\d-\d\d) \(W\d\d\)",
+    re.ASCII,
+)
+
+
+def _read_key(key: object, name: str, zone: tzinfo) -> tuple[datetime, datetime | _Length | None]:
+    """Read a partition key: where its window starts, and, where it says so, where that ends or how long it is."""
+    text = key.strip() if isinstance(key, str) else ""
+    if text.count("/") == 1:
+        start, end = text.split("/")
+        return _aware(start, name, zone), _aware(end, name, zone)
+    found = _PERIOD_KEY.fullmatch(text)
+    if found is None:
+        return _aware(key, name, zone), None
+    try:
+        if found["monday"]:
+            day, period = date.fromisoformat(found["monday"]), "week"
+        elif found["week"]:
+            day, period = date.fromisocalendar(int(found["year"]), int(found["week"]), 1), "week"
+        else:
+            month = int(found["month"] or 3 * int(found["quarter"] or 1) - 2)
+            day = date(int(found["year"]), month, 1)
+            period = "month" if found["month"] else "quarter" if found["quarter"] else "year"
+    except ValueError as error:
+        raise IntervalError(f"{name} cannot be {text!r}: {error}") from error
+    return datetime(day.year, day.month, day.day, tzinfo=zone), _PERIODS[period]
 
 
 def written_as_none(

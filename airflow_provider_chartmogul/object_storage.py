@@ -9,7 +9,10 @@ is complete; a local folder gets a hidden name, then a rename.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import hashlib
+import inspect
 import math
 import os
 import shutil
@@ -24,6 +27,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow.providers.common.compat.sdk import io as airflow_io  # type: ignore[attr-defined]
 
 from airflow_provider_chartmogul.api import MESSAGE_LIMIT, without_queries
+from airflow_provider_chartmogul.cancellation import Cancellation
 from airflow_provider_chartmogul.errors import ChartMogulError
 from airflow_provider_chartmogul.scratch import hidden_file
 
@@ -42,9 +46,11 @@ EXTRAS = {
     "adl": "microsoft-azure",
 }
 
+_S3_SCHEMES = ("s3", "s3a", "s3n")
+
 _PART_BYTES = 8 << 20
 _MAX_PARTS = 10_000
-_PARALLEL_PARTS = 4
+_PARALLEL_PARTS = 3
 
 
 class ObjectStorageError(ChartMogulError):
@@ -172,9 +178,15 @@ class StoredObject:
         :raises ObjectStorageError: when the store does not say
         """
         with _store_errors(self, "look at"):
+            if self.scheme == "file":
+                return Path(self.key).is_file()
             self._fs.invalidate_cache()
-            # Not exists(): a folder, or a prefix of other keys, is no object.
-            return bool(self._fs.isfile(self._fs_path))
+            try:
+                # Not exists(): a folder, or a prefix of other keys, is no object. Not isfile(): it takes every
+                # error for a no, missing rights too.
+                return bool(self._fs.info(self._fs_path)["type"] == "file")
+            except FileNotFoundError:
+                return False
 
     def size(self) -> int | None:
         """The object's size in bytes; None where the store does not say."""
@@ -182,10 +194,30 @@ class StoredObject:
             size = self._fs.info(self._fs_path).get("size")
         return None if size is None else int(size)
 
+    def equals(self, file: Path) -> bool:
+        """
+        Whether the object is the same as a local file, by size and SHA-256.
+
+        Stores name checksums differently or not at all, so the object is read, a part at a time.
+
+        :raises ObjectStorageError: when the store does not give it
+        """
+        if self.size() != file.stat().st_size:
+            return False
+        there, here = hashlib.sha256(), hashlib.sha256()
+        with _store_errors(self, "read"), file.open("rb") as opened:
+            start = 0
+            while part := opened.read(_PART_BYTES):
+                here.update(part)
+                there.update(self._fs.cat_file(self._fs_path, start=start, end=start + len(part)))
+                start += len(part)
+        return there.digest() == here.digest()
+
     def publish(
         self,
         file: Path,
         *,
+        cancellation: Cancellation | None = None,
         content_type: str = "application/octet-stream",
         exclusive: bool = False,
         options: Mapping[str, Any] | None = None,
@@ -194,32 +226,94 @@ class StoredObject:
         Make the object out of a local file, all of it or nothing.
 
         :param file: the local file
+        :param cancellation: ends the upload, with nothing published, when the task is told to end
         :param content_type: for stores that keep one
         :param exclusive: only where there is no object of that name yet, free of races where the store can
         :param options: for the store's ``put_file``, such as ``{"ServerSideEncryption": "aws:kms"}`` for S3
         :raises ObjectExistsError: when ``exclusive`` and there is one
         :raises ObjectStorageError: when the store refuses; what was there before is untouched
         """
+        cancellation = cancellation or Cancellation()
         with _store_errors(self, "write", exclusive=exclusive):
             if self.scheme == "file":
                 if options:
                     raise DestinationError("upload_options are for object stores; file:// has none")
-                _publish_locally(file, Path(self.key), exclusive=exclusive)
+                _publish_locally(file, Path(self.key), cancellation, exclusive=exclusive)
+                return
+            put_options = dict(options or {})
+            self._add_put_options(put_options, file.stat().st_size, content_type, exclusive=exclusive)
+            cancellation.check()
+            if getattr(self._fs, "async_impl", False):
+                cancellation.run(self._fs.loop, self._put_file(file, put_options))
             else:
-                self._upload(file, content_type, exclusive=exclusive, options=dict(options or {}))
+                # It works in this thread, where a timeout reaches it.
+                self._fs.put_file(str(file), self._fs_path, **put_options)
 
-    def _upload(self, file: Path, content_type: str, *, exclusive: bool, options: dict[str, Any]) -> None:
-        if self.scheme in ("s3", "s3a", "s3n"):
+    async def _put_file(self, file: Path, options: Mapping[str, Any]) -> None:
+        """Do what the file system's ``put_file`` does; on being cancelled, leave no multipart upload open."""
+        put = self._fs._put_file(str(file), self._fs_path, **options)
+        if self.scheme not in _S3_SCHEMES:
+            # What is open at GCS or Azure is invisible, and gone after a week.
+            await put
+            return
+        bucket, key, _ = self._fs.split_path(self._fs_path)
+        with _multipart_uploads(await self._fs.set_session(), key) as uploads:
+            try:
+                await put
+            except asyncio.CancelledError:
+                # s3fs aborts on errors, of which this is none.
+                for upload in uploads:
+                    with contextlib.suppress(Exception):
+                        await self._fs._call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload)
+                raise
+
+    def _add_put_options(self, options: dict[str, Any], size: int, content_type: str, *, exclusive: bool) -> None:
+        """
+        Complete the options of the file system's ``put_file``; what the user gave is left as it is.
+
+        :raises FileExistsError: when ``exclusive``, there is an object of that name, and the file system has no way
+            to let the store see to it
+        """
+        extra = EXTRAS.get(self.scheme)
+        if extra == "amazon":
             # s3fs's own defaults hold 10 parts of 50 MB in memory.
-            options.setdefault("chunksize", max(_PART_BYTES, math.ceil(file.stat().st_size / _MAX_PARTS)))
+            options.setdefault("chunksize", max(_PART_BYTES, math.ceil(size / _MAX_PARTS)))
             options.setdefault("max_concurrency", _PARALLEL_PARTS)
             # Left alone, s3fs calls x.csv.gz text/csv, and readers would not unpack it.
             options.setdefault("ContentType", content_type)
             if exclusive:
-                options["mode"] = "create"
-        elif exclusive and self.exists():
+                self._add_create_mode(options)
+        elif extra == "google":
+            # One chunk at a time, of 50 MB if it is left to gcsfs. Google wants multiples of 256 KiB; there is no
+            # greatest number of chunks.
+            options.setdefault("chunksize", _PART_BYTES)
+            options.setdefault("content_type", content_type)
+            if exclusive:
+                self._add_create_mode(options)
+        elif extra == "microsoft-azure":
+            from azure.storage.blob import ContentSettings
+
+            # Blocks of 4 MiB, the client's default, of which so many are in memory. But it would read what has no
+            # more than 64 MiB as a whole: a figure that is told when it is made, by adlfs, which has no option for it.
+            options.setdefault("max_concurrency", _PARALLEL_PARTS)
+            if (config := getattr(self._fs.service_client, "_config", None)) is not None:
+                config.max_single_put_size = _PART_BYTES
+            options.setdefault("content_settings", ContentSettings(content_type=content_type))
+            # Said both ways: adlfs's own default is another in older versions.
+            options["overwrite"] = not exclusive
+        elif exclusive:
+            self._fail_if_exists()
+
+    def _add_create_mode(self, options: dict[str, Any]) -> None:
+        # s3fs and gcsfs before 2024.12 take any option, do nothing about this one, and overwrite.
+        if "mode" in inspect.signature(self._fs._put_file).parameters:
+            options["mode"] = "create"
+        else:
+            self._fail_if_exists()
+
+    def _fail_if_exists(self) -> None:
+        if self.exists():
             raise FileExistsError(self.uri)
-        self._fs.put_file(str(file), self._fs_path, **options)
 
 
 @contextlib.contextmanager
@@ -229,12 +323,18 @@ def _store_errors(stored: StoredObject, verb: str, *, exclusive: bool = False) -
         yield
     except ChartMogulError:
         raise
-    except FileExistsError as error:
-        if not exclusive:
-            raise _failed(stored, verb, error) from error
-        raise ObjectExistsError(f"{stored.uri} exists already, and if_exists is 'fail'; nothing was written") from error
     except Exception as error:
+        if exclusive and _says_exists(error):
+            raise ObjectExistsError(
+                f"{stored.uri} exists already, and if_exists is 'fail'; nothing was written"
+            ) from error
         raise _failed(stored, verb, error) from error
+
+
+def _says_exists(error: Exception) -> bool:
+    # s3fs makes a FileExistsError of S3's own answer only, which names the condition; other stores' do not.
+    response = getattr(error.__cause__, "response", None) or {}
+    return isinstance(error, FileExistsError) or response.get("Error", {}).get("Code") == "PreconditionFailed"
 
 
 def _failed(stored: StoredObject, verb: str, error: Exception) -> ObjectStorageError:
@@ -243,13 +343,30 @@ def _failed(stored: StoredObject, verb: str, error: Exception) -> ObjectStorageE
     return ObjectStorageError(f"could not {verb} {stored.uri}{connection}: {type(error).__name__}: {said}")
 
 
-def _publish_locally(file: Path, target: Path, *, exclusive: bool) -> None:
+@contextlib.contextmanager
+def _multipart_uploads(client: Any, key: str) -> Iterator[list[str]]:
+    """Give the IDs of the multipart uploads that are begun for a key; s3fs keeps them to itself."""
+    uploads: list[str] = []
+
+    def note(parsed: Mapping[str, Any], **_: Any) -> None:
+        if parsed.get("Key", key) == key and (upload := parsed.get("UploadId")):
+            uploads.append(upload)
+
+    client.meta.events.register("after-call.s3.CreateMultipartUpload", note)
+    try:
+        yield uploads
+    finally:
+        client.meta.events.unregister("after-call.s3.CreateMultipartUpload", note)
+
+
+def _publish_locally(file: Path, target: Path, cancellation: Cancellation, *, exclusive: bool) -> None:
     """Copy beside the target under a hidden name, then rename: readers see all of it or what was there before."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with hidden_file(target) as hidden:
         shutil.copyfile(file, hidden)
         with hidden.open("rb") as copy:
             os.fsync(copy.fileno())
+        cancellation.check()
         if exclusive:
             # A link fails where there is a file, and does so for one of two that try at the same time.
             os.link(hidden, target)

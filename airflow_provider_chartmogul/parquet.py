@@ -23,7 +23,9 @@ import pyarrow.parquet as pq
 
 from airflow_provider_chartmogul.errors import ChartMogulError
 
-_BLOCK_BYTES = 4 << 20
+#: pyarrow reads up to 32 blocks ahead, whatever it is told, so they are most of the memory. The longest row that can
+#: be read for certain has as many bytes.
+_BLOCK_BYTES = 2 << 20
 _ROW_GROUP_BYTES = 32 << 20
 
 
@@ -109,6 +111,10 @@ def write_parquet(
             break
     else:
         columns = _header(start + b"\n") or []
+    try:
+        "".join(columns).encode()
+    except UnicodeEncodeError:
+        raise TableError("the CSV's header is not in UTF-8: move it as csv or csv.gz") from None
     if doubled := [name for name, times in Counter(columns).items() if times > 1]:
         raise TableError(f"the CSV has several columns of the name {doubled[0]!r}: move it as csv or csv.gz")
     # An export without anything in it has no columns either.

@@ -18,15 +18,18 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow_provider_chartmogul import api
 from airflow_provider_chartmogul.archive import Archive, Content, sha256_of
+from airflow_provider_chartmogul.cancellation import Cancellation
 from airflow_provider_chartmogul.object_storage import ObjectExistsError, StoredObject
 from airflow_provider_chartmogul.scratch import scratch_folder
 from airflow_provider_chartmogul.waiting import TaskLog
 
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
+    from airflow_provider_chartmogul.intervals import Interval
 
 IF_EXISTS = ("overwrite", "reuse", "skip", "fail")
 
@@ -58,7 +61,7 @@ class _NameFormatter(string.Formatter):
 
 
 class NoRoomError(api.ChartMogulError):
-    """The local disk has too little room."""
+    """The local disk has too little room, or cannot be written to."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,12 @@ class Moved:
     """
     What came of a transfer.
 
-    ``facts`` is what is known of the object, ready for JSON; ``found`` says that it was there already.
+    ``facts`` is what is known of the object, ready for JSON; ``found`` says that it was there already;
+    ``source_uri`` names what it was made of, for lineage: an account's activities, by the API's host.
     """
 
     facts: dict[str, Any]
+    source_uri: str
     found: bool = False
 
     @property
@@ -156,16 +161,57 @@ class Transfer:
             "interval_start": export.start_date,
             "interval_end": export.end_date,
             "activity_type": _name_of_type(export),
-            "export_id": export.id,
+            "export_id": export.id or "not-made-yet",
             "chartmogul_conn_id": self.chartmogul_conn_id,
         }
-        for _, name, _, _ in string.Formatter().parse(self.destination):
-            if name is not None and values[name] is None:
+        for name in sorted(self._placeholders):
+            if values[name] is None:
                 raise TransferSettingsError(
-                    f"destination {self.destination!r} has {{{name}}}, but export {export.id} is open at that "
+                    f"destination {self.destination!r} has {{{name}}}, but the export is open at that "
                     "end: take the placeholder out, or give the export that end"
                 )
         return self._stored(values)
+
+    def look(
+        self, hook: ChartMogulHook, interval: Interval, activity_type: str | None, *, is_retry: bool
+    ) -> Moved | None:
+        """
+        Look at the destination before an export is made for it.
+
+        :param interval: the export's window
+        :param activity_type: None: all of them
+        :return: the object, where there is one that counts; None: an export is needed, or a look is of no use
+        :raises ObjectExistsError: with ``if_exists="fail"``, when there is one
+        :raises ChartMogulError: for a destination that cannot be written to, as far as that shows
+        """
+        self._example().prepare()
+        asked = api.ActivitiesExport(
+            id="",
+            status=api.ExportStatus.PENDING,
+            status_word="",
+            activity_type=activity_type,
+            start_date=interval.start,
+            end_date=interval.end,
+        )
+        # What it will be called is checked here too; but an ID has it only when it is made.
+        stored = self.object_of(asked)
+        if "export_id" in self._placeholders or (self.if_exists == "fail" and is_retry):
+            return None
+        return self._existing(hook, stored, asked, "no export was made")
+
+    def _existing(
+        self, hook: ChartMogulHook, stored: StoredObject, export: api.ActivitiesExport, without: str
+    ) -> Moved | None:
+        """Give what is there already, where that ends the task."""
+        if self.if_exists == "overwrite" or not stored.exists():
+            return None
+        if self.if_exists == "fail":
+            raise ObjectExistsError(f"{stored.uri} exists already, and if_exists is 'fail'; {without}")
+        return Moved(self._facts(stored, export, size=stored.size()), _source_uri(hook), found=True)
+
+    @property
+    def _placeholders(self) -> set[str]:
+        return {name for _, name, _, _ in string.Formatter().parse(self.destination) if name is not None}
 
     def _example(self) -> StoredObject:
         """An object that might be, with which the destination is tried before there is an export."""
@@ -182,27 +228,38 @@ class Transfer:
             ) from error
         return StoredObject.parse(filled, self.object_storage_conn_id)
 
-    def move(self, hook: ChartMogulHook, export_id: str, log: TaskLog) -> Moved:
+    def move(
+        self,
+        hook: ChartMogulHook,
+        export_id: str,
+        log: TaskLog,
+        cancellation: Cancellation,
+        *,
+        is_retry: bool = False,
+    ) -> Moved:
         """
         Download, check and publish an export.
 
         :param hook: asked for the export, and once more for a fresh URL where the first is refused
         :param log: the task's
+        :param cancellation: by which the task can be told to end in the middle
+        :param is_retry: with ``if_exists="fail"``: an earlier try may have published the very same object, so
+            what is there is compared, not refused at once
         :raises ChartMogulError: see ``api``, ``download``, ``archive`` and ``object_storage``
         """
         self._example().prepare()
         export = hook.get_activities_export(export_id)
         _require_done(export)
         stored = self.object_of(export)
-        if self.if_exists != "overwrite" and stored.exists():
-            if self.if_exists == "fail":
-                raise ObjectExistsError(f"{stored.uri} exists already, and if_exists is 'fail'; nothing was downloaded")
+        may_be_ours = self.if_exists == "fail" and is_retry
+        found = None if may_be_ours else self._existing(hook, stored, export, "nothing was downloaded")
+        if found is not None:
             log.info("%s exists already; nothing is downloaded", stored.uri)
-            return Moved(self._facts(stored, export, size=stored.size()), found=True)
+            return found
         if self.download_dir is not None and not Path(self.download_dir).is_dir():
             raise TransferSettingsError(f"download_dir {self.download_dir!r} is no folder here, on the worker")
         with scratch_folder(self.download_dir) as folder:
-            return self._move(hook, export, stored, folder, log)
+            return self._move(hook, export, stored, folder, log, cancellation)
 
     def _move(
         self,
@@ -211,6 +268,7 @@ class Transfer:
         stored: StoredObject,
         folder: Path,
         log: TaskLog,
+        cancellation: Cancellation,
     ) -> Moved:
         from airflow_provider_chartmogul.download import download
 
@@ -226,6 +284,7 @@ class Transfer:
             timeout=hook.settings.timeout,
             plain_http_allowed=hook.settings.is_plain_http,
             log=log,
+            cancellation=cancellation,
             on_size=lambda size: self._require_room_to_download(folder, size, log),
         )
         product, content = self._convert(archive, folder)
@@ -236,13 +295,7 @@ class Transfer:
             ", ".join(content.members) or "no files",
             "" if content.rows is None else f" with {content.rows} rows",
         )
-        stored.publish(
-            product,
-            content_type=CONTENT_TYPES[self.format],
-            exclusive=self.if_exists == "fail",
-            options=self.upload_options,
-        )
-        log.info("Wrote %s", stored.uri)
+        self._publish(stored, product, log, cancellation)
         return Moved(
             self._facts(
                 stored,
@@ -250,8 +303,27 @@ class Transfer:
                 size=product.stat().st_size,
                 sha256=downloaded.sha256 if product == archive else sha256_of(product),
                 content=content,
-            )
+            ),
+            _source_uri(hook),
         )
+
+    def _publish(self, stored: StoredObject, product: Path, log: TaskLog, cancellation: Cancellation) -> None:
+        try:
+            stored.publish(
+                product,
+                cancellation=cancellation,
+                content_type=CONTENT_TYPES[self.format],
+                exclusive=self.if_exists == "fail",
+                options=self.upload_options,
+            )
+        except ObjectExistsError:
+            # By an earlier try that was not told of its success, or by this one: a store's client that gets no
+            # answer sends the same again, and then finds its own.
+            if not stored.equals(product):
+                raise
+            log.info("%s is there already, and equal in size and checksum: a try before this wrote it", stored.uri)
+        else:
+            log.info("Wrote %s", stored.uri)
 
     def _require_room_to_download(self, folder: Path, size: int, log: TaskLog) -> None:
         """Before anything is written; how large the text is shows only when the archive is there."""
@@ -275,11 +347,16 @@ class Transfer:
             product = folder / f"object.{self.format}"
             compressed, text = opened.csv_bytes
             _require_room(folder, {"csv": text, "csv.gz": compressed}.get(self.format, compressed))
-            if self.format == "parquet":
-                rows, columns = _load_parquet().write_parquet(opened.read_csv(), product, self.column_types)
-                return product, Content(opened.members, columns, rows)
-            with product.open("wb") as file:
-                return product, (opened.write_csv(file) if self.format == "csv" else opened.write_csv_gz(file))
+            try:
+                if self.format == "parquet":
+                    rows, columns = _load_parquet().write_parquet(opened.read_csv(), product, self.column_types)
+                    return product, Content(opened.members, columns, rows)
+                with product.open("wb") as file:
+                    return product, (opened.write_csv(file) if self.format == "csv" else opened.write_csv_gz(file))
+            except OSError as error:
+                raise NoRoomError(
+                    f"could not write to {folder}: {error.strerror or error}; download_dir names another folder"
+                ) from error
 
     def _facts(
         self,
@@ -302,7 +379,7 @@ class Transfer:
             "interval_start": export.start_date and export.start_date.isoformat(),
             "interval_end": export.end_date and export.end_date.isoformat(),
             "activity_type": export.activity_type,
-            "export_id": export.id,
+            "export_id": export.id or None,
             "chartmogul_conn_id": self.chartmogul_conn_id,
         }
 
@@ -310,6 +387,10 @@ class Transfer:
 def _name_of_type(export: api.ActivitiesExport) -> str:
     """The type as part of a name; a word the API echoes must not make folders."""
     return re.sub(r"[^\w-]", "_", export.activity_type or "all")
+
+
+def _source_uri(hook: ChartMogulHook) -> str:
+    return f"chartmogul://{urlsplit(hook.settings.base_url).netloc}/activities"
 
 
 def _require_room(folder: Path, needed: int) -> None:
@@ -333,10 +414,7 @@ def _load_parquet() -> ModuleType:
 
 def _require_done(export: api.ActivitiesExport) -> None:
     if export.status is api.ExportStatus.FAILED:
-        raise api.ExportFailedError(
-            f"activities export {export.id} has failed, there is nothing to move: clear the task that creates "
-            "the export and those after it, so that a new one is made"
-        )
+        raise api.ExportFailedError(f"activities export {export.id} has failed, there is nothing to move")
     if export.status is not api.ExportStatus.SUCCEEDED:
         raise api.ExportNotFinishedError(
             f"activities export {export.id} is not finished, its status is '{export.status_word}': wait for it "
@@ -346,10 +424,9 @@ def _require_done(export: api.ActivitiesExport) -> None:
 
 def _file_url(export: api.ActivitiesExport) -> str:
     if export.file_url is None:
-        if export.expires_at is not None and export.expires_at < datetime.now(UTC):
-            raise api.ExportFailedError(
-                f"activities export {export.id} has expired, ChartMogul gives no file for it any more: clear the task "
-                "that creates the export and those after it, so that a new one is made"
+        if export.is_expired(datetime.now(UTC)):
+            raise api.ExportExpiredError(
+                f"activities export {export.id} has expired, ChartMogul gives no file for it any more"
             )
         raise api.ExportNotFinishedError(
             f"activities export {export.id} is done, but ChartMogul gives no file for it. A retry asks again; should "

@@ -11,10 +11,16 @@ import random
 from typing import Any, Protocol
 
 from airflow_provider_chartmogul.api import ActivitiesExport, ExportStatus, retry_delay
-from airflow_provider_chartmogul.errors import ChartMogulError, ExportFailedError, OutageError
+from airflow_provider_chartmogul.errors import ChartMogulError, ExportFailedError, OutageError, RateLimitError
 
+#: A wait is never shorter than this (seconds), however young the export is.
 FIRST_POLL_SECONDS = 1.0
-_POLL_GROWTH = 1.5
+
+#: Looks are so much of the export's age apart, until they are ``poll_interval`` apart.
+_POLL_SHARE_OF_AGE = 0.45
+
+#: A wait that is older than this (seconds) when it begins in a triggerer was under way in another before.
+_RESUMED_SECONDS = 60.0
 
 
 class TaskLog(Protocol):
@@ -25,15 +31,27 @@ class TaskLog(Protocol):
     def warning(self, message: str, /, *args: Any) -> Any: ...
 
 
-def poll_delay(looks: int, poll_interval: float) -> float:
-    """
-    Seconds until the next look after so many looks that found the export not done (from 1).
+class Stats(Protocol):
+    """What is needed of Airflow's metrics."""
 
-    Recorded exports were ready after 3 and 11 s, large ones after minutes: so the first wait is a second, each
-    is half as long again as the one before, up to ``poll_interval``, with 10 % of jitter.
+    def incr(self, stat: str, /) -> Any: ...
+
+    def timing(self, stat: str, dt: float, /) -> Any: ...
+
+
+def poll_delay(age: float, poll_interval: float) -> float:
     """
-    delay: float = min(poll_interval, FIRST_POLL_SECONDS * _POLL_GROWTH ** min(looks - 1, 40))
-    return delay * random.uniform(0.9, 1.1)
+    Seconds until the next look at an export that is not done.
+
+    Recorded exports were ready after 3 and 11 s, large ones after minutes: so the first looks are a second apart, and
+    then by a share of the age, so that what is done is seen within about half of the time it took. At
+    ``poll_interval`` it stays; jitter of 10 % keeps those apart that began together.
+
+    :param age: seconds since the wait began
+    """
+    delay = max(FIRST_POLL_SECONDS, _POLL_SHARE_OF_AGE * age)
+    # Not sooner than the interval, where it is reached: who sets it counts requests.
+    return float(min(delay * random.uniform(0.9, 1.1), poll_interval * random.uniform(1.0, 1.1)))
 
 
 class ExportWait:
@@ -48,6 +66,9 @@ class ExportWait:
     :param max_failure_seconds: how long transient failures in a row are borne
     :param now: the present time
     :param log: what a person waiting wants to know goes here
+    :param stats: Airflow's metrics, which count ``chartmogul.polls`` (all looks), ``chartmogul.throttles`` (429) and
+        ``chartmogul.failures`` (looks that failed), and time ``chartmogul.waited`` (a wait that ended well)
+    :param age: seconds for which the export has been waited for already, by another process
     """
 
     #: While nothing changes, the log says so this often (seconds).
@@ -61,17 +82,29 @@ class ExportWait:
         max_failure_seconds: float,
         now: float,
         log: TaskLog,
+        stats: Stats,
+        age: float = 0.0,
     ) -> None:
         self.export_id = export_id
         self.poll_interval = poll_interval
         self.max_failure_seconds = max_failure_seconds
         self.status_word: str | None = None
         self._log = log
-        self._looks = 0
+        self._stats = stats
         self._failures = 0
-        self._started = now
+        self._started = now - age
+        self._is_resumed = age > _RESUMED_SECONDS
         self._failing_since = now
         self._last_said = now
+
+    def first_delay(self) -> float:
+        """
+        Seconds until the first look.
+
+        A wait that goes on after a restart looks at a time drawn from its interval: they are thousands that restart.
+        """
+        delay = poll_delay(self._last_said - self._started, self.poll_interval)
+        return random.uniform(0.0, delay) if self._is_resumed else delay
 
     def answered(self, export: ActivitiesExport, now: float) -> float | None:
         """
@@ -82,17 +115,17 @@ class ExportWait:
         if self._failures:
             self._log.info("ChartMogul answers again after %.0f s", now - self._failing_since)
         self._failures = 0
-        self._looks += 1
+        self._stats.incr("chartmogul.polls")
         self._say(export, now)
         if export.status is ExportStatus.SUCCEEDED:
+            # Airflow's timings are milliseconds.
+            self._stats.timing("chartmogul.waited", 1000 * (now - self._started))
             return None
         if export.status is ExportStatus.FAILED:
             raise ExportFailedError(
-                f"ChartMogul could not make activities export {self.export_id}: its status is "
-                f"'{export.status_word}'. A retry of this task cannot help: clear the task that creates the "
-                "export and those after it, so that a new export is made."
+                f"ChartMogul could not make activities export {self.export_id}: its status is '{export.status_word}'"
             )
-        return poll_delay(self._looks, self.poll_interval)
+        return poll_delay(now - self._started, self.poll_interval)
 
     def failed(self, error: ChartMogulError, now: float) -> float:
         """
@@ -101,6 +134,10 @@ class ExportWait:
         :raises ChartMogulError: the failure itself, when it will not pass by itself
         :raises OutageError: when nothing has succeeded for ``max_failure_seconds``
         """
+        self._stats.incr("chartmogul.polls")
+        self._stats.incr("chartmogul.failures")
+        if isinstance(error, RateLimitError):
+            self._stats.incr("chartmogul.throttles")
         if not error.transient:
             raise error
         if not self._failures:

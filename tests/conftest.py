@@ -9,11 +9,13 @@ environment and, where a test would have to wait, the clock.
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +40,9 @@ os.environ.update(
 
 import pytest  # noqa: E402
 
+pytest.register_assert_rewrite("tests.storage_cases")
+
+from airflow_provider_chartmogul import api  # noqa: E402
 from airflow_provider_chartmogul.sandbox import Sandbox  # noqa: E402
 
 
@@ -55,3 +60,18 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     with Sandbox(export_seconds=0) as running:
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", running.connection_uri)
         yield running
+
+
+@pytest.fixture
+def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of retries, made to run faster."""
+    monkeypatch.setattr(api, "_MAX_BACKOFF_SECONDS", 0.05)
+
+
+@pytest.fixture
+def archive() -> bytes:
+    """An archive that comes from elsewhere than the sandbox."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("activities.csv", "uuid,date\n" + "".join(f"{n},2024-01-01\n" for n in range(5000)))
+    return buffer.getvalue()

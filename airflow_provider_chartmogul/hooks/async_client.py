@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
@@ -34,14 +34,80 @@ log = logging.getLogger(__name__)
 #: A connection that was looked up is used for so long (seconds) before it is looked up again.
 SETTINGS_SECONDS = 60.0
 
-#: After a 401 the connection is looked up again, unless that has just been done (seconds).
-_FRESH_SECONDS = 5.0
+#: Look-ups begin so far apart (seconds), after a 401 and while they fail: thousands of waits ask for them.
+_LOOK_UP_SECONDS = 5.0
 
 
 class _LookUpError(api.ChartMogulError):
     """The connection could not be looked up, now."""
 
     transient = True
+
+
+class _Answer(NamedTuple):
+    """What came back, and what the connection said when the request went out."""
+
+    settings: ConnectionSettings
+    status: int
+    headers: Any
+    body: bytes
+
+
+class _Connections:
+    """
+    A session of which so many requests are under way at a time; how many may change while thousands wait.
+
+    aiohttp opens a connection only where none is idle. So there are never more of them than requests were under way,
+    and after a change never more than the greater of the two numbers.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._slots = asyncio.Semaphore(number)
+        # So many of those under way must not be followed by another.
+        self._surplus = 0
+        # So many connections are still to be closed.
+        self._to_close = 0
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"airflow-provider-chartmogul/{__version__}", "Accept": "application/json"},
+        )
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
+        """Wait for a turn, and give the session for one request."""
+        await self._slots.acquire()
+        try:
+            yield self._session
+        finally:
+            if self._surplus:
+                self._surplus -= 1
+            else:
+                self._slots.release()
+
+    def closing(self) -> bool:
+        """Whether the connection of the request that goes out now is to be closed after it."""
+        if not self._to_close:
+            return False
+        self._to_close -= 1
+        return True
+
+    async def resize(self, number: int) -> None:
+        """Allow another number of requests at a time; those that are under way are still answered."""
+        fewer, self.number = self.number - number, number
+        # aiohttp uses idle connections in turn, none is idle for long: they would all stay.
+        self._to_close = max(0, self._to_close + fewer)
+        self._surplus += fewer
+        while self._surplus < 0:
+            self._slots.release()
+            self._surplus += 1
+        while self._surplus and not self._slots.locked():
+            await self._slots.acquire()
+            self._surplus -= 1
+
+    async def close(self) -> None:
+        await self._session.close()
 
 
 class AsyncClient:
@@ -56,57 +122,71 @@ class AsyncClient:
         self.conn_id = conn_id
         self.users = 0
         self._settings: ConnectionSettings | None = None
+        # When the latest look-up that is over began.
         self._looked_up = float("-inf")
-        self._look_up: asyncio.Task[ConnectionSettings] | None = None
-        self._session: aiohttp.ClientSession | None = None
-        self._slots: asyncio.Semaphore | None = None
+        self._look_up: asyncio.Task[None] | None = None
+        self._headers: dict[str, str] = {}
+        self._proxy: str | None = None
+        self._timeout = aiohttp.ClientTimeout()
+        self._connections: _Connections | None = None
         self._limit: RateLimit | None = None
-        self._retired: list[aiohttp.ClientSession] = []
 
     async def get_activities_export(self, export_id: str) -> api.ActivitiesExport:
         """
         Retrieve an export, by one request.
 
-        A 401 looks the connection up again, and where the key has changed asks once more with the new one.
+        A 401 looks the connection up again, and where the key has changed asks once more with the new one. Look-ups
+        are seconds apart, so that a wrong key, which ends every wait, does not have each of them look it up.
 
         :raises ChartMogulError: see ``api``
         """
         request = api.get_activities_export_request(export_id)
-        settings = await self._current_settings(SETTINGS_SECONDS)
-        try:
-            answer = await self._send(request, settings)
-        except api.AuthenticationError:
-            fresh = await self._current_settings(_FRESH_SECONDS)
-            if fresh.api_key == settings.api_key:
-                raise
-            answer = await self._send(request, fresh)
-        return api.ActivitiesExport.from_answer(answer)
+        await self._settings_since(time.monotonic() - SETTINGS_SECONDS)
+        answer = await self._send(request)
+        while answer.status == 401 and await self._has_another_key(answer.settings.api_key):
+            answer = await self._send(request)
+        return api.ActivitiesExport.from_answer(self._read(answer))
 
     async def close(self) -> None:
         """Close the session; nothing may be sent after that."""
         if self._look_up is not None:
             self._look_up.cancel()
-        for session in [*self._retired, *([self._session] if self._session else [])]:
-            await session.close()
+        if self._connections is not None:
+            await self._connections.close()
 
-    async def _current_settings(self, max_age: float) -> ConnectionSettings:
-        if self._settings is not None and time.monotonic() - self._looked_up < max_age:
-            return self._settings
-        if self._look_up is None:
-            self._look_up = asyncio.create_task(self._refresh())
-            self._look_up.add_done_callback(self._look_up_done)
-        # Shielded: many wait for this one look-up, and one of them may be cancelled.
-        return await asyncio.shield(self._look_up)
+    async def _has_another_key(self, refused: str) -> bool:
+        assert self._settings is not None
+        if self._settings.api_key != refused:
+            return True
+        # However fresh the last look-up is, the key may have changed since.
+        return (await self._settings_since(time.monotonic())).api_key != refused
 
-    def _look_up_done(self, task: asyncio.Task[ConnectionSettings]) -> None:
-        self._look_up = None
-        if not task.cancelled():
-            task.exception()  # marked as seen, should all who waited for it have been cancelled
+    async def _settings_since(self, moment: float) -> ConnectionSettings:
+        """Give the settings, as a look-up found them that began at a moment or later."""
+        while self._settings is None or self._looked_up < moment:
+            if self._look_up is None:
+                self._look_up = asyncio.create_task(self._refresh())
+                # Marked as seen, should all who wait for it have been cancelled.
+                self._look_up.add_done_callback(lambda task: task.cancelled() or task.exception())
+            # Shielded: many wait for this one look-up, and one of them may be cancelled.
+            await asyncio.shield(self._look_up)
+        return self._settings
 
-    async def _refresh(self) -> ConnectionSettings:
+    async def _refresh(self) -> None:
+        began = time.monotonic()
+        try:
+            await asyncio.sleep(self._looked_up + _LOOK_UP_SECONDS - began)
+            began = time.monotonic()
+            await self._use(await self._looked_up_settings())
+        finally:
+            self._looked_up = began
+            # Not when the task is done: who comes between its end and that would wait for what is over.
+            self._look_up = None
+
+    async def _looked_up_settings(self) -> ConnectionSettings:
         try:
             connection = await get_async_connection(self.conn_id)
-            settings = ConnectionSettings.from_connection(connection, await get_async_extra_dejson(connection))
+            return ConnectionSettings.from_connection(connection, await get_async_extra_dejson(connection))
         except Exception as error:
             if self._settings is None:
                 if isinstance(error, api.ConnectionSettingsError):
@@ -120,65 +200,66 @@ class AsyncClient:
                 self.conn_id,
                 type(error).__name__,
             )
-            settings = self._settings
-        self._use(settings)
-        return settings
+            return self._settings
 
-    def _use(self, settings: ConnectionSettings) -> None:
-        before, self._settings = self._settings, settings
-        self._looked_up = time.monotonic()
-        if self._session is None or before is None or before.max_connections != settings.max_connections:
-            if self._session is not None:
-                self._retired.append(self._session)
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=settings.max_connections),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={
-                    "User-Agent": f"airflow-provider-chartmogul/{__version__}",
-                    "Accept": "application/json",
-                },
-            )
-            self._slots = asyncio.Semaphore(settings.max_connections)
-        if self._limit is None or before is None or before.requests_per_second != settings.requests_per_second:
+    async def _use(self, settings: ConnectionSettings) -> None:
+        if self._limit is None or self._connections is None:
             self._limit = RateLimit(settings.requests_per_second)
+            self._connections = _Connections(settings.max_connections)
+        if self._limit.per_second != settings.requests_per_second:
+            self._limit.change(settings.requests_per_second)
+        if self._connections.number != settings.max_connections:
+            await self._connections.resize(settings.max_connections)
+        self._settings = settings
+        # Worked out once for each look-up, not for each request.
+        self._headers = {"Authorization": api.authorization_header(settings.api_key)}
+        self._proxy = _proxy_for(settings.base_url)
+        self._timeout = aiohttp.ClientTimeout(
+            total=2 * settings.timeout, sock_connect=settings.timeout, sock_read=settings.timeout
+        )
 
-    async def _send(self, request: api.ApiRequest, settings: ConnectionSettings) -> dict[str, Any]:
-        assert self._session is not None
-        assert self._slots is not None
+    async def _send(self, request: api.ApiRequest) -> _Answer:
+        assert self._connections is not None
         assert self._limit is not None
-        async with self._slots:
-            if (wait := self._limit.reserve()) > 0:
-                await asyncio.sleep(wait)
+        async with self._connections.session() as session, self._limit.async_slot():
+            # As they are when it is sent, which may be long after it was asked for.
+            settings = self._settings
+            assert settings is not None
+            headers = {**self._headers, "Connection": "close"} if self._connections.closing() else self._headers
             try:
-                async with self._session.request(
+                async with session.request(
                     request.method,
                     settings.url(request),
                     data=request.data,
-                    headers={"Authorization": api.authorization_header(settings.api_key)},
+                    headers=headers,
                     allow_redirects=False,
-                    proxy=_proxy_for(settings.base_url),
-                    timeout=aiohttp.ClientTimeout(
-                        total=2 * settings.timeout, sock_connect=settings.timeout, sock_read=settings.timeout
-                    ),
+                    proxy=self._proxy,
+                    timeout=self._timeout,
                 ) as response:
                     body = await response.content.read(api.MAX_ANSWER_BYTES)
                     while len(body) < api.MAX_ANSWER_BYTES and (more := await response.content.readany()):
                         body += more
-                    status, headers = response.status, response.headers
+                    answer = _Answer(settings, response.status, response.headers, body)
             except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
                 problem, sent = _what_happened(error), not isinstance(error, _NEVER_SENT)
             else:
-                return self._read(status, headers, body, settings)
+                if answer.status == 429:
+                    self._slow_down(answer)
+                return answer
         raise api.NoAnswerError(f"no answer from ChartMogul at {settings.base_url}: {problem}", sent=sent)
 
-    def _read(self, status: int, headers: Any, body: bytes, settings: ConnectionSettings) -> dict[str, Any]:
+    def _slow_down(self, answer: _Answer) -> None:
+        """Pause all waits of this process, not just the one that was refused: the limit is the account's."""
+        assert self._limit is not None
         try:
-            return api.read_answer(status, headers, body, api_key=settings.api_key, now=datetime.now(UTC))
+            self._read(answer)
         except api.RateLimitError as error:
-            # The limit is the account's: all waits of this process slow down, not just this one.
-            assert self._limit is not None
             self._limit.pause(api.retry_delay(1, error))
-            raise
+
+    def _read(self, answer: _Answer) -> dict[str, Any]:
+        return api.read_answer(
+            answer.status, answer.headers, answer.body, api_key=answer.settings.api_key, now=datetime.now(UTC)
+        )
 
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, AsyncClient]] = WeakKeyDictionary()

@@ -40,16 +40,17 @@ def missing_connection_text(conn_id: str) -> str:
 
 
 @contextmanager
-def failing_for_good() -> Iterator[None]:
+def failing_for_good(*but: type[api.ChartMogulError]) -> Iterator[None]:
     """
     End the task without a retry where no retry can help.
 
+    :param but: what a retry of this task can cure all the same
     :raises AirflowFailException: instead of a ChartMogulError that is permanent
     """
     try:
         yield
     except api.ChartMogulError as error:
-        if error.permanent:
+        if error.permanent and not isinstance(error, but):
             raise AirflowFailException(str(error)) from error
         raise
 
@@ -237,9 +238,9 @@ class ChartMogulHook(BaseHook):
         give_up = time.monotonic() + (self.retry_seconds if retry_seconds is None else retry_seconds)
         failures = 0
         while True:
-            _sleep(self._rate_limit.reserve())
             try:
-                response = send(self.get_conn(), settings, request)
+                with self._rate_limit.slot():
+                    response = send(self.get_conn(), settings, request)
                 return api.read_answer(
                     response.status_code,
                     response.headers,
@@ -253,12 +254,7 @@ class ChartMogulHook(BaseHook):
                 if not api.may_repeat(request, error) or time.monotonic() + delay > give_up:
                     raise
                 self.log.warning("Asking ChartMogul again in %.0f s: %s", delay, error)
-            _sleep(delay)
-
-
-def _sleep(seconds: float) -> None:
-    if seconds > 0:
-        time.sleep(seconds)
+            time.sleep(delay)
 
 
 def _sentence(error: Exception) -> str:

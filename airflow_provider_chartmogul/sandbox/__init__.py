@@ -4,7 +4,8 @@
 It holds `Sandbox`, which runs the API and the download host in a thread of the calling process, for use as a
 context manager in a test; `python -m airflow_provider_chartmogul.sandbox` runs the same from a shell. What
 it enforces is what the real thing enforces: the key, 40 requests a second, 20 connections, signed URLs that
-expire and go to nobody with an Authorization header.
+expire and go to nobody with an Authorization header. What goes wrong with the real thing goes wrong with it on
+demand: see `faults`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import json
 import socket
 import threading
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from ipaddress import ip_address
 from types import TracebackType
@@ -21,19 +23,28 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_chartmogul.sandbox.account import Account, SeenExport, SeenRequest
+from airflow_provider_chartmogul.sandbox.faults import AddedFault, Fault, Faults
 
 # aiohttp is imported by the servers only, and these by start(): importing this package must stay cheap.
 
-__all__ = ["Sandbox", "SeenExport", "SeenRequest"]
+__all__ = ["AddedFault", "Fault", "Faults", "Sandbox", "SeenExport", "SeenRequest"]
 
 
 class Sandbox(Account):
-    """A ChartMogul account served on two ports of this machine, from a thread of its own.
+    """A ChartMogul account served on ports of this machine, from a thread of its own.
 
         with Sandbox(export_seconds=0) as sandbox:
             os.environ["AIRFLOW_CONN_CHARTMOGUL_DEFAULT"] = sandbox.connection_uri
             ...
             assert rows == sandbox.truth(start, end)
+
+    Faults are added and taken away while it runs, as a `Fault` or as text, and hit what comes from then on:
+
+        with sandbox.faulty("retrieve:503;times=3", Fault("download", "break", at=1000, times=1)) as added:
+            ...
+            assert added[0].hits == 3
+        sandbox.faults.add("create:reset;when=after;times=1")
+        sandbox.faults.clear()
 
     These parameters are attributes too, which can be changed while it runs and hold from then on:
     `export_seconds`, `url_seconds`, `fresh_urls`, `requests_per_second`, `max_connections` and, for exports
@@ -42,6 +53,8 @@ class Sandbox(Account):
     :param host: the address to listen on, a name or an IP address.
     :param port: the API's port; 0 takes a free one.
     :param download_port: the download host's port; 0 takes a free one.
+    :param admin_port: the port of the counters, faults and settings, at which nothing is ChartMogul's; 0 takes
+        a free one. Whoever reaches it can use it: it asks for no key.
     :param api_key: the one key that is let in.
     :param export_seconds: seconds from making an export to its end; pending for the first quarter of them,
         then processing. Setting it to 0 ends those that are under way.
@@ -55,6 +68,7 @@ class Sandbox(Account):
     :param fresh_urls: whether a look at an export whose URL has expired gives a fresh one, or the old one.
     :param outcome: how exports end: `succeeded`; `successful`, the other word for done; `failed`; `never`,
         which goes on processing; anything else is shown as the status at every look, for words not known.
+    :param faults: faults to begin with, each a `Fault` or its text form; see `faults`.
     :raises ValueError: for a setting that makes no sense, naming it.
     """
 
@@ -64,6 +78,7 @@ class Sandbox(Account):
         host: str = "127.0.0.1",
         port: int = 0,
         download_port: int = 0,
+        admin_port: int = 0,
         api_key: str = "sandbox-api-key",
         export_seconds: float = 3.0,
         customers: int = 500,
@@ -73,6 +88,7 @@ class Sandbox(Account):
         url_seconds: int = 604_800,
         fresh_urls: bool = True,
         outcome: str = "succeeded",
+        faults: Iterable[Fault | str] = (),
     ) -> None:
         super().__init__(
             api_key=api_key,
@@ -88,12 +104,14 @@ class Sandbox(Account):
         self.host = host
         self._port = port
         self._download_port = download_port
+        self._admin_port = admin_port
+        self.faults.add(*faults)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
 
     def start(self) -> Sandbox:
-        """Listen and answer; returns once both ports do.
+        """Listen and answer; returns once all ports do.
 
         After a `stop()` it listens on the same ports again, so that an outage can be played.
 
@@ -106,11 +124,11 @@ class Sandbox(Account):
         with contextlib.ExitStack() as undo:
             api = undo.enter_context(_listen(self.host, self._port))
             download = undo.enter_context(_listen(self.host, self._download_port))
-            self._port, self._download_port = api.getsockname()[1], download.getsockname()[1]
+            admin = undo.enter_context(_listen(self.host, self._admin_port))
+            listeners = (api, download, admin)
+            self._port, self._download_port, self._admin_port = (one.getsockname()[1] for one in listeners)
             ready: Future[None] = Future()
-            thread = threading.Thread(
-                target=self._run, args=(api, download, ready), name="chartmogul-sandbox", daemon=True
-            )
+            thread = threading.Thread(target=self._run, args=(listeners, ready), name="chartmogul-sandbox", daemon=True)
             thread.start()
             ready.result()
             undo.pop_all()
@@ -118,7 +136,7 @@ class Sandbox(Account):
         return self
 
     def stop(self) -> None:
-        """Close every connection and both ports, and end the thread. Does nothing when it is not running."""
+        """Close every connection and all ports, and end the thread. Does nothing when it is not running."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -134,6 +152,18 @@ class Sandbox(Account):
     ) -> None:
         self.stop()
 
+    @contextlib.contextmanager
+    def faulty(self, *faults: Fault | str) -> Iterator[list[AddedFault]]:
+        """Add faults for as long as a `with` block takes; gives one object for each, which counts its hits.
+
+        :raises ValueError: for a fault that makes no sense, naming what is known.
+        """
+        added = self.faults.add(*faults)
+        try:
+            yield added
+        finally:
+            self.faults.remove(*added)
+
     @property
     def port(self) -> int:
         """The API's port; 0 until one has been taken."""
@@ -143,6 +173,11 @@ class Sandbox(Account):
     def download_port(self) -> int:
         """The download host's port; 0 until one has been taken."""
         return self._download_port
+
+    @property
+    def admin_port(self) -> int:
+        """The admin address's port; 0 until one has been taken."""
+        return self._admin_port
 
     @property
     def url(self) -> str:
@@ -159,6 +194,14 @@ class Sandbox(Account):
         :raises RuntimeError: before the first `start()`.
         """
         return self._download_url_for("")
+
+    @property
+    def admin_url(self) -> str:
+        """Where the counters, faults and settings are: a page at `/`; see `admin`.
+
+        :raises RuntimeError: before the first `start()`.
+        """
+        return f"http://{_in_url(self._reachable_host())}:{self._taken(self._admin_port)}"
 
     @property
     def connection_uri(self) -> str:
@@ -204,28 +247,30 @@ class Sandbox(Account):
         host = _in_url(host_name or self._reachable_host())
         return f"http://{host}:{self._taken(self._download_port)}"
 
-    def _run(self, api: socket.socket, download: socket.socket, ready: Future[None]) -> None:
+    def _run(self, listeners: Sequence[socket.socket], ready: Future[None]) -> None:
         try:
-            asyncio.run(self._serve(api, download, ready))
+            asyncio.run(self._serve(listeners, ready))
         except BaseException as error:
             if ready.done():
                 raise
             ready.set_exception(error)
         finally:
             self._loop = self._stopping = None
-            api.close()
-            download.close()
+            for listener in listeners:
+                listener.close()
 
-    async def _serve(self, api: socket.socket, download: socket.socket, ready: Future[None]) -> None:
+    async def _serve(self, listeners: Sequence[socket.socket], ready: Future[None]) -> None:
         from aiohttp import web
 
+        from airflow_provider_chartmogul.sandbox.admin import AdminServer
         from airflow_provider_chartmogul.sandbox.bucket import BucketServer
         from airflow_provider_chartmogul.sandbox.server import ApiServer
 
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        runners = [ApiServer(self, self._download_url_for).runner, BucketServer(self).runner]
+        servers = (ApiServer(self, self._download_url_for), BucketServer(self), AdminServer(self))
+        runners = [server.runner for server in servers]
         try:
-            for runner, listener in zip(runners, (api, download), strict=True):
+            for runner, listener in zip(runners, listeners, strict=True):
                 await runner.setup()
                 await web.SockSite(runner, listener).start()
             ready.set_result(None)

@@ -12,19 +12,22 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
 import re
 import secrets
 import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from airflow_provider_chartmogul.sandbox.company import ACTIVITY_TYPES, Company, to_zip
+from airflow_provider_chartmogul.sandbox.counters import Counters, Host
+from airflow_provider_chartmogul.sandbox.faults import Faults
 
 log = logging.getLogger("airflow_provider_chartmogul.sandbox")
 
@@ -34,7 +37,11 @@ LONGEST_URL_SECONDS = 604_800
 DONE = ("succeeded", "successful")
 """The two words for done: the recordings' and the reference's."""
 
-_KEPT_REQUESTS = 100_000
+SETTINGS = ("export_seconds", "outcome", "url_seconds", "fresh_urls", "requests_per_second", "max_connections")
+"""The parameters that can be changed while it runs."""
+
+_KEPT_REQUESTS = 200_000
+_KEPT_EXPORTS = 100_000
 _SHARE_PENDING = 0.25
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,6})?)?( ?(Z|[+-]\d{2}:?\d{2}))?)?", re.ASCII)
@@ -56,19 +63,20 @@ def bad_request(message: str, param: str | None) -> Rejected:
 
 @dataclass(frozen=True, slots=True)
 class SeenRequest:
-    """One request the sandbox answered; `status` is 0 where it was stopped before it could.
+    """One request the sandbox answered; `status` is 0 where it was stopped before it could, or a fault reset it.
 
     `host` says which of the two servers it came to. `path` is as it was sent, without the query. `headers`
     have lower-case names; of `authorization` only the scheme is kept. `started` is `time.monotonic()` at the
-    moment the request's head had been read.
+    moment the request's head had been read. `fault` is the text of the faults that hit it, empty where none did.
     """
 
-    host: Literal["api", "download"]
+    host: Host
     method: str
     path: str
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     started: float
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,19 +191,17 @@ class Account:
     ) -> None:
         if not api_key or ":" in api_key:
             raise ValueError("api_key must not be empty and, being a Basic user name, have no colon")
-        if export_seconds < 0:
-            raise ValueError(f"export_seconds must be 0 or more, not {export_seconds}")
-        if not 0 <= url_seconds <= LONGEST_URL_SECONDS:
-            raise ValueError(f"url_seconds must be from 0 to {LONGEST_URL_SECONDS}, not {url_seconds}")
-        if not outcome:
-            raise ValueError("outcome must not be empty")
-        self.api_key = api_key
         self.export_seconds = export_seconds
         self.requests_per_second = requests_per_second
         self.max_connections = max_connections
         self.url_seconds = url_seconds
         self.fresh_urls = fresh_urls
         self.outcome = outcome
+        for name, value in self.settings.items():
+            _check_setting(name, value)
+        self.api_key = api_key
+        self.faults = Faults()
+        self.counters = Counters()
         self.company = Company(seed, customers)
         self.url_secret = secrets.token_hex(20)
         self._account_uuid = uuid.uuid5(uuid.NAMESPACE_URL, f"sandbox/{seed}/{customers}")
@@ -208,17 +214,32 @@ class Account:
         # Downloads are resumed and repeated; content is a function of the window, so a few are enough.
         self._packed = lru_cache(maxsize=8)(self._pack)
 
-    # What users look at, from their own threads.
+    # What users look at and change, from their own threads.
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that can be changed while it runs, as they are now; a copy."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Change some of `settings`: all that are given or, when one makes no sense, none.
+
+        :raises ValueError: for a value that makes no sense or an unknown name, naming it.
+        """
+        for name, value in settings.items():
+            _check_setting(name, value)
+        for name, value in settings.items():
+            setattr(self, name, value)
 
     @property
     def requests(self) -> list[SeenRequest]:
-        """The requests answered so far, oldest first; a copy. The last 100,000 are kept."""
+        """The requests answered so far, oldest first; a copy. The last 200,000 are kept."""
         with self._lock:
             return list(self._requests)
 
     @property
     def exports(self) -> list[SeenExport]:
-        """The exports made so far, oldest first; a copy."""
+        """The exports made so far, oldest first; a copy. The last 100,000 are kept, and known to the API."""
         with self._lock:
             made = list(self._exports.values())
         return [SeenExport(export.id, export.window.echo(), export.created_at) for export in made]
@@ -235,13 +256,37 @@ class Account:
         """
         return [row.as_text() for row in self.company.activities(start, end, activity_type)]
 
-    # What the two servers ask.
+    def export_states(self) -> dict[str, int]:
+        """How many of `exports` are in which state now; a copy."""
+        with self._lock:
+            made = list(self._exports.values())
+        return dict(sorted(Counter(self._state(export) for export in made).items()))
+
+    def amend(self, *, added: Iterable[Mapping[str, object]] = (), removed: Iterable[str] = ()) -> None:
+        """Change the company's history: exports downloaded from now on, and `truth`, have it as it is then.
+
+            row = sandbox.truth(start, end)[0]
+            sandbox.amend(removed=[row["uuid"]])                                      # one is gone
+            sandbox.amend(added=[{**row, "uuid": "new", "date": "2024-01-02T12:00"}])   # one is backdated
+
+        :param added: rows as `truth` gives them; a date without a time zone is UTC. One whose `uuid` is removed in
+            the same call is edited.
+        :param removed: values of `uuid`; one that no activity has changes nothing.
+        :raises ValueError: for a row that makes no sense; then nothing has changed.
+        """
+        with self._packing:
+            self.company.amend(added=added, removed=removed)
+            self._packed.cache_clear()
+
+    # What the servers ask.
 
     def saw(self, request: SeenRequest) -> None:
         """Put a request on record, just before it is answered."""
         with self._lock:
             self._requests.append(request)
-        log.info("%s %s %s %d", request.host, request.method, request.path, request.status)
+        self.counters.answered(request.host, request.status, faulty=bool(request.fault))
+        fault = f" ({request.fault})" if request.fault else ""
+        log.info("%s %s %s %d%s", request.host, request.method, request.path, request.status, fault)
 
     def knows(self, key: str, password: str) -> bool:
         """Whether these are the account's credentials: the key as the user name, and no password."""
@@ -274,6 +319,9 @@ class Account:
         with self._lock:
             self._exports[export.id] = export
             self._by_path[export.path] = export
+            if len(self._exports) > _KEPT_EXPORTS:
+                oldest = self._exports.pop(next(iter(self._exports)))
+                del self._by_path[oldest.path]
         return export
 
     def export(self, export_id: str) -> Export | None:
@@ -289,23 +337,27 @@ class Account:
 
         Ready `export_seconds` after it was made, as that setting stands now; what is over stays over.
         """
-        if export.final is None:
-            ready_in = self.export_seconds
-            age = time.monotonic() - export.made
-            if export.outcome in (*DONE, "failed"):
-                if age < ready_in:
-                    return "pending" if age < ready_in * _SHARE_PENDING else "processing"
-                export.final = export.outcome
-            elif export.outcome == "never":
-                return "pending" if age < ready_in * _SHARE_PENDING else "processing"
-            else:
-                return export.outcome
-        if export.final in DONE:
+        status = self._state(export)
+        if status in (*DONE, "failed") and status == export.outcome:
+            export.final = status
+        if status in DONE:
             now = datetime.now(UTC).replace(microsecond=0)
             expires_at = export.expires_at()
             if expires_at is None or (self.fresh_urls and now >= expires_at):
                 export.signed_at, export.url_seconds = now, int(self.url_seconds)
-        return export.final
+        return status
+
+    def _state(self, export: Export) -> str:
+        """The export's status now, with nothing changed by looking."""
+        if export.final is not None:
+            return export.final
+        if export.outcome not in (*DONE, "failed", "never"):
+            return export.outcome
+        ready_in = self.export_seconds
+        age = time.monotonic() - export.made
+        if export.outcome != "never" and age >= ready_in:
+            return export.outcome
+        return "pending" if age < ready_in * _SHARE_PENDING else "processing"
 
     def archive(self, export: Export) -> Archive:
         """The export's file. Takes up to seconds; call it from a worker thread."""
@@ -317,3 +369,24 @@ class Account:
     def _pack(self, start: datetime | None, end: datetime, activity_type: str | None) -> Archive:
         content = to_zip(self.company.activities(start, end, activity_type))
         return Archive(content, f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"')
+
+
+def _check_setting(name: str, value: Any) -> None:
+    """
+    :raises ValueError: for a value the setting cannot have, or a name that is none of a setting.
+    """
+    whole = type(value) is int
+    if name == "export_seconds":
+        good, wanted = type(value) in (int, float) and math.isfinite(value) and value >= 0, "0 or more"
+    elif name == "url_seconds":
+        good, wanted = whole and 0 <= value <= LONGEST_URL_SECONDS, f"a whole number from 0 to {LONGEST_URL_SECONDS}"
+    elif name in ("requests_per_second", "max_connections"):
+        good, wanted = value is None or (whole and value >= 0), "a whole number from 0 on, or none at all"
+    elif name == "fresh_urls":
+        good, wanted = type(value) is bool, "true or false"
+    elif name == "outcome":
+        good, wanted = isinstance(value, str) and value != "", "a word"
+    else:
+        raise ValueError(f"no such setting: {name}; known: {', '.join(SETTINGS)}")
+    if not good:
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")

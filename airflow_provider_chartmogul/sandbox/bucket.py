@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from xml.sax.saxutils import escape
 
 from aiohttp import web
 
+from airflow_provider_chartmogul.sandbox import mischief
 from airflow_provider_chartmogul.sandbox.account import Account
 from airflow_provider_chartmogul.sandbox.presigned import Refused, check
-from airflow_provider_chartmogul.sandbox.server import KEEP_ALIVE_SECONDS, watch
+from airflow_provider_chartmogul.sandbox.server import KEEP_ALIVE_SECONDS, count_connections, watch
 
-_CHUNK = 64 * 1024
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
@@ -33,6 +31,7 @@ class BucketServer:
         app = web.Application(middlewares=[watch(account, "download")])
         app.router.add_route("*", "/{key:.*}", self._answer)
         self.runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS, shutdown_timeout=0.1)
+        count_connections(account, "download", self.runner)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -62,7 +61,8 @@ class BucketServer:
         if export is None:
             raise Refused(404, "NoSuchKey", "The specified key does not exist.", {"Key": path.lstrip("/")})
         archive = await asyncio.to_thread(self._account.archive, export)
-        if not _matches(request.headers.get("If-Match"), archive.etag):
+        etag = mischief.etag(archive.etag)
+        if not _matches(request.headers.get("If-Match"), etag):
             raise Refused(
                 412,
                 "PreconditionFailed",
@@ -73,11 +73,14 @@ class BucketServer:
         headers = {
             "Accept-Ranges": "bytes",
             "Content-Type": "application/zip",
-            "ETag": archive.etag,
+            "ETag": etag,
             "Last-Modified": format_datetime(export.created_at, usegmt=True),
         }
         first, last, status = 0, size - 1, 200
         wanted = _RANGE.fullmatch(request.headers.get("Range", "").strip())
+        if mischief.ignores_ranges():
+            wanted = None
+            del headers["Accept-Ranges"]
         if wanted is not None and wanted.group() != "bytes=-":
             first, last = _bounds(wanted.group(1), wanted.group(2), size)
             if first > last:
@@ -86,8 +89,8 @@ class BucketServer:
             else:
                 status = 206
                 headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-        headers["Content-Length"] = str(last - first + 1)
-        return web.Response(status=status, headers=headers, body=_chunks(archive.content, first, last))
+        content = mischief.spoil(memoryview(archive.content)[first : last + 1])
+        return mischief.FileResponse(status=status, headers=headers, content=content)
 
 
 def _bounds(first: str, last: str, size: int) -> tuple[int, int]:
@@ -112,12 +115,6 @@ def _bounds(first: str, last: str, size: int) -> tuple[int, int]:
     return begin, end
 
 
-async def _chunks(content: bytes, first: int, last: int) -> AsyncIterator[bytes]:
-    view = memoryview(content)[first : last + 1]
-    for begin in range(0, len(view), _CHUNK):
-        yield bytes(view[begin : begin + _CHUNK])
-
-
 def _matches(condition: str | None, etag: str) -> bool:
     if condition is None or condition.strip() == "*":
         return True
@@ -126,16 +123,7 @@ def _matches(condition: str | None, etag: str) -> bool:
 
 
 def _error(refusal: Refused) -> web.Response:
-    elements = {"Code": refusal.code, "Message": refusal.message, **refusal.details}
-    body = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in elements.items())
     headers = {}
     if refusal.status == 416:
         headers["Content-Range"] = f"bytes */{refusal.details['ActualObjectSize']}"
-    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{body}</Error>'
-    return web.Response(
-        status=refusal.status,
-        headers=headers,
-        # What is repeated from the request's headers may not have been UTF-8.
-        body=text.encode(errors="replace"),
-        content_type="application/xml",
-    )
+    return web.Response(status=refusal.status, headers=headers, body=refusal.as_xml(), content_type="application/xml")

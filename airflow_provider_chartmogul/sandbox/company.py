@@ -2,7 +2,8 @@
 """The sandbox's company: subscription activities computed from a seed, and the CSV and zip made of them.
 
 Nothing here knows the time or does I/O. A `Company` is a function of its seed and its number of customers;
-the same window of it gives the same rows, byte for byte, whenever and however often it is asked for.
+the same window of it gives the same rows, byte for byte, whenever and however often it is asked for, until
+somebody changes its history with `Company.amend`.
 
 The company is founded on 2018-01-01 and is computed up to 2040-01-01 (UTC). Half of its customers arrive
 in the first year, the other half evenly over the rest. An active customer changes its number of seats about
@@ -19,11 +20,13 @@ import uuid
 import zipfile
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from heapq import merge
 from itertools import islice
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 FOUNDED = datetime(2018, 1, 1, tzinfo=UTC)
 """Nothing happens before this moment."""
@@ -108,6 +111,26 @@ class Activity(NamedTuple):
         """The row as `csv.DictReader` gives it: every value text, keyed by column."""
         return {column: str(value) for column, value in zip(COLUMNS, self, strict=True)}
 
+    @classmethod
+    def from_text(cls, row: Mapping[str, object]) -> Activity:
+        """The row that `as_text` gives, or one changed by hand: `{**row, "date": "2024-01-02T12:00:00Z"}`.
+
+        :param row: a value for each column; a date without a time zone is UTC.
+        :raises ValueError: for a column that is missing or unknown, a type the API does not have, and a date or
+            an amount that is none.
+        """
+        if row.keys() != set(COLUMNS):
+            wrong = ", ".join(sorted(row.keys() ^ set(COLUMNS)))
+            raise ValueError(f"an activity has each of {', '.join(COLUMNS)}, and no other column; see {wrong}")
+        if row["type"] not in ACTIVITY_TYPES:
+            raise ValueError(f"no such activity type: {row['type']!r}; it is one of {', '.join(ACTIVITY_TYPES)}")
+        values: dict[str, Any] = {column: str(value) for column, value in row.items()}
+        for column in ("activity_mrr", "activity_mrr_movement", "activity_arr"):
+            values[column] = int(values[column])
+        date = datetime.fromisoformat(values["date"])
+        values["date"] = datetime.fromtimestamp(_seconds(date), UTC).isoformat()
+        return cls(**values)
+
 
 COLUMNS: tuple[str, ...] = Activity._fields
 """The header of the CSV."""
@@ -129,6 +152,8 @@ class Company:
             raise ValueError(f"customers must be 0 or more, not {customers}")
         self.seed = seed
         self.customers = customers
+        # One attribute for both, so that whoever reads them in another thread sees them change at once.
+        self._amendments: tuple[list[Activity], frozenset[str]] = ([], frozenset())
 
     def __repr__(self) -> str:
         return f"Company(seed={self.seed}, customers={self.customers})"
@@ -150,7 +175,39 @@ class Company:
         # Not a generator itself, so that a wrong type is an error here and not at the first row.
         return self._rows(start, end, kind)
 
+    def amend(self, *, added: Iterable[Mapping[str, object]] = (), removed: Iterable[str] = ()) -> None:
+        """Change history, as people do who correct their books: activities are added, also in the past, and removed.
+
+        What is removed goes first, so that one activity in both is edited. It holds for this object alone.
+
+        :param added: rows as `Activity.from_text` takes them.
+        :param removed: values of `uuid`; one that no activity has changes nothing.
+        :raises ValueError: for a row that makes no sense; then nothing has changed.
+        """
+        rows = [Activity.from_text(row) for row in added]
+        gone = frozenset(removed)
+        before, already_gone = self._amendments
+        # An activity of the ledger that was edited stays out of it; one that was added before goes for good.
+        kept = [row for row in before if row.uuid not in gone]
+        self._amendments = (sorted([*kept, *rows], key=attrgetter("date")), already_gone | gone)
+
     def _rows(self, start: datetime | None, end: datetime, kind: int | None) -> Iterator[Activity]:
+        added, removed = self._amendments
+        if not added and not removed:
+            return self._ledger_rows(start, end, kind)
+        ours = (row for row in self._ledger_rows(start, end, kind) if row.uuid not in removed)
+        first, last = (None if start is None else _seconds(start)), _seconds(end)
+        theirs = (
+            row
+            for row in added
+            if (kind is None or row.type == ACTIVITY_TYPES[kind])
+            and (first is None or first <= _seconds(datetime.fromisoformat(row.date)))
+            and _seconds(datetime.fromisoformat(row.date)) < last
+        )
+        # Dates are text of one length and one time zone: their order is that of time.
+        return merge(ours, theirs, key=attrgetter("date"))
+
+    def _ledger_rows(self, start: datetime | None, end: datetime, kind: int | None) -> Iterator[Activity]:
         ledger = _ledger(self.seed, self.customers)
         first = 0 if start is None else bisect_left(ledger.times, _seconds(start))
         last = bisect_left(ledger.times, _seconds(end))

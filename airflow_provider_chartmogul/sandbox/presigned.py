@@ -12,6 +12,7 @@ import hashlib
 import hmac
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, unquote
+from xml.sax.saxutils import escape
 
 ACCESS_KEY_ID = "SANDBOXACCESSKEY"
 REGION = "eu-west-1"
@@ -32,6 +33,13 @@ class Refused(Exception):
         self.code = code
         self.message = message
         self.details = details or {}
+
+    def as_xml(self) -> bytes:
+        """The body S3 answers."""
+        elements = {"Code": self.code, "Message": self.message, **self.details}
+        body = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in elements.items())
+        # What is repeated from the request's headers may not have been UTF-8.
+        return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{body}</Error>'.encode(errors="replace")
 
 
 def sign(base: str, path: str, *, secret: str, signed_at: datetime, seconds: int) -> str:

@@ -2,23 +2,25 @@
 """The sandbox's API on aiohttp.server: the account's four endpoints, its authentication and its limits.
 
 Replies have the shapes recorded from the live API. Every request of both servers passes `watch`, the
-outermost middleware, after which nothing has been sent yet: the place for what is to happen to requests
-whatever they ask for.
+outermost middleware, after which nothing has been sent yet: there they are counted, and meet the faults that
+were asked for.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
+from typing import Any
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 from yarl import URL
 
-from airflow_provider_chartmogul.sandbox import presigned
+from airflow_provider_chartmogul.sandbox import mischief, presigned
 from airflow_provider_chartmogul.sandbox.account import (
     Account,
     Export,
@@ -27,6 +29,7 @@ from airflow_provider_chartmogul.sandbox.account import (
     Window,
     bad_request,
 )
+from airflow_provider_chartmogul.sandbox.counters import Host
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -41,16 +44,24 @@ _ACCOUNT = {
 }
 
 
-def watch(account: Account, host: Literal["api", "download"]) -> Any:
-    """The middleware that puts every request on the account's record, just before it is answered."""
+def watch(account: Account, host: Host) -> Any:
+    """The middleware that counts every request, plays the faults that hit it, and puts it on the account's
+    record, just before it is answered."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.monotonic()
+        account.counters.came(host, started)
+        # The API's routes have the names of the faults' places; what is no route has none.
+        hits = account.faults.draw(host, request.match_info.route.name or host)
         status = 0
         try:
-            response = await handler(request)
-            status = response.status
+            if hits is None:
+                response = await handler(request)
+                status = response.status
+            else:
+                response = await mischief.answer(request, handler, host, hits)
+                status = mischief.status_of(response, hits)
         except web.HTTPException as error:
             status = error.status
             raise
@@ -62,15 +73,23 @@ def watch(account: Account, host: Literal["api", "download"]) -> Any:
                 SeenRequest(
                     host=host,
                     method=request.method,
-                    path=_text(request.raw_path).partition("?")[0],
+                    path=sys.intern(_text(request.raw_path).partition("?")[0]),
                     status=status,
                     headers=_headers(request),
                     started=started,
+                    fault="" if hits is None else str(hits),
                 )
             )
+        if hits is not None:
+            await mischief.finish(request, response, hits)
         return response
 
     return middleware
+
+
+def count_connections(account: Account, host: Host, runner: web.AppRunner) -> None:
+    """Have the account's counters look at this server's connections."""
+    account.counters.watch_connections(host, lambda: 0 if runner.server is None else len(runner.server.connections))
 
 
 def _text(target: str) -> str:
@@ -78,11 +97,17 @@ def _text(target: str) -> str:
     return target.encode(errors="replace").decode()
 
 
-def _headers(request: web.Request) -> dict[str, str]:
+def _headers(request: web.Request) -> Mapping[str, str]:
     headers = {name.lower(): ", ".join(request.headers.getall(name)) for name in request.headers}
     if "authorization" in headers:
         headers["authorization"] = headers["authorization"].partition(" ")[0]
-    return headers
+    return _shared(tuple(headers.items()))
+
+
+@lru_cache(maxsize=1024)
+def _shared(headers: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    """One object for equal headers: most requests have the same, and very many are kept on record."""
+    return dict(headers)
 
 
 class ApiServer:
@@ -96,11 +121,12 @@ class ApiServer:
         self._account = account
         self._download_url = download_url
         app = web.Application(middlewares=[watch(account, "api"), self._rules])
-        app.router.add_get("/v1/ping", self._ping, allow_head=False)
-        app.router.add_get("/v1/account", self._show_account, allow_head=False)
-        app.router.add_post("/v1/activities_export", self._create)
-        app.router.add_get("/v1/activities_export/{id}", self._retrieve, allow_head=False)
+        app.router.add_get("/v1/ping", self._ping, allow_head=False, name="ping")
+        app.router.add_get("/v1/account", self._show_account, allow_head=False, name="account")
+        app.router.add_post("/v1/activities_export", self._create, name="create")
+        app.router.add_get("/v1/activities_export/{id}", self._retrieve, allow_head=False, name="retrieve")
         self.runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS, shutdown_timeout=0.1)
+        count_connections(account, "api", self.runner)
 
     @web.middleware
     async def _rules(self, request: web.Request, handler: Handler) -> web.StreamResponse:

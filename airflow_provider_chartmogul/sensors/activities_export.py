@@ -16,27 +16,18 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
+    Stats,
 )
 
 from airflow_provider_chartmogul import api
+from airflow_provider_chartmogul.deferral import backstop_text, defer_wait, is_backstop, late_text, read_event
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
-from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
 from airflow_provider_chartmogul.waiting import ExportWait
 
 if TYPE_CHECKING:
     import datetime as dt
 
     from airflow.providers.common.compat.sdk import Context, XComArg
-
-#: Airflow's own time limit of a deferral is only a backstop, for a triggerer that is down when the deadline comes.
-_BACKSTOP = timedelta(minutes=5)
-
-#: How a task is resumed whose deferral ran into that limit (``next_kwargs["error"]``): in Airflow 3, and in 2.
-_TRIGGER_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")
-
-
-def _late(export_id: str, limit: str, status: str | None) -> str:
-    return f"export {export_id} was not done within the task's {limit}; its last status was '{status or 'not known'}'"
 
 
 class ActivitiesExportSensor(BaseSensorOperator):
@@ -49,7 +40,7 @@ class ActivitiesExportSensor(BaseSensorOperator):
     :param export_id: the export, usually ``create.output`` (templated)
     :param deferrable: wait in the triggerer
     :param poke_interval: seconds (or a ``timedelta``) between looks; except in reschedule mode, where every
-        look starts a worker, the first ones come sooner, after 1 s, 1.5 s and so on
+        look starts a worker, the first ones come sooner, the first after 1 s
     :param timeout: seconds (or a ``timedelta``) until the wait is given up with ``AirflowSensorTimeout``, which
         Airflow does not retry; counted from the first look of a try (in reschedule mode from the first of all)
     :param max_failure_seconds: how long failures in a row that may pass by themselves (429, 5xx, no connection)
@@ -97,16 +88,27 @@ class ActivitiesExportSensor(BaseSensorOperator):
                 max_failure_seconds=self.max_failure_seconds,
                 now=time.monotonic(),
                 log=self.log,
+                stats=Stats,
             )
             if not self.deferrable:
                 # Airflow's loop, clock and rules; only how long to sleep is ours (_get_next_poke_interval).
                 try:
                     super().execute(context)
                 except AirflowSensorTimeout as error:
-                    raise AirflowSensorTimeout(_late(str(self.export_id), "timeout", self._wait.status_word)) from error
+                    raise AirflowSensorTimeout(
+                        late_text(str(self.export_id), "timeout", self._wait.status_word)
+                    ) from error
                 return str(self.export_id)
             if not self.poke(context):
-                self._defer(context)
+                defer_wait(
+                    self,
+                    context,
+                    export_id=self.export_id,
+                    chartmogul_conn_id=self.chartmogul_conn_id,
+                    poll_interval=self.poke_interval,
+                    timeout=self.timeout,
+                    max_failure_seconds=self.max_failure_seconds,
+                )
         return str(self.export_id)
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -138,55 +140,24 @@ class ActivitiesExportSensor(BaseSensorOperator):
         # Not past the timeout: the last look comes right after it.
         return min(self._next_look, max(0.0, self.timeout - run_duration()) + 0.01)
 
-    def _defer(self, context: Context) -> None:
-        now = time.time()
-        deadline, name = now + self.timeout, "timeout"
-        if self.execution_timeout is not None:
-            started = context["ti"].start_date
-            limit = (started.timestamp() if started else now) + self.execution_timeout.total_seconds()
-            if limit < deadline:
-                deadline, name = limit, "execution_timeout"
-        self.defer(
-            trigger=ActivitiesExportTrigger(
-                chartmogul_conn_id=self.chartmogul_conn_id,
-                export_id=self.export_id,
-                poll_interval=self.poke_interval,
-                deadline=deadline,
-                max_failure_seconds=self.max_failure_seconds,
-                deadline_name=name,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, deadline - now)) + _BACKSTOP,
-        )
-
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """End the wait as the trigger's event says; the outcome is logged here too, as trigger logs get lost."""
         export_id = api.validate_export_id(self.export_id)
-        if not isinstance(event, dict) or event.get("export_id") != export_id:
-            raise api.ChartMogulError(
-                f"the wait for export {export_id} ended with an event that is not its own: {event!r}"
-            )
-        status = event.get("status")
-        message = str(event.get("message"))
-        if status == "done":
+        outcome = read_event(event, export_id)
+        if outcome.message is None:
             self.log.info("Export %s is done", export_id)
             return export_id
-        if status == "timeout":
-            name = event.get("deadline_name")
-            text = _late(export_id, str(name), event.get("last_status"))
-            raise AirflowTaskTimeout(text) if name == "execution_timeout" else AirflowSensorTimeout(text)
-        if event.get("permanent"):
-            raise AirflowFailException(message)
-        raise api.ChartMogulError(message)
+        if outcome.late:
+            raise (AirflowTaskTimeout if outcome.late == "execution_timeout" else AirflowSensorTimeout)(outcome.message)
+        if outcome.permanent:
+            raise AirflowFailException(outcome.message)
+        raise api.ChartMogulError(outcome.message)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after the deferral; ``soft_fail`` holds as it does everywhere (Airflow's own code differs here)."""
         with self._skipping():
-            if (next_kwargs or {}).get("error") in _TRIGGER_TIMEOUTS:
-                raise AirflowSensorTimeout(
-                    f"export {self.export_id} was not seen to be done in time, and no triggerer said so either: "
-                    "check that one is running"
-                )
+            if is_backstop(next_kwargs):
+                raise AirflowSensorTimeout(backstop_text())
             # Past BaseSensorOperator, whose own soft_fail skips on a crashed trigger too.
             return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
 

@@ -6,16 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
-
 from airflow_provider_chartmogul import api
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
+from airflow_provider_chartmogul.transfers.base import ToObjectStorageOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
 
-class ActivitiesExportToObjectStorageOperator(BaseOperator):
+class ActivitiesExportToObjectStorageOperator(ToObjectStorageOperator):
     """
     Move a finished activities export to object storage, as one object; return its URI.
 
@@ -23,7 +22,8 @@ class ActivitiesExportToObjectStorageOperator(BaseOperator):
     destination; there, all of it appears at once or nothing does. What is known of the object is pushed as XCom
     ``object``: ``uri``, ``bucket``, ``key``, ``bytes``, ``sha256``, ``format``, ``rows``, ``columns``,
     ``interval_start``, ``interval_end``, ``activity_type``, ``export_id`` and ``chartmogul_conn_id`` (None where
-    not known); events of the task's outlets carry the same as their ``extra``.
+    not known); events of the task's outlets carry the same as their ``extra``. A move is reported to Airflow's hook
+    lineage collector, and to OpenLineage where its provider is installed.
 
     :param export_id: a finished export, usually ``wait.output`` of the sensor (templated)
     :param destination: the object's full name, ``s3://[connection@]bucket/key`` or ``file:///folder/name``;
@@ -35,7 +35,8 @@ class ActivitiesExportToObjectStorageOperator(BaseOperator):
     :param output_format: ``zip`` (the bytes as they came), ``csv``, ``csv.gz`` or ``parquet``, where the destination's
         suffix does not say so (templated)
     :param if_exists: ``overwrite``; ``reuse`` (the object that is there is this task's result); ``skip`` (the
-        task is skipped); ``fail``. But for the first, nothing is downloaded when there is one (templated)
+        task is skipped); ``fail``. But for the first, nothing is downloaded when there is one; except that with
+        ``fail`` a retry compares, and succeeds where the object is the one that it would have written (templated)
     :param column_types: for ``parquet``: Arrow types by column, such as ``{"activity_mrr": "int64"}``; every other
         column is text, so that the schema is the same for each window (templated)
     :param download_dir: a local folder with room for the archive, for ``csv.gz`` twice, for ``csv`` and ``parquet``
@@ -47,66 +48,15 @@ class ActivitiesExportToObjectStorageOperator(BaseOperator):
     :raises ChartMogulError: for everything else that went wrong
     """
 
-    template_fields: Sequence[str] = (
-        "export_id",
-        "destination",
-        "object_storage_conn_id",
-        "output_format",
-        "if_exists",
-        "column_types",
-        "download_dir",
-        "upload_options",
-        "chartmogul_conn_id",
-    )
-    template_fields_renderers = {"upload_options": "json", "column_types": "json"}  # noqa: RUF012
-    ui_color = "#e8f0fb"
+    template_fields: Sequence[str] = ("export_id", *ToObjectStorageOperator.template_fields)
 
-    def __init__(
-        self,
-        *,
-        export_id: str | XComArg,
-        destination: str | XComArg,
-        object_storage_conn_id: str | None = None,
-        output_format: str | None = None,
-        if_exists: str = "overwrite",
-        column_types: dict[str, str] | None = None,
-        download_dir: str | None = None,
-        upload_options: dict[str, Any] | None = None,
-        chartmogul_conn_id: str = ChartMogulHook.default_conn_name,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, export_id: str | XComArg, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.export_id: Any = export_id
-        self.destination: Any = destination
-        self.object_storage_conn_id = object_storage_conn_id
-        self.output_format = output_format
-        self.if_exists = if_exists
-        self.column_types = column_types
-        self.download_dir = download_dir
-        self.upload_options = upload_options
-        self.chartmogul_conn_id = chartmogul_conn_id
 
     def execute(self, context: Context) -> str:
-        # Loaded here, so that reading a DAG loads no file systems.
-        from airflow_provider_chartmogul.transfer import Transfer
-
         with failing_for_good():
-            transfer = Transfer(
-                destination=self.destination,
-                chartmogul_conn_id=self.chartmogul_conn_id,
-                object_storage_conn_id=self.object_storage_conn_id,
-                output_format=self.output_format,
-                if_exists=self.if_exists,
-                column_types=self.column_types,
-                download_dir=self.download_dir,
-                upload_options=self.upload_options,
-            )
+            transfer = self._make_transfer()
             export_id = api.validate_export_id(self.export_id)
             with ChartMogulHook(self.chartmogul_conn_id) as hook:
-                moved = transfer.move(hook, export_id, self.log)
-        if moved.found and self.if_exists == "skip":
-            raise AirflowSkipException(f"{moved.uri} exists already, and if_exists is 'skip'")
-        context["ti"].xcom_push(key="object", value=moved.facts)
-        for outlet in self.outlets:
-            context["outlet_events"][outlet].extra.update(moved.facts)
-        return moved.uri
+                return self._move(context, transfer, hook, export_id)

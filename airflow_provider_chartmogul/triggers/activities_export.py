@@ -12,10 +12,20 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.waiting import ExportWait, poll_delay
+from airflow_provider_chartmogul.waiting import ExportWait
 
 #: So long may the last look take, which begins at the deadline.
 _LAST_LOOK_SECONDS = 5.0
+
+_transport: Any = None
+
+
+async def _transport_module() -> Any:
+    """Load the triggerer's transport, with aiohttp: in a thread, where it holds up no other trigger, and once."""
+    global _transport
+    if _transport is None:
+        _transport = await asyncio.to_thread(import_module, "airflow_provider_chartmogul.hooks.async_client")
+    return _transport
 
 
 class ActivitiesExportTrigger(BaseTrigger):
@@ -23,7 +33,8 @@ class ActivitiesExportTrigger(BaseTrigger):
     Look at an export until it is done, has failed, or the deadline has come.
 
     It ends with one event, whose payload has ``status`` (``done``, ``timeout`` or ``error``), ``export_id``
-    and ``deadline_name`` and ``last_status``, or ``message`` and ``permanent``. Neither key nor file URL is in it.
+    and ``deadline_name`` and ``last_status``, or ``message``, ``what``, ``permanent`` and ``unusable``. Neither key nor
+    file URL is in it.
 
     :param chartmogul_conn_id: the Airflow connection
     :param export_id: the export
@@ -32,6 +43,7 @@ class ActivitiesExportTrigger(BaseTrigger):
         never
     :param max_failure_seconds: how long failures in a row that may pass by themselves are borne
     :param deadline_name: which of the task's limits the deadline is, ``timeout`` or ``execution_timeout``
+    :param started: when the wait began, in seconds since the epoch, by which the looks grow apart; None: now
     """
 
     def __init__(
@@ -42,6 +54,7 @@ class ActivitiesExportTrigger(BaseTrigger):
         deadline: float | None = None,
         max_failure_seconds: float = 3600.0,
         deadline_name: str = "timeout",
+        started: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.chartmogul_conn_id = chartmogul_conn_id
@@ -50,6 +63,7 @@ class ActivitiesExportTrigger(BaseTrigger):
         self.deadline = deadline
         self.max_failure_seconds = max_failure_seconds
         self.deadline_name = deadline_name
+        self.started = time.time() if started is None else started
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (
@@ -61,6 +75,7 @@ class ActivitiesExportTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "max_failure_seconds": self.max_failure_seconds,
                 "deadline_name": self.deadline_name,
+                "started": self.started,
             },
         )
 
@@ -73,6 +88,9 @@ class ActivitiesExportTrigger(BaseTrigger):
                 "export_id": self.export_id,
                 "message": str(error),
                 "permanent": error.permanent,
+                # What a new export can cure: also one that the server does not know any more.
+                "unusable": isinstance(error, (api.UnusableExportError, api.NotFoundError)),
+                "what": getattr(error, "what", None),
             }
         yield TriggerEvent(payload)
 
@@ -83,17 +101,20 @@ class ActivitiesExportTrigger(BaseTrigger):
         return asyncio.get_running_loop().time() + max(0.0, self.deadline - time.time()) + _LAST_LOOK_SECONDS
 
     async def _wait(self) -> dict[str, Any]:
-        # Loading aiohttp takes a moment; in a thread it holds up no other trigger.
-        client_module = await asyncio.to_thread(import_module, "airflow_provider_chartmogul.hooks.async_client")
+        transport = await _transport_module()
+        from airflow.providers.common.compat.sdk import Stats
+
         wait = ExportWait(
             self.export_id,
             poll_interval=self.poll_interval,
             max_failure_seconds=self.max_failure_seconds,
             now=time.monotonic(),
             log=self.log,
+            stats=Stats,
+            age=max(0.0, time.time() - self.started),
         )
-        async with client_module.shared_client(self.chartmogul_conn_id) as client:
-            delay: float | None = poll_delay(1, self.poll_interval)
+        async with transport.shared_client(self.chartmogul_conn_id) as client:
+            delay: float | None = wait.first_delay()
             while delay is not None:
                 left = float("inf") if self.deadline is None else self.deadline - time.time()
                 await asyncio.sleep(max(0.0, min(delay, left)))

@@ -54,14 +54,21 @@ class Ran:
         return self.ti.xcoms
 
 
-def run_task(operator: BaseOperator, **context: Any) -> Ran:
-    """Run a task to its end; what ends it badly is raised."""
+def run_task(operator: BaseOperator, *, try_number: int = 1, started: Any = None, **context: Any) -> Ran:
+    """
+    Run a task to its end; what ends it badly is raised.
+
+    :param started: is called with the operator as it is about to be executed, which is a copy
+    """
     ran = Ran()
+    ran.ti.try_number = try_number
     resume: tuple[str, dict[str, Any]] | None = None
     while True:
         worker = copy.deepcopy(operator)
         full_context: Any = {"ti": ran.ti, "task": worker, **context}
         ran.worker_starts += 1
+        if started is not None:
+            started(worker)
         try:
             with _reschedules_since(ran.ti), _execution_timeout(worker):
                 if resume is None:

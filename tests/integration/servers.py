@@ -84,13 +84,14 @@ class ScriptedServer:
                 if "Content-Length" not in answer.headers:
                     self.send_header("Content-Length", str(len(answer.body)))
                 self.end_headers()
-                self.wfile.write(answer.body if answer.cut is None else answer.body[: answer.cut])
+                if self.command != "HEAD":
+                    self.wfile.write(answer.body if answer.cut is None else answer.body[: answer.cut])
                 self.wfile.flush()
                 if answer.cut is not None:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
 
-            do_GET = do_POST = do_HEAD = answer
+            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

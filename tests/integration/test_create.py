@@ -46,6 +46,11 @@ def create(**told: Any) -> CreateActivitiesExportOperator:
             {"partition_key": "2024-03-30T00:00:00"},
             ("2024-03-30 00:00:00 +0000", "2024-03-31 00:00:00 +0000"),
         ),
+        (
+            {"partition_timezone": "Europe/Berlin"},
+            {"partition_key": "2024-03"},
+            ("2024-02-29 23:00:00 +0000", "2024-03-31 22:00:00 +0000"),
+        ),
     ],
 )
 def test_the_window_that_is_asked_for(

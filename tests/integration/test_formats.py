@@ -26,9 +26,9 @@ from airflow_provider_chartmogul import api, transfer
 from airflow_provider_chartmogul import archive as archive_module
 from airflow_provider_chartmogul.archive import ArchiveError
 from airflow_provider_chartmogul.sandbox import Sandbox
+from tests.integration.moving import END, START, make_export, move, serve
 from tests.integration.running import Ran
 from tests.integration.servers import Answer
-from tests.integration.test_transfer import END, START, make_export, move, serve
 
 ROWS = [["0042", "a,b", 'say "x"', "two\nlines", "Łódź", ""]] * 3 + [["", "", "", "", "", "x"]]
 HEADER = ["id", "name", "said", "text", "city", "empty"]
@@ -179,6 +179,7 @@ def test_what_is_no_type_is_refused_before_a_request(types: dict[str, Any], sand
         (b"a,b\n1,2\n3\n", "Expected 2 columns, got 1"),
         (b"a,a\n1,2\n", "several columns of the name 'a'"),
         (b"a,b\n\xff,2\n", "UTF8"),
+        (b"a,\xff\n1,2\n", "header is not in UTF-8"),
     ],
 )
 def test_what_is_no_table_is_said_for_parquet(

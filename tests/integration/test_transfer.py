@@ -1,292 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Moving an export: to a local folder and to S3, what is published and what never is.
+Moving an export: what a download survives, where its signed URL goes, and what is refused before any request.
 
-One table of cases runs over both schemes. S3 is moto's server in this process, spoken to over a socket by the
-official provider's file system.
+What is published, and what never is, is in ``tests/storage_cases.py``, for all stores.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
-from moto.server import ThreadedMotoServer
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_chartmogul import api, download
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
-from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
-    ActivitiesExportToObjectStorageOperator,
-)
-from tests.integration.running import Ran, run_task
-from tests.integration.servers import Answer, Asked, ScriptedServer, json_answer
-
-START, END = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC)
+from tests.integration.moving import END, START, make_export, move, rows_in, serve
+from tests.integration.servers import Answer, Asked
+from tests.stores import Store
 
 
-@dataclass
-class Store:
-    """A place to publish to: its address, and a way to see it that is not the package's own."""
-
-    scheme: str
-    base: str
-    list: Callable[[], list[str]]
-    read: Callable[[str], bytes]
-    write: Callable[[str, bytes], None]
-
-
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(params=["file", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    if request.param == "file":
-        root = tmp_path / "lake"
-        root.mkdir()
-        return Store(
-            "file",
-            f"file://{root}",
-            lambda: sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()),
-            lambda name: (root / name).read_bytes(),
-            lambda name, content: (root / name).write_bytes(content) and None,
-        )
-    endpoint = request.getfixturevalue("s3_endpoint")
-    client = boto3.client("s3", endpoint_url=endpoint)
-    bucket = f"lake-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:20]}"
-    client.create_bucket(Bucket=bucket)
-    monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps({"conn_type": "aws", "extra": {"endpoint_url": endpoint}}))
-    return Store(
-        "s3",
-        f"s3://lake@{bucket}",
-        lambda: sorted(found["Key"] for found in client.list_objects_v2(Bucket=bucket).get("Contents", [])),
-        lambda name: client.get_object(Bucket=bucket, Key=name)["Body"].read(),
-        lambda name, content: client.put_object(Bucket=bucket, Key=name, Body=content) and None,
-    )
-
-
-@pytest.fixture(autouse=True)
-def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock of retries, made to run faster."""
-    monkeypatch.setattr(api, "_MAX_BACKOFF_SECONDS", 0.05)
-
-
-def make_export(**asked: Any) -> str:
-    return ChartMogulHook().create_activities_export(**{"start_date": START, "end_date": END, **asked}).id
-
-
-def move(export_id: str, destination: str, **told: Any) -> Ran:
-    return run_task(
-        ActivitiesExportToObjectStorageOperator(task_id="move", export_id=export_id, destination=destination, **told)
-    )
-
-
-@pytest.fixture
-def archive() -> bytes:
-    """An archive that comes from elsewhere than the sandbox."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
-        opened.writestr("activities.csv", "uuid,date\n" + "".join(f"{n},2024-01-01\n" for n in range(5000)))
-    return buffer.getvalue()
-
-
-def serve(content: Callable[[Asked], Answer], monkeypatch: pytest.MonkeyPatch, **export: Any) -> ScriptedServer:
-    """An API with one finished export, whose download host says what the test wants."""
-
-    def answer(asked: Asked) -> Answer:
-        if not asked.path.startswith("/v1/"):
-            return content(asked)
-        url = f"{server.url}/file.zip?X-Amz-Signature=verysecretsignature"
-        return json_answer({"id": "e-1", "status": "succeeded", "file_url": url, "params": {}, **export})
-
-    server = ScriptedServer(answer)
-    monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json(timeout=2, requests_per_second=100))
-    return server
-
-
-def rows_in(archive: bytes) -> list[dict[str, str]]:
-    import csv
-
-    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
-        (name,) = opened.namelist()
-        return list(csv.DictReader(io.StringIO(opened.read(name).decode(), newline="")))
-
-
-class TestPublishing:
-    def test_the_archive_arrives_as_it_is(self, sandbox: Sandbox, store: Store) -> None:
-        ran = move(make_export(), f"{store.base}/a/{{interval_start:%Y-%m-%d}}.zip")
-
-        assert store.list() == ["a/2024-01-01.zip"], "and nothing else, no temporary names either"
-        published = store.read("a/2024-01-01.zip")
-        assert rows_in(published) == sandbox.truth(START, END)
-        base = store.base.replace("lake@", "")
-        assert ran.value == f"{base}/a/2024-01-01.zip"
-        assert ran.xcoms["object"] == {
-            "uri": ran.value,
-            "bucket": "" if store.scheme == "file" else base.removeprefix("s3://"),
-            "key": ran.value.removeprefix("file://" if store.scheme == "file" else f"{base}/"),
-            "bytes": len(published),
-            "sha256": hashlib.sha256(published).hexdigest(),
-            "format": "zip",
-            "rows": None,
-            "columns": list(sandbox.truth(START, END)[0]),
-            "interval_start": "2024-01-01T00:00:00+00:00",
-            "interval_end": "2024-01-03T00:00:00+00:00",
-            "activity_type": None,
-            "export_id": sandbox.exports[0].id,
-            "chartmogul_conn_id": "chartmogul_default",
-        }
-
-    def test_every_placeholder_is_filled_in(self, sandbox: Sandbox, store: Store) -> None:
-        export_id = make_export(activity_type="churn")
-        move(
-            export_id,
-            store.base
-            + "/{chartmogul_conn_id}/{activity_type}/{interval_start:%Y%m%d}-{interval_end:%Y%m%d}/{export_id}.zip",
-        )
-        assert store.list() == [f"chartmogul_default/churn/20240101-20240103/{export_id}.zip"]
-
-    def test_an_export_of_all_types_is_called_so(self, sandbox: Sandbox, store: Store) -> None:
-        move(make_export(), store.base + "/{activity_type}.zip")
-        assert store.list() == ["all.zip"]
-
-    def test_output_format_says_it_where_the_suffix_does_not(self, sandbox: Sandbox, store: Store) -> None:
-        assert move(make_export(), f"{store.base}/archive", output_format="zip").xcoms["object"]["format"] == "zip"
-        assert store.list() == ["archive"]
-
-    def test_overwrite(self, sandbox: Sandbox, store: Store) -> None:
-        store.write("x.zip", b"before")
-        move(make_export(), f"{store.base}/x.zip")
-        assert rows_in(store.read("x.zip")) == sandbox.truth(START, END)
-
-    def test_reuse_takes_what_is_there(self, sandbox: Sandbox, store: Store) -> None:
-        store.write("x.zip", b"before")
-        ran = move(make_export(), f"{store.base}/x.zip", if_exists="reuse")
-        assert store.read("x.zip") == b"before"
-        assert ran.xcoms["object"]["bytes"] == len(b"before")
-        assert [seen for seen in sandbox.requests if seen.host == "download"] == []
-
-    def test_skip(self, sandbox: Sandbox, store: Store) -> None:
-        store.write("x.zip", b"before")
-        with pytest.raises(AirflowSkipException, match="exists already"):
-            move(make_export(), f"{store.base}/x.zip", if_exists="skip")
-        assert [seen for seen in sandbox.requests if seen.host == "download"] == []
-
-    def test_fail(self, sandbox: Sandbox, store: Store) -> None:
-        store.write("x.zip", b"before")
-        with pytest.raises(AirflowFailException, match=r"x\.zip exists already"):
-            move(make_export(), f"{store.base}/x.zip", if_exists="fail")
-        assert store.read("x.zip") == b"before"
-
-    @pytest.mark.parametrize("if_exists", ["reuse", "skip", "fail"])
-    def test_where_there_is_nothing_it_is_published(self, if_exists: str, sandbox: Sandbox, store: Store) -> None:
-        move(make_export(), f"{store.base}/x.zip", if_exists=if_exists)
-        assert store.list() == ["x.zip"]
-
-    def test_a_folder_of_that_name_is_no_object(self, sandbox: Sandbox, store: Store, tmp_path: Path) -> None:
-        if store.scheme == "file":
-            (tmp_path / "lake" / "x.zip").mkdir()
-            with pytest.raises(api.ChartMogulError, match="could not write"):
-                move(make_export(), f"{store.base}/x.zip", if_exists="reuse")
-        else:
-            store.write("x.zip/inside", b"")
-            move(make_export(), f"{store.base}/x.zip", if_exists="skip")
-            assert store.list() == ["x.zip", "x.zip/inside"]
-
-    def test_the_connection_as_a_parameter(self, sandbox: Sandbox, store: Store) -> None:
-        destination = f"{store.base.replace('lake@', '')}/x.zip"
-        move(make_export(), destination, object_storage_conn_id=None if store.scheme == "file" else "lake")
-        assert store.list() == ["x.zip"]
-
-    def test_the_download_dir_is_used_and_left_empty(self, sandbox: Sandbox, store: Store, tmp_path: Path) -> None:
-        scratch = tmp_path / "scratch"
-        scratch.mkdir()
-        move(make_export(), f"{store.base}/x.zip", download_dir=str(scratch))
-        assert list(scratch.iterdir()) == []
-
-    def test_what_another_put_there_in_between_is_not_overwritten_with_fail(
-        self, archive: bytes, store: Store, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Two tasks that look at the same time both see nothing there; only one may win."""
-
-        def be_overtaken(asked: Asked) -> Answer:
-            store.write("x.zip", b"the other's")
-            return Answer(200, archive)
-
-        with serve(be_overtaken, monkeypatch), pytest.raises(AirflowFailException, match="exists already"):
-            move("e-1", f"{store.base}/x.zip", if_exists="fail")
-        assert store.read("x.zip") == b"the other's"
-        assert store.list() == ["x.zip"]
-
-
-class TestNothingIsPublished:
-    """Whatever is wrong with what came: the old object stays, and nothing is left over."""
-
-    @pytest.mark.parametrize(
-        ("what", "damage", "says"),
-        [
-            ("no zip", lambda a: Answer(200, b"<html>Sorry</html>"), "no zip archive"),
-            ("nothing", lambda a: Answer(200, b""), "empty"),
-            ("cut short by the server itself", lambda a: Answer(200, a[: len(a) // 2]), "damaged or cut-short"),
-            ("bad checksum", lambda a: Answer(200, a[:60] + bytes([a[60] ^ 1]) + a[61:]), "damaged or cut-short"),
-            (
-                "not what the ETag says",
-                lambda a: Answer(200, a, {"ETag": f'"{hashlib.md5(b"another").hexdigest()}"'}),
-                "checksum",
-            ),
-            ("fewer bytes than announced", lambda a: Answer(200, a, cut=len(a) // 2), "broke"),
-            ("a break each time", lambda a: Answer(hang_up=True), "broke"),
-            ("a server that fails", lambda a: Answer(503, b"<Error><Code>SlowDown</Code></Error>"), "SlowDown"),
-            ("no such file", lambda a: Answer(404, b"<Error><Code>NoSuchKey</Code></Error>"), "NoSuchKey"),
-            (
-                "a redirect to another host",
-                lambda a: Answer(307, headers={"Location": "http://127.0.0.1:9/"}),
-                "redirect",
-            ),
-        ],
-    )
-    def test_when_it_is_damaged(
-        self,
-        what: str,
-        damage: Callable[[bytes], Answer],
-        says: str,
-        archive: bytes,
-        store: Store,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        caplog.set_level(logging.DEBUG)
-        store.write("x.zip", b"before")
-        (tmp_path / "scratch").mkdir()
-        with (
-            serve(lambda asked: damage(archive), monkeypatch),
-            pytest.raises(api.ChartMogulError) as raised,
-        ):
-            move("e-1", f"{store.base}/x.zip", download_dir=str(tmp_path / "scratch"))
-        assert says in str(raised.value)
-        assert store.list() == ["x.zip"]
-        assert store.read("x.zip") == b"before"
-        assert list((tmp_path / "scratch").iterdir()) == []
-        assert "verysecretsignature" not in caplog.text + _whole_chain(raised.value)
-
+@pytest.mark.usefixtures("short_backoff")
+class TestBreaksOnTheWay:
     def test_a_break_is_gone_on_from(self, archive: bytes, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         etag = f'"{hashlib.md5(archive).hexdigest()}"'
 
@@ -499,57 +238,3 @@ class TestClearErrorsBeforeARequest:
         with pytest.raises(AirflowFailException, match=says):
             move(make_export(), destination, **told)
         assert [seen for seen in sandbox.requests if seen.host == "download"] == []
-
-
-class TestS3:
-    """What only a store with buckets and uploads in parts has."""
-
-    @pytest.fixture
-    def store(self, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-        client = boto3.client("s3", endpoint_url=s3_endpoint)
-        client.create_bucket(Bucket="only-s3")
-        monkeypatch.setenv(
-            "AIRFLOW_CONN_LAKE", json.dumps({"conn_type": "aws", "extra": {"endpoint_url": s3_endpoint}})
-        )
-        yield client
-        for found in client.list_objects_v2(Bucket="only-s3").get("Contents", []):
-            client.delete_object(Bucket="only-s3", Key=found["Key"])
-
-    def test_a_missing_bucket_is_named(self, sandbox: Sandbox, store: Any) -> None:
-        with pytest.raises(
-            api.ChartMogulError, match=r"could not write s3://no-such/x\.zip \(connection lake\).*bucket"
-        ):
-            move(make_export(), "s3://lake@no-such/x.zip")
-
-    def test_the_upload_options_reach_the_store(self, sandbox: Sandbox, store: Any) -> None:
-        options = {"Metadata": {"team": "data"}, "Tagging": "kind=raw", "ContentType": "application/x-zip"}
-        move(make_export(), "s3://lake@only-s3/x.zip", upload_options=options)
-        head = store.head_object(Bucket="only-s3", Key="x.zip")
-        assert head["Metadata"] == {"team": "data"}
-        assert head["ContentType"] == "application/x-zip"
-        assert store.get_object_tagging(Bucket="only-s3", Key="x.zip")["TagSet"] == [{"Key": "kind", "Value": "raw"}]
-
-    def test_a_zip_is_called_one(self, sandbox: Sandbox, store: Any) -> None:
-        move(make_export(), "s3://lake@only-s3/x.zip")
-        assert store.head_object(Bucket="only-s3", Key="x.zip")["ContentType"] == "application/zip"
-
-    def test_a_large_object_goes_up_in_parts(self, sandbox: Sandbox, store: Any, tmp_path: Path) -> None:
-        from airflow_provider_chartmogul.object_storage import StoredObject
-
-        file = tmp_path / "large.zip"
-        content = bytes(range(256)) * (100 << 10)
-        file.write_bytes(content)
-        StoredObject.parse("s3://lake@only-s3/large.zip").publish(file)
-        got = store.get_object(Bucket="only-s3", Key="large.zip")
-        assert got["Body"].read() == content
-        assert got["ETag"].rstrip('"').endswith("-4"), "25 MiB in parts of 8"
-        assert store.list_multipart_uploads(Bucket="only-s3").get("Uploads", []) == []
-
-
-def _whole_chain(error: BaseException | None) -> str:
-    """Every exception that a traceback could show, hidden ones included."""
-    texts = []
-    while error is not None:
-        texts.append(f"{error!r} {error}")
-        error = error.__cause__ or error.__context__
-    return "\n".join(texts)

@@ -178,6 +178,65 @@ def test_a_wait_ends_the_same_in_every_mode(
         assert all(asked.method == "GET" for asked in server.asked)
 
 
+#: Faults that may pass by themselves; each in the middle of a wait, twice, on the worker and in the triggerer.
+FAULTS: dict[str, Answer] = {
+    "429": error(429),
+    "429 with seconds": error(429, **{"Retry-After": "1"}),
+    "429 with a date": error(429, **{"Retry-After": "Mon, 01 Jan 2024 00:00:00 GMT"}),
+    **{str(status): error(status, b"<html><title>Sorry</title>") for status in (500, 502, 503, 504, 520, 524)},
+    "HTML where JSON should be": Answer(200, b"<html>Maintenance</html>"),
+    "half a JSON": Answer(200, b'{"id": "17042239-3674", "sta'),
+    "an empty answer": Answer(200, b""),
+    "another JSON": Answer(200, b"[]"),
+    "an answer cut short": Answer(200, b'{"id": "17042239-3674"}', cut=5),
+    "a hang-up": Answer(hang_up=True),
+    "a stalled read": Answer(stall=True),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_that_passes_is_ridden_out(fault: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [FAULTS[fault], PENDING, FAULTS[fault], FAULTS[fault], DONE]
+    with ScriptedServer(*answers) as server:
+        connection = server.connection_json(requests_per_second=100, timeout=1)
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", connection)
+        assert run_task(sensor(**MODES[mode])).value == EXPORT_ID
+        assert len(server.asked) == len(answers)
+
+
+@pytest.mark.parametrize("mode", ["deferrable", "poke"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_that_does_not_pass_ends_the_wait_as_an_outage(
+    fault: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ScriptedServer(PENDING, FAULTS[fault]) as server:
+        connection = server.connection_json(requests_per_second=100, timeout=1)
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", connection)
+        with pytest.raises(api.ChartMogulError, match="max_failure_seconds"):
+            run_task(sensor(**MODES[mode], max_failure_seconds=1.5))
+
+
+@pytest.mark.parametrize("mode", ["deferrable", "poke"])
+@pytest.mark.parametrize("fault", ["refused", "no such host", "not TLS", "a certificate nobody knows"])
+def test_a_host_that_cannot_be_reached_is_an_outage(
+    fault: str, mode: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    with closed_port() as port, ScriptedServer(DONE) as server:
+        host = {
+            "refused": f"http://127.0.0.1:{port}",
+            # RFC 6761: a name that never resolves.
+            "no such host": "http://chartmogul.invalid",
+            "not TLS": server.url.replace("http:", "https:"),
+        }.get(fault) or request.getfixturevalue("self_signed")
+        connection = json.dumps({"conn_type": "chartmogul", "host": host, "password": "k", "extra": {"timeout": 2}})
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", connection)
+        with pytest.raises(api.ChartMogulError, match="max_failure_seconds") as raised:
+            run_task(sensor(**MODES[mode], max_failure_seconds=1))
+    says = "TLS failed" if "T" in fault or "cert" in fault else "the connection could not be made"
+    assert says in str(raised.value)
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("never_fail", "ends"), [(True, AirflowSkipException), (False, api.ChartMogulError)])
 def test_never_fail_skips_whatever_happens(
@@ -309,7 +368,7 @@ def test_all_waits_of_a_loop_share_one_client_and_leave_none_behind(sandbox: San
 def test_a_rotated_key_is_taken_up_at_a_401(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox.export_seconds = 4
     made = ChartMogulHook().create_activities_export()
-    monkeypatch.setattr(async_client, "_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(async_client, "_LOOK_UP_SECONDS", 0.0)
 
     async def rotate() -> None:
         await asyncio.sleep(1.5)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -553,16 +554,33 @@ def test_the_back_off_grows_to_a_minute(failures: int, most: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("looks", "middle"), [(1, 1.0), (2, 1.5), (3, 2.25), (4, 3.375), (9, 25.63), (10, 30.0), (10_000, 30.0)]
+    ("age", "least", "most"),
+    [(0.0, 0.9, 1.1), (2.0, 0.9, 1.1), (4.0, 1.62, 1.98), (20.0, 8.1, 9.9), (100.0, 30.0, 33.0), (1e9, 30.0, 33.0)],
 )
-def test_first_looks_come_soon_later_ones_seldom(looks: int, middle: float) -> None:
-    delays = [waiting.poll_delay(looks, 30.0) for _ in range(200)]
-    assert all(middle * 0.89 <= delay <= middle * 1.11 for delay in delays)
+def test_first_looks_come_soon_later_ones_seldom(age: float, least: float, most: float) -> None:
+    delays = [waiting.poll_delay(age, 30.0) for _ in range(200)]
+    assert all(least <= delay <= most for delay in delays)
     assert len(set(delays)) > 1
 
 
 def test_a_short_poll_interval_holds_from_the_first_look() -> None:
-    assert all(waiting.poll_delay(looks, 0.1) <= 0.11 for looks in range(1, 20))
+    assert all(0.1 <= waiting.poll_delay(age, 0.1) <= 0.11 for age in range(20))
+
+
+def looks_at(ready: float, poll_interval: float) -> list[float]:
+    """The ages at which a wait looks, the first on the worker, until it sees what is ready at an age."""
+    looks = [0.0]
+    while looks[-1] < ready:
+        looks.append(looks[-1] + waiting.poll_delay(looks[-1], poll_interval))
+    return looks
+
+
+def test_what_is_ready_after_4_s_is_seen_within_2() -> None:
+    assert max(looks_at(4.0, 30.0)[-1] for _ in range(2000)) < 6.0
+
+
+def test_ten_minutes_at_30_s_take_at_most_30_requests() -> None:
+    assert max(len(looks_at(600.0, 30.0)) for _ in range(2000)) <= 31, "the last of them sees it"
 
 
 class Lines:
@@ -582,10 +600,23 @@ class Lines:
         return [level for level, _ in self.lines]
 
 
-def a_wait(log: Lines, **settings: float) -> waiting.ExportWait:
-    return waiting.ExportWait(
-        EXPORT_ID, **{"poll_interval": 30.0, "max_failure_seconds": 60.0, "now": 0.0, **settings}, log=log
-    )
+class Counts:
+    """Metrics that are kept."""
+
+    def __init__(self) -> None:
+        self.counted: Counter[str] = Counter()
+        self.timed: dict[str, float] = {}
+
+    def incr(self, stat: str, /) -> None:
+        self.counted[stat] += 1
+
+    def timing(self, stat: str, dt: float, /) -> None:
+        self.timed[stat] = dt
+
+
+def a_wait(log: Lines, stats: Counts | None = None, **settings: float) -> waiting.ExportWait:
+    told = {"poll_interval": 30.0, "max_failure_seconds": 60.0, "now": 0.0, **settings}
+    return waiting.ExportWait(EXPORT_ID, **told, log=log, stats=stats or Counts())
 
 
 def an_export(status: str) -> api.ActivitiesExport:
@@ -600,10 +631,27 @@ def test_both_words_for_done_end_the_wait(word: str) -> None:
 
 
 def test_a_wait_goes_on_with_growing_pauses() -> None:
-    wait = a_wait(Lines())
-    delays = [wait.answered(an_export("processing"), float(look)) for look in range(12)]
-    for delay, middle in zip(delays, [1, 1.5, 2.25, 3.375, 5.06, 7.59, 11.39, 17.09, 25.63, 30, 30, 30], strict=True):
-        assert delay == pytest.approx(middle, rel=0.11)
+    wait = a_wait(Lines(), now=100.0)
+    assert wait.first_delay() == pytest.approx(1.0, rel=0.11)
+    for age, middle in [(1, 1.0), (4, 1.8), (10, 4.5), (40, 18.0), (67, 30.0), (600, 31.5)]:
+        assert wait.answered(an_export("processing"), 100.0 + age) == pytest.approx(middle, rel=0.11)
+
+
+def test_thousands_that_go_on_after_a_restart_are_spread() -> None:
+    delays = [a_wait(Lines(), age=600.0).first_delay() for _ in range(1000)]
+    assert all(0 <= delay <= 33.0 for delay in delays)
+    assert all(any(start <= delay < start + 5 for delay in delays) for start in range(0, 30, 5))
+
+
+def test_metrics_count_looks_throttles_failures_and_time() -> None:
+    stats = Counts()
+    wait = a_wait(Lines(), stats, now=10.0, age=5.0)
+    wait.failed(api.RateLimitError(429, "slow down"), 11.0)
+    wait.failed(api.ServerError(503, "down"), 12.0)
+    wait.answered(an_export("processing"), 13.0)
+    wait.answered(an_export("succeeded"), 14.0)
+    assert stats.counted == {"chartmogul.polls": 4, "chartmogul.failures": 2, "chartmogul.throttles": 1}
+    assert stats.timed == {"chartmogul.waited": 9000.0}
 
 
 def test_a_failed_export_says_what_to_clear() -> None:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta, timezone
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pendulum
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_chartmogul.intervals import (
@@ -20,6 +22,7 @@ from airflow_provider_chartmogul.intervals import (
     parse_duration,
     parse_time,
     resolve_interval,
+    split_interval,
 )
 
 JAN_1 = datetime(2024, 1, 1, tzinfo=UTC)
@@ -318,8 +321,9 @@ def test_a_lookback_is_as_long_whatever_the_start_is_given_as(start: object) -> 
     ("length", "end"),
     [(timedelta(days=1), JAN_2), ("P1D", JAN_2), ("PT1H", datetime(2024, 1, 1, 1, tzinfo=UTC))],
 )
-def test_a_partition_key_is_the_start_of_its_window(length: object, end: datetime) -> None:
-    context = {**NO_INTERVAL, "partition_key": "2024-01-01"}
+@pytest.mark.parametrize("key", ["2024-01-01", "2024-01-01T00", "2024-01-01T00:00:00", "2024-01-01T01:00:00+0100"])
+def test_a_partition_key_is_the_start_of_its_window(key: str, length: object, end: datetime) -> None:
+    context = {**NO_INTERVAL, "partition_key": key}
     assert resolve(context, partition_length=length) == Interval(JAN_1, end)
 
 
@@ -334,6 +338,102 @@ def test_a_data_interval_goes_before_a_partition_key() -> None:
 def test_an_odd_partition_is_refused(key: str, length: str, name: str) -> None:
     text = refusal({**NO_INTERVAL, "partition_key": key}, partition_length=length)
     assert text.startswith(f"{name} cannot be ")
+
+
+# Keys as Airflow writes them: the default formats of its StartOf…Mapper, and ISO 8601.
+PERIOD_KEYS = [
+    ("2024", "2024-01-01", "2025-01-01"),
+    ("2024-Q1", "2024-01-01", "2024-04-01"),
+    ("2024Q4", "2024-10-01", "2025-01-01"),
+    ("2024-03", "2024-03-01", "2024-04-01"),
+    ("2024-W11", "2024-03-11", "2024-03-18"),
+    ("2020W53", "2020-12-28", "2021-01-04"),
+    ("2024-03-11 (W11)", "2024-03-11", "2024-03-18"),
+    ("2024-03-01/2024-03-20", "2024-03-01", "2024-03-20"),
+]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
+@pytest.mark.parametrize(("key", "start", "end"), PERIOD_KEYS)
+def test_a_key_that_names_a_period_is_that_period(key: str, start: str, end: str, zone: str) -> None:
+    expected = Interval(*(datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(zone)) for day in (start, end)))
+    assert resolve({**NO_INTERVAL, "partition_key": key}, partition_timezone=zone) == expected
+
+
+def test_a_length_that_is_given_goes_before_a_period_s_own_but_not_before_a_range() -> None:
+    for key, end in (("2024-01", JAN_2), ("2024-01-01/2024-03-01", datetime(2024, 3, 1, tzinfo=UTC))):
+        assert resolve({**NO_INTERVAL, "partition_key": key}, partition_length="P1D") == Interval(JAN_1, end)
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"dag_run": SimpleNamespace(partition_key="2024-01-01")},  # where Airflow 3.2 has it
+        {**NO_INTERVAL, "dag_run": SimpleNamespace(partition_key="2024-01-01", partition_date=JAN_1)},
+        {"partition_key": "2024-01-01T00:00:00", "partition_date": JAN_1},
+        {**NO_WIDTH, "partition_key": "2024-01-01T00:00:00", "partition_date": JAN_1},  # by hand, with a logical date
+        {"partition_key": "eu|2024-01-01", "partition_date": JAN_1},  # of a ProductMapper
+    ],
+)
+def test_where_runs_have_their_partition(context: dict[str, Any]) -> None:
+    assert resolve(context, partition_length=timedelta(days=1)) == Interval(JAN_1, JAN_2)
+
+
+def partition_of_berlin(key: str, partition_date: datetime | None, **more: Any) -> dict[str, Any]:
+    dag = SimpleNamespace(timetable=SimpleNamespace(timezone=pendulum.timezone("Europe/Berlin")))
+    return {**NO_INTERVAL, "partition_key": key, "partition_date": partition_date, "dag": dag, **more}
+
+
+@pytest.mark.parametrize("length", [timedelta(days=1), "P1D", "PT24H"])
+def test_a_partition_s_day_is_the_timetable_s(length: object) -> None:
+    # Airflow 3.3 writes the key in the timetable's zone, 3.2 in UTC; the clocks change at night.
+    start, end = datetime(2024, 3, 30, 23, tzinfo=UTC), datetime(2024, 3, 31, 22, tzinfo=UTC)
+    for context in (
+        partition_of_berlin("2024-03-31T00:00:00", start),
+        partition_of_berlin("2024-03-31", start + timedelta(hours=6)),  # a run at six, its key is the day
+        partition_of_berlin("2024-03-30T23:00:00", None),
+    ):
+        assert resolve(context, partition_length=length) == Interval(start, end)
+
+
+def test_a_partition_s_month_is_the_timetable_s() -> None:
+    start, end = datetime(2024, 2, 29, 23, tzinfo=UTC), datetime(2024, 3, 31, 22, tzinfo=UTC)
+    assert resolve(partition_of_berlin("2024-03", start)) == Interval(start, end)
+
+
+def test_a_key_in_a_zone_nobody_told_is_refused() -> None:
+    context = {**NO_INTERVAL, "partition_key": "2024-03", "partition_date": datetime(2024, 2, 29, 23, tzinfo=UTC)}
+    assert "'partition_timezone'" in refusal(context)
+    assert resolve(context, partition_timezone="Europe/Berlin").end == datetime(2024, 3, 31, 22, tzinfo=UTC)
+
+
+def test_a_key_that_is_no_time_leaves_a_run_of_no_width_to_its_lookback() -> None:
+    context = {**NO_WIDTH, "partition_key": "eu"}
+    assert resolve(context, lookback="P1D") == Interval(JAN_1, JAN_2)
+
+
+@pytest.mark.parametrize(
+    "key", ["2024-01-01", "2024-01-01T00", "2024-01-01T00:00:00", "eu", "2024-13", "2021-W53", "a/b"]
+)
+def test_a_key_that_says_no_length_is_not_guessed_at(key: str) -> None:
+    text = refusal({**NO_INTERVAL, "partition_key": key})
+    assert text.startswith("this run has no data interval")
+    assert repr(key) in text
+    assert "'partition_length'" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "told", "name"),
+    [
+        ("2024-13", {"partition_length": "P1D"}, "the run's partition key"),
+        ("2024-03-01/2024-02-01", {}, "the window to export is reversed"),
+        ("2024-03", {"partition_timezone": "Mars"}, "partition_timezone"),
+        ("2024-03", {"partition_timezone": ""}, "partition_timezone"),
+        ("9999", {}, "the partition that begins at 9999-01-01T00:00:00+00:00 ends outside the calendar"),
+    ],
+)
+def test_a_partition_that_makes_no_sense_is_refused(key: str, told: dict[str, Any], name: str) -> None:
+    assert refusal({**NO_INTERVAL, "partition_key": key}, **told).startswith(name)
 
 
 @pytest.mark.parametrize(
@@ -369,3 +469,228 @@ def test_a_window_has_the_width_it_should_have_or_is_refused(
     assert expected < end_utc
     assert resolve({}, start=start, end=end, lookback=lookback) == by_run
     assert resolve({}, start=start.isoformat(), end=str(end), lookback=lookback) == by_run
+
+
+# A range in windows
+
+
+def split(*args: Any, **told: Any) -> list[tuple[str, str]]:
+    return [(window["interval_start"][:16], window["interval_end"][:16]) for window in split_interval(*args, **told)]
+
+
+def borders(*args: Any, **told: Any) -> list[str]:
+    windows = split(*args, **told)
+    assert all(one[1] == other[0] for one, other in pairwise(windows))
+    return [windows[0][0], *(end for _, end in windows)]
+
+
+def test_windows_are_what_expand_kwargs_takes() -> None:
+    assert split_interval("2024-01-01", "2024-01-03", "day") == [
+        {"interval_start": "2024-01-01T00:00:00+00:00", "interval_end": "2024-01-02T00:00:00+00:00"},
+        {"interval_start": "2024-01-02T00:00:00+00:00", "interval_end": "2024-01-03T00:00:00+00:00"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "every", "days"),
+    [
+        ("2024-01-15", "2024-03-10", "month", ["01-15", "02-01", "03-01", "03-10"]),
+        ("2024-01-01", "2024-03-01", "month", ["01-01", "02-01", "03-01"]),
+        ("2024-02-15", "2024-08-01", "quarter", ["02-15", "04-01", "07-01", "08-01"]),
+        ("2024-01-03", "2024-01-16", "week", ["01-03", "01-08", "01-15", "01-16"]),
+        ("2024-01-03", "2024-12-16", "year", ["01-03", "12-16"]),
+        ("2024-01-03", "2024-01-16", "P7D", ["01-03", "01-10", "01-16"]),
+        ("2024-01-03", "2024-01-16", timedelta(weeks=1), ["01-03", "01-10", "01-16"]),
+        ("2024-01-31", "2024-06-30", "P1M", ["01-31", "02-29", "03-31", "04-30", "05-31", "06-30"]),
+        ("2024-01-31", "2024-05-01", pendulum.duration(months=1), ["01-31", "02-29", "03-31", "04-30", "05-01"]),
+        (date(2024, 1, 1), datetime(2024, 1, 3), "P1W", ["01-01", "01-03"]),
+        ("2024-01-01", "2024-01-03", timedelta(days=999_999), ["01-01", "01-03"]),
+    ],
+)
+def test_where_windows_are_cut(start: object, end: object, every: Any, days: list[str]) -> None:
+    assert borders(start, end, every) == [f"2024-{day}T00:00" for day in days]
+
+
+def test_a_day_is_the_zone_s_where_clocks_change() -> None:
+    spring = ["2024-03-29T23:00", "2024-03-30T23:00", "2024-03-31T22:00", "2024-04-01T22:00"]
+    autumn = ["2024-10-25T22:00", "2024-10-26T22:00", "2024-10-27T23:00", "2024-10-28T23:00"]
+    for every in ("day", "P1D", timedelta(days=1), timedelta(hours=24), pendulum.duration(days=1)):
+        assert borders("2024-03-30", "2024-04-02", every, timezone="Europe/Berlin") == spring
+        assert borders("2024-10-26", "2024-10-29", every, timezone=ZoneInfo("Europe/Berlin")) == autumn
+        zone = ZoneInfo("Europe/Berlin")
+        assert borders(datetime(2024, 3, 30, tzinfo=zone), datetime(2024, 4, 2, tzinfo=zone), every) == spring
+        assert borders(pendulum.datetime(2024, 3, 30, tz="Europe/Berlin"), "2024-04-02", every) == spring
+        assert borders("2024-03-30T00:00:00+01:00", "2024-04-02T00:00:00+02:00", every, timezone=zone) == spring
+
+
+def test_hours_are_elapsed_time_where_clocks_change() -> None:
+    for every in ("PT12H", timedelta(hours=12), pendulum.duration(hours=12)):
+        assert borders("2024-03-31", "2024-04-01", every, timezone="Europe/Berlin") == [
+            "2024-03-30T23:00",
+            "2024-03-31T11:00",
+            "2024-03-31T22:00",
+        ]
+    assert borders("2024-03-30", "2024-04-02", "P1DT12H", timezone="Europe/Berlin") == [
+        "2024-03-29T23:00",
+        "2024-03-31T11:00",
+        "2024-04-01T22:00",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "expected"),
+    [
+        # Samoa left December 30th out; in São Paulo the clocks went on at midnight, in Havana back to midnight.
+        ("Pacific/Apia", "2011-12-29", ["2011-12-29T10:00", "2011-12-30T10:00", "2011-12-31T10:00"]),
+        ("America/Sao_Paulo", "2018-11-03", ["2018-11-03T03:00", "2018-11-04T03:00", "2018-11-05T02:00"]),
+        ("America/Havana", "2024-11-02", ["2024-11-02T04:00", "2024-11-03T04:00", "2024-11-04T05:00"]),
+    ],
+)
+def test_days_with_an_odd_midnight(zone: str, day: str, expected: list[str]) -> None:
+    start = datetime.fromisoformat(day)
+    days = 3 if zone == "Pacific/Apia" else 2
+    for every in ("day", "P1D"):
+        assert borders(start, start + timedelta(days=days), every, timezone=zone) == expected
+        assert borders(f"{day}T00:00", f"{start + timedelta(days=days)}", every, timezone=zone) == expected
+
+
+def test_a_midnight_that_comes_twice_is_the_first_however_it_is_written() -> None:
+    for start in ("2024-11-03", "2024-11-03T00:00", datetime(2024, 11, 3), date(2024, 11, 3)):
+        found = borders(start, "2024-11-04", "day", timezone="America/Havana")
+        assert found == ["2024-11-03T04:00", "2024-11-04T05:00"]
+
+
+def test_windows_for_each_type() -> None:
+    windows = split_interval("2024-01-01", "2024-01-03", "day", activity_types=("churn", "new_biz"))
+    assert [(window["interval_start"][8:10], window["activity_type"]) for window in windows] == [
+        ("01", "churn"),
+        ("01", "new_biz"),
+        ("02", "churn"),
+        ("02", "new_biz"),
+    ]
+
+
+def test_more_windows_than_airflow_maps_are_refused() -> None:
+    assert len(split_interval(JAN_1, JAN_1 + timedelta(hours=1024), "PT1H")) == 1024
+    assert len(split_interval(JAN_1, JAN_1 + timedelta(hours=1025), "PT1H", max_windows=None)) == 1025
+    for told in ({}, {"max_windows": 2049, "activity_types": ["churn", "new_biz"]}):
+        with pytest.raises(IntervalError, match=r"max_map_length"):
+            split_interval(JAN_1, JAN_1 + timedelta(hours=1025), "PT1H", **told)
+
+
+@pytest.mark.parametrize(
+    ("args", "told", "says"),
+    [
+        (("2024-01-01", "2024-01-01", "day"), {}, "the range to split is empty"),
+        (("2024-01-01", "2024-01-01T01:00+01:00", "day"), {}, "the range to split is empty"),
+        (("2024-01-02", "2024-01-01", "day"), {}, "the range to split is reversed"),
+        ((None, "2024-01-01", "day"), {}, "start cannot be"),
+        (("2024-01-02", "", "day"), {}, "end cannot be"),
+        (("now", "2024-01-01", "day"), {}, "start cannot be"),
+        (("0001-01-01", "2024-01-01", "year"), {"timezone": "Asia/Kolkata"}, "start, 0001-01-01"),
+        (("2024-01-01", "2024-01-02", "weekly"), {}, "every cannot be 'weekly'"),
+        (("2024-01-01", "2024-01-02", 7), {}, "every cannot be"),
+        (("2024-01-01", "2024-01-02", timedelta(0)), {}, "every cannot be"),
+        (("2024-01-01", "2024-01-02", "-P1D"), {}, "every cannot be"),
+        (("2024-01-01", "2024-01-02", pendulum.duration(months=1, days=-29)), {}, "every cannot be"),
+        (("2024-01-01", "2024-01-02", "day"), {"timezone": "Mars"}, "timezone cannot be 'Mars'"),
+        (("2024-01-01", "2024-01-02", "day"), {"timezone": 1}, "timezone cannot be"),
+        (("2024-01-01", "2024-01-02", "day"), {"activity_types": []}, "activity_types cannot be"),
+        (("2024-01-01", "2024-01-02", "day"), {"activity_types": "churn"}, "activity_types cannot be"),
+        (("2024-01-01", "2024-01-02", "day"), {"activity_types": [None]}, "activity_types cannot be"),
+        (("2024-01-01", "2024-01-02", "day"), {"activity_types": ["churn", "churn"]}, "activity_types cannot be"),
+        (("2024-01-01", "2024-01-02", "day"), {"activity_types": ["new"]}, "activity_type cannot be 'new'"),
+    ],
+)
+def test_a_range_that_makes_no_sense_is_refused(args: Any, told: dict[str, Any], says: str) -> None:
+    with pytest.raises(IntervalError) as raised:
+        split_interval(*args, **told)
+    assert str(raised.value).startswith(says)
+
+
+ODD_ZONES = [
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Australia/Lord_Howe",  # half an hour
+    "Asia/Kolkata",
+    "America/Sao_Paulo",  # at midnight, until 2019
+    "Africa/Casablanca",  # four times a year
+    "Pacific/Apia",  # a day left out in 2011
+    "America/Havana",
+    "Asia/Beirut",
+]
+instants = st.datetimes(datetime(2008, 1, 1), datetime(2032, 1, 1), timezones=st.just(UTC))
+a_thousand_days = st.timedeltas(timedelta(seconds=1), timedelta(days=1000))
+steady = settings(deadline=None, derandomize=True, max_examples=150)
+
+
+def covered(start: datetime, end: datetime, every: Any, zone: str) -> list[datetime]:
+    """Split a range, check that the windows touch, are not empty and cover it exactly, and give their borders."""
+    windows = [
+        tuple(datetime.fromisoformat(window[name]) for name in ("interval_start", "interval_end"))
+        for window in split_interval(start, end, every, timezone=zone, max_windows=None)
+    ]
+    assert (windows[0][0], windows[-1][1]) == (start, end)
+    assert all(one[1] == other[0] for one, other in pairwise(windows))
+    assert all(one < other for one, other in windows)
+    assert all(moment.utcoffset() == timedelta(0) for window in windows for moment in window)
+    return [start, *(window[1] for window in windows)]
+
+
+PERIOD = {
+    "day": lambda day: day,
+    "week": lambda day: day.isocalendar()[:2],
+    "month": lambda day: (day.year, day.month),
+    "quarter": lambda day: (day.year, (day.month - 1) // 3),
+    "year": lambda day: day.year,
+}
+
+
+@steady
+@given(instants, a_thousand_days, st.sampled_from(sorted(PERIOD)), st.sampled_from(ODD_ZONES))
+def test_windows_of_the_calendar(start: datetime, length: timedelta, every: str, zone: str) -> None:
+    found = covered(start, start + length, every, zone)
+
+    def period(moment: datetime) -> Any:
+        return PERIOD[every](moment.astimezone(ZoneInfo(zone)).date())
+
+    for begin, end in pairwise(found):
+        assert period(begin) == period(end - timedelta(microseconds=1))
+    for border in found[1:-1]:
+        assert period(border - timedelta(microseconds=1)) != period(border)
+
+
+@steady
+@given(
+    instants,
+    a_thousand_days,
+    st.integers(0, 14),
+    st.integers(0, 40),
+    st.sampled_from([timedelta(0), timedelta(hours=5), timedelta(minutes=1501)]),
+    st.sampled_from(ODD_ZONES),
+)
+def test_windows_of_a_length(
+    start: datetime, length: timedelta, months: int, days: int, rest: timedelta, zone: str
+) -> None:
+    assume(months or days or rest)
+    every = pendulum.duration(months=months, days=days, seconds=rest.total_seconds())
+    found = covered(start, start + length, every, zone)
+    local_start = start.astimezone(ZoneInfo(zone))
+    for number, border in enumerate(found[1:-1], 1):
+        if rest and not months:
+            assert border == start + number * (timedelta(days=days) + rest)
+        elif not rest and zone != "Pacific/Apia":
+            wall = pendulum.instance(local_start.replace(tzinfo=None)).add(months=number * months, days=number * days)
+            # A time of day that a change of the clocks leaves out comes that much later.
+            late = border.astimezone(ZoneInfo(zone)).replace(tzinfo=None) - wall.naive()
+            assert timedelta(0) <= late <= timedelta(hours=1)
+
+
+@steady
+@given(instants, a_thousand_days, st.sampled_from(ODD_ZONES), st.integers(1, 40), st.booleans())
+def test_a_timedelta_of_days_is_as_a_duration_of_days(
+    start: datetime, length: timedelta, zone: str, days: int, as_text: bool
+) -> None:
+    every = f"P{days}D" if as_text else pendulum.duration(days=days)
+    assert covered(start, start + length, timedelta(days=days), zone) == covered(start, start + length, every, zone)

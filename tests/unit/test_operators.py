@@ -11,6 +11,7 @@ import copy
 import inspect
 import json
 import pickle
+import time
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any
@@ -27,6 +28,7 @@ from airflow_provider_chartmogul.sensors.activities_export import ActivitiesExpo
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
     ActivitiesExportToObjectStorageOperator,
 )
+from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
 from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
 from tests.unit.values import EXPORT_ID, run_python
 
@@ -36,10 +38,12 @@ DAY = {"data_interval_start": START, "data_interval_end": START + timedelta(days
 CREATE: dict[str, Any] = {}
 WAIT = {"export_id": EXPORT_ID}
 MOVE = {"export_id": EXPORT_ID, "destination": "s3://b/{export_id}.zip"}
+ALL_IN_ONE = {"destination": "s3://b/{export_id}.zip"}
 CLASSES: list[tuple[type[BaseOperator], dict[str, Any]]] = [
     (CreateActivitiesExportOperator, CREATE),
     (ActivitiesExportSensor, WAIT),
     (ActivitiesExportToObjectStorageOperator, MOVE),
+    (ActivitiesToObjectStorageOperator, ALL_IN_ONE),
 ]
 each_class = pytest.mark.parametrize(("cls", "needed"), CLASSES, ids=[cls.__name__ for cls, _ in CLASSES])
 
@@ -49,10 +53,12 @@ def a_dag() -> DAG:
 
 
 def own_parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """The parameters a class adds to those of Airflow's own base."""
+    """The parameters a class and its bases in this package add to those of Airflow's own base."""
     return {
         name: parameter
-        for name, parameter in inspect.signature(cls.__init__).parameters.items()
+        for base in cls.__mro__
+        if base.__module__.startswith("airflow_provider_chartmogul.")
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
         if name not in ("self", "kwargs")
     }
 
@@ -103,6 +109,25 @@ def through_serialisation(dag: DAG) -> Any:
                 "if_exists": "overwrite",
                 "column_types": None,
                 "download_dir": None,
+                "upload_options": None,
+            },
+        ),
+        (
+            ActivitiesToObjectStorageOperator,
+            ALL_IN_ONE,
+            {
+                **ALL_IN_ONE,
+                "interval_start": DATA_INTERVAL,
+                "interval_end": DATA_INTERVAL,
+                "activity_type": None,
+                "lookback": None,
+                "partition_length": None,
+                "deferrable": True,
+                "poke_interval": 30.0,
+                "timeout": 21600.0,
+                "max_failure_seconds": 3600,
+                "soft_fail": False,
+                "if_exists": "overwrite",
                 "upload_options": None,
             },
         ),
@@ -390,7 +415,9 @@ def test_a_trigger_s_serialised_form_has_every_parameter_and_only_primitives() -
 
 
 def test_a_trigger_s_defaults() -> None:
-    assert TRIGGERS[0].serialize()[1] == {
+    arguments = TRIGGERS[0].serialize()[1]
+    assert arguments.pop("started") == pytest.approx(time.time(), abs=3600)
+    assert arguments == {
         "chartmogul_conn_id": "cm",
         "export_id": EXPORT_ID,
         "poll_interval": 30.0,
@@ -404,3 +431,13 @@ def test_a_hook_is_made_without_looking_anything_up() -> None:
     assert ChartMogulHook().chartmogul_conn_id == "chartmogul_default"
     assert ChartMogulHook("other").chartmogul_conn_id == "other"
     assert ChartMogulHook(chartmogul_conn_id="other").chartmogul_conn_id == "other"
+
+
+def test_the_one_task_way_takes_what_the_three_take() -> None:
+    of_three = {
+        name
+        for cls in (CreateActivitiesExportOperator, ActivitiesExportSensor, ActivitiesExportToObjectStorageOperator)
+        for name in own_parameters(cls)
+    }
+    # soft_fail is of Airflow's own sensor.
+    assert set(own_parameters(ActivitiesToObjectStorageOperator)) == of_three - {"export_id"} | {"soft_fail"}

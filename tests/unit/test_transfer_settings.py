@@ -157,7 +157,7 @@ def test_all_types_are_called_all() -> None:
 
 @pytest.mark.parametrize("name", ["interval_start", "interval_end"])
 def test_an_open_end_has_no_name(name: str) -> None:
-    with pytest.raises(TransferSettingsError, match=rf"has \{{{name}\}}, but export {EXPORT_ID} is open at that end"):
+    with pytest.raises(TransferSettingsError, match=rf"has \{{{name}\}}, but the export is open at that end"):
         transfer(f"s3://b/{{{name}:%Y}}.zip").object_of(OPEN)
 
 

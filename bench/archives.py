@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Archives to measure with: activities as ChartMogul exports them, of any size, the same bytes each time.
+
+The columns are the sandbox's. The values have as much in them as real ones: IDs that look like a billing system's,
+names with commas, quotes and letters outside ASCII, amounts that are not round. Such text compresses about 2.5:1;
+the sandbox's own company, whose IDs count up, would compress better than real exports do. An archive is made once
+and kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+import zipfile
+from base64 import b32encode
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from airflow_provider_chartmogul.sandbox.company import ACTIVITY_TYPES, COLUMNS, CSV_NAME
+
+#: Part of the kept archives' names: another number makes them anew.
+VERSION = 1
+
+_ROWS_A_PIECE = 500
+_CUSTOMERS = 20_000
+_START = datetime(2018, 1, 1, tzinfo=UTC)
+_WORDS = (
+    *("Acorn", "Beacon", "Copper", "Dovetail", "Ember", "Fjord"),
+    *("Granite", "Harbour", "Indigo", "Juniper", "Keystone", "Lantern"),
+)
+_NAMES = ("{0} {1} Ltd", "{0}, {1} & Partners", 'The "{0}" {1} Company', "Société {0} {1}", "{0} {1} 株式会社")
+_PLANS = ("Starter", "Growth", "Growth, yearly", "Scale, yearly")
+_CURRENCIES = (("EUR", "€"), ("USD", "$"), ("GBP", "£"))
+
+
+def archive_of(size: int, folder: Path) -> Path:
+    """
+    Give a zip archive of ``size`` bytes and at most 0.1 MB more; made where it is not there yet.
+
+    :param folder: where archives are kept, made if need be
+    """
+    path = folder / f"activities-{VERSION}-{size}.zip"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    member = zipfile.ZipInfo(CSV_NAME, date_time=(1980, 1, 1, 0, 0, 0))
+    member.compress_type = zipfile.ZIP_DEFLATED
+    member.external_attr = 0o644 << 16
+    with (
+        unfinished.open("wb") as file,
+        zipfile.ZipFile(file, "w") as archive,
+        archive.open(member, "w", force_zip64=True) as text,
+    ):
+        for piece in _pieces():
+            text.write(piece)
+            if file.tell() >= size:
+                break
+    return unfinished.rename(path)
+
+
+def _pieces() -> Iterator[bytes]:
+    """The CSV without an end, some hundred rows at a time."""
+    rng = random.Random(1)
+    customers = [_customer(rng) for _ in range(_CUSTOMERS)]
+    connector = f"ds_{_uuid(rng)}"
+    moment = _START
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    while True:
+        for _ in range(_ROWS_A_PIECE):
+            moment += timedelta(seconds=int(rng.random() * 60))
+            customer_uuid, external_id, name, (currency, sign) = customers[int(rng.random() * _CUSTOMERS)]
+            seats, movement = int(1 + rng.random() * 500), int(rng.random() * 9_999)
+            plan = int(rng.random() * len(_PLANS))
+            mrr = seats * 1_999 + movement
+            description = f"{_PLANS[plan]}: from {seats} to {int(rng.random() * 500)} seats"
+            if rng.random() < 0.1:
+                description += '\nNote: agreed by phone, "as discussed"'
+            writer.writerow(
+                (
+                    _uuid(rng),
+                    moment.isoformat(),
+                    ACTIVITY_TYPES[int(rng.random() * len(ACTIVITY_TYPES))],
+                    customer_uuid,
+                    external_id,
+                    name,
+                    description,
+                    mrr,
+                    movement,
+                    12 * mrr,
+                    currency,
+                    sign,
+                    f"sub_{_billing_id(rng, 15)}",
+                    f"plan-{plan}-monthly",
+                    connector,
+                )
+            )
+        yield text.getvalue().encode()
+        text.seek(0)
+        text.truncate()
+
+
+def _customer(rng: random.Random) -> tuple[str, str, str, tuple[str, str]]:
+    shape = _NAMES[int(rng.random() * len(_NAMES))]
+    name = shape.format(_WORDS[int(rng.random() * len(_WORDS))], _WORDS[int(rng.random() * len(_WORDS))])
+    currency = _CURRENCIES[int(rng.random() * len(_CURRENCIES))]
+    return f"cus_{_uuid(rng)}", f"cus_{_billing_id(rng, 10)}", name, currency
+
+
+def _uuid(rng: random.Random) -> str:
+    digits = rng.randbytes(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _billing_id(rng: random.Random, size: int) -> str:
+    """Letters and digits out of ``size`` random bytes, which is a multiple of five."""
+    return b32encode(rng.randbytes(size)).decode()

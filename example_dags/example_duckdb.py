@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each day's ChartMogul activities into DuckDB, by replacing the window in the table.
+
+It needs ``pip install duckdb`` (1.4 or later), ``warehouse_loads.py`` from the same folder as this file, and the
+Airflow variable ``chartmogul_duckdb`` with the database's file, unless the local default will do.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, task
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+
+with DAG(
+    dag_id="example_duckdb",
+    description="Each day's ChartMogul activities into DuckDB, by replacing the window.",
+    # Each run is the day before it, also in a backfill. A plain "@daily" has no width in Airflow 3.
+    schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=4,
+    default_args={"owner": "data", "retries": 3, "retry_delay": timedelta(minutes=1)},
+    tags=["chartmogul", "example"],
+    doc_md=__doc__,
+) as dag:
+    export = ActivitiesToObjectStorageOperator(
+        task_id="export",
+        lookback=timedelta(days=7),
+        destination=(
+            "{{ var.value.get('chartmogul_destination', 'file:///tmp/chartmogul') }}"
+            "/duckdb/{interval_start:%Y-%m-%d}_{interval_end:%Y-%m-%d}.csv.gz"
+        ),
+    )
+
+    # DuckDB lets one process write at a time.
+    @task(max_active_tis_per_dag=1)
+    def load(database: str, exported: dict[str, Any]) -> dict[str, int]:
+        """Replace the window; then show the month's MRR movements, so that one sees that it worked."""
+        import duckdb
+        from warehouse_loads import load_into_duckdb, movements_sql
+
+        counts = load_into_duckdb(
+            database,
+            exported["uri"],
+            "activities",
+            start=exported["interval_start"],
+            end=exported["interval_end"],
+            date_column="date",
+            # object_storage_conn_id="aws_default",
+        )
+        with duckdb.connect(database, read_only=True) as connection:
+            for row in connection.execute(movements_sql("activities", exported["interval_start"])).fetchall():
+                print(*row)
+        return counts
+
+    load("{{ var.value.get('chartmogul_duckdb', '/tmp/chartmogul/activities.duckdb') }}", export.output["object"])

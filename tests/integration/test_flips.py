@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Every bit of an archive, flipped: where the ETag is an MD5 there is no object, elsewhere no other rows.
+
+What is accepted all the same is read by others than the package itself: zipfile, which goes by the directory at the
+archive's end; a reader of streams, which goes by the headers before the members and what is behind them, as those do
+that read from a pipe; gzip and pyarrow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import random
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from airflow_provider_chartmogul import api
+from airflow_provider_chartmogul import archive as archive_module
+from airflow_provider_chartmogul.archive import Archive, ArchiveError
+from airflow_provider_chartmogul.download import DownloadError, download
+from airflow_provider_chartmogul.parquet import TableError, write_parquet
+from airflow_provider_chartmogul.waiting import TaskLog
+from tests.integration.moving import move, serve
+from tests.integration.servers import Answer, ScriptedServer
+
+_DRAW = random.Random(20)
+CSV = b"uuid,date,mrr\n" + b"".join(
+    b"%s,2024-01-%02d,%d\n" % (_DRAW.randbytes(6).hex().encode(), n, n) for n in range(1, 9)
+)
+README = b"hello, hello, hello, hello\n"
+
+
+class _Pipe(io.RawIOBase):
+    """What cannot be sought in: zipfile says sizes and CRC-32 behind each member, then."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        self.content += data
+        return len(data)
+
+
+def zipped(
+    members: dict[str, bytes] | None = None,
+    method: int = zipfile.ZIP_DEFLATED,
+    *,
+    streamed: bool = False,
+    zip64: bool = False,
+    comment: bytes = b"",
+    extra: bytes = b"",
+) -> bytes:
+    pipe = _Pipe() if streamed else io.BytesIO()
+    with zipfile.ZipFile(pipe, "w", method) as archive:  # type: ignore[arg-type]
+        for name, content in (members or {"activities.csv": CSV}).items():
+            info = zipfile.ZipInfo(name, (2024, 1, 2, 3, 4, 6))
+            info.compress_type, info.external_attr, info.extra = method, 0o100644 << 16, extra
+            with archive.open(info, "w", force_zip64=zip64) as member:
+                member.write(content)
+        archive.comment = comment
+    return bytes(pipe.content) if isinstance(pipe, _Pipe) else pipe.getvalue()
+
+
+def with_zip64_end(archive: bytes) -> bytes:
+    """The same, with the end record of large archives: what the short one has no room for stands in another."""
+    _, _, _, here, entries, size, place, _ = struct.unpack("<4sHHHHLLH", archive[-22:])
+    record = struct.pack("<4sQHHLLQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, here, entries, size, place)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, place + size, 1)
+    full = struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return archive[:-22] + record + locator + full
+
+
+#: A time in the extra fields, as many programs write.
+_EXTRA = struct.pack("<HHBL", 0x5455, 5, 1, 1_700_000_000)
+
+ARCHIVES = {
+    "deflated": zipped(),
+    "stored": zipped(method=zipfile.ZIP_STORED),
+    "Zip64": zipped(zip64=True),
+    "Zip64 at the end": with_zip64_end(zipped()),
+    "streamed": zipped(streamed=True),
+    "streamed, Zip64": zipped(streamed=True, zip64=True),
+    "commented": zipped(comment=b"made by nobody"),
+    "with extra fields": zipped(extra=_EXTRA),
+    "two members": zipped({"activities.csv": CSV, "README.txt": README}),
+    "in a folder": zipped({"folder/": b"", "folder/activities.csv": CSV}),
+    # A flip makes a slash of the 'o'.
+    "no suffix": zipped({"o": CSV}),
+}
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    return content[: bit >> 3] + bytes([content[bit >> 3] ^ 1 << (bit & 7)]) + content[(bit >> 3) + 1 :]
+
+
+def by_the_directory(content: bytes) -> list[bytes]:
+    with zipfile.ZipFile(io.BytesIO(content)) as opened:
+        return [opened.read(info) for info in opened.infolist()]
+
+
+def by_the_headers(content: bytes) -> list[bytes]:
+    """What a reader gets that sees each byte once; ValueError, zlib.error or struct.error where it would give up."""
+    at, found = 0, []
+    while content[at : at + 4] == b"PK\x03\x04":
+        _, _, flags, method, _, _, crc, compressed, size, names, extras = struct.unpack_from(
+            "<4sHHHHHLLLHH", content, at
+        )
+        at += 30 + names
+        extra, zip64 = content[at : at + extras], False
+        at += extras
+        while len(extra) >= 4:
+            kind, length = struct.unpack_from("<HH", extra)
+            if kind == 1:
+                zip64 = True
+                if size == compressed == 0xFFFFFFFF:
+                    size, compressed = struct.unpack_from("<QQ", extra, 4)
+            extra = extra[4 + length :]
+        behind = bool(flags & 8)
+        if method == 8:
+            stream = zlib.decompressobj(-15)
+            member = stream.decompress(content[at:] if behind else content[at : at + compressed])
+            length = len(content) - at - len(stream.unused_data) if behind else compressed
+            if not stream.eof or (not behind and stream.unused_data):
+                raise ValueError("the member has another length")
+        elif method == 0 and not behind:
+            member, length = content[at : at + compressed], compressed
+        else:
+            raise ValueError("cannot be read from a stream")
+        at += length
+        if behind:
+            at += 4 * (content[at : at + 4] == b"PK\x07\x08")
+            crc, compressed, size = struct.unpack_from("<LQQ" if zip64 else "<LLL", content, at)
+            at += 20 if zip64 else 12
+        if (zlib.crc32(member), length, len(member)) != (crc, compressed, size):
+            raise ValueError("the member is not what its header says")
+        found.append(member)
+    if content[at : at + 4] != b"PK\x01\x02":
+        raise ValueError("no directory behind the members")
+    return found
+
+
+def test_the_readers_here_read_what_is_sound(tmp_path: Path) -> None:
+    for content in ARCHIVES.values():
+        assert CSV in by_the_directory(content)
+        assert by_the_headers(content) == by_the_directory(content)
+        (tmp_path / "x.zip").write_bytes(content)
+        with Archive(tmp_path / "x.zip") as archive:
+            archive.check()
+
+
+@pytest.fixture(params=["isal", "zlib"])
+def _inflate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "zlib":
+        monkeypatch.setattr(archive_module, "_zlib", zlib)
+
+
+@pytest.mark.usefixtures("_inflate")
+@pytest.mark.parametrize("kind", ARCHIVES)
+class TestNoFlipChangesBytesUnnoticed:
+    def test_as_zip(self, kind: str, tmp_path: Path) -> None:
+        content, path = ARCHIVES[kind], tmp_path / "x.zip"
+        members = by_the_directory(content)
+        wrong, accepted = [], 0
+        for bit in range(8 * len(content)):
+            damaged = flipped(content, bit)
+            path.write_bytes(damaged)
+            try:
+                with Archive(path) as archive:
+                    archive.check()
+            except ArchiveError:
+                continue
+            accepted += 1
+            try:
+                if by_the_directory(damaged) != members or by_the_headers(damaged) != members:
+                    wrong.append((bit >> 3, bit & 7, "other bytes"))
+            except Exception as error:
+                wrong.append((bit >> 3, bit & 7, repr(error)))
+        assert wrong == []
+        # Names' case, times and attributes, which have no checksum, and little else.
+        assert accepted < 0.25 * 8 * len(content)
+
+    def test_as_csv_and_csv_gz(self, kind: str, tmp_path: Path) -> None:
+        content, path = ARCHIVES[kind], tmp_path / "x.zip"
+        read: dict[str, Callable[[bytes], bytes]] = {"csv": bytes, "csv_gz": gzip.decompress}
+        wrong = []
+        for bit in range(8 * len(content)):
+            path.write_bytes(flipped(content, bit))
+            for name, decode in read.items():
+                written = io.BytesIO()
+                try:
+                    with Archive(path) as archive:
+                        getattr(archive, f"write_{name}")(written)
+                except ArchiveError:
+                    continue
+                try:
+                    if decode(written.getvalue()) != CSV:
+                        wrong.append((name, bit >> 3, bit & 7, "other rows"))
+                except Exception as error:
+                    wrong.append((name, bit >> 3, bit & 7, repr(error)))
+        assert wrong == []
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_no_flip_changes_rows_of_parquet(kind: str, tmp_path: Path) -> None:
+    content, path = ARCHIVES[kind], tmp_path / "x.zip"
+    (tmp_path / "x.csv").write_bytes(CSV)
+    write_parquet(iter([CSV]), tmp_path / "true.parquet")
+    truth = pq.read_table(tmp_path / "true.parquet")
+    # It stands on the same reader as csv does, so not each bit here, but some of each byte's neighbour.
+    for bit in range(0, 8 * len(content), 11):
+        path.write_bytes(flipped(content, bit))
+        try:
+            with Archive(path) as archive:
+                write_parquet(archive.read_csv(), tmp_path / "x.parquet")
+        except (ArchiveError, TableError):
+            continue
+        assert pq.read_table(tmp_path / "x.parquet").equals(truth), (bit >> 3, bit & 7)
+
+
+def test_no_flip_passes_an_md5(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of the download itself, over a socket; wherever the bit is, an archive's reader is not even asked."""
+    import logging
+
+    content = zipped({"a.csv": b"uuid\n1\n"}, comment=b"c")
+    etag = f'"{hashlib.md5(content).hexdigest()}"'
+    log: TaskLog = logging.getLogger(__name__)
+    flips = iter(range(8 * len(content)))
+
+    def get(server: ScriptedServer) -> None:
+        download(lambda: f"{server.url}/f.zip", tmp_path / "x.zip", timeout=10, plain_http_allowed=True, log=log)
+
+    with ScriptedServer(lambda asked: Answer(200, flipped(content, next(flips)), {"ETag": etag})) as server:
+        for _ in range(8 * len(content)):
+            with pytest.raises(DownloadError, match="checksum"):
+                get(server)
+    with ScriptedServer(Answer(200, content, {"ETag": etag})) as server:
+        get(server)
+
+
+@pytest.mark.parametrize("output_format", ["zip", "csv", "csv.gz", "parquet"])
+@pytest.mark.parametrize("with_md5", [True, False], ids=["MD5", "no MD5"])
+def test_through_the_operator(
+    with_md5: bool, output_format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, target = ARCHIVES["deflated"], tmp_path / f"x.{output_format}"
+    headers = {"ETag": f'"{hashlib.md5(content).hexdigest()}"'} if with_md5 else {}
+    bits = random.Random(7).sample(range(8 * len(content)), 30)
+    served = iter(bits)
+    target.write_bytes(b"before")
+    with serve(lambda asked: Answer(200, flipped(content, next(served)), headers), monkeypatch):
+        for bit in bits:
+            with contextlib.ExitStack() as stack:
+                if with_md5:
+                    stack.enter_context(pytest.raises(DownloadError, match="checksum"))
+                else:
+                    stack.enter_context(contextlib.suppress(api.ChartMogulError))
+                move("e-1", f"file://{target}")
+            published = target.read_bytes()
+            if published != b"before":
+                assert not with_md5
+                assert _rows(published, output_format) == CSV, bit
+                target.write_bytes(b"before")
+            assert list(tmp_path.iterdir()) == [target]
+
+
+def _rows(published: bytes, output_format: str) -> bytes:
+    if output_format == "zip":
+        (content,) = by_the_directory(published)
+        return content
+    if output_format == "parquet":
+        table = pq.read_table(io.BytesIO(published))
+        return b"".join(
+            ",".join(row).encode() + b"\n" for row in [table.column_names, *(r.values() for r in table.to_pylist())]
+        )
+    return gzip.decompress(published) if output_format == "csv.gz" else published

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A transfer that is killed by SIGKILL, a hundred times over: the object is the old one or the whole new one.
+
+The child runs the whole operator; its servers, the download's and S3's, are in this process and live on. When it is
+killed is drawn with a fixed seed: over the length of an undisturbed run, and more densely behind the last byte of the
+download, where the object is made and published. And a disk that is full, for which a limit on the size of files
+stands in.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.integration.killable import publish, transfer
+
+KILLS = 25
+OLD = b"the old object"
+
+#: Enough for three parts of five MiB, S3's smallest, and nothing that can be made smaller.
+TEXT = b"uuid,date\n" + b"".join(
+    base64.b64encode(random.Random(seed).randbytes(57_000)) + b",2024-01-01\n" for seed in range(190)
+)
+_PARTS = {"chunksize": 5 << 20}
+
+
+#: The same in ten columns: small as an archive, large as a table.
+WIDE = (
+    b",".join(b"c%d" % number for number in range(10))
+    + b"\n"
+    + b"".join(b",".join([base64.b64encode(random.Random(seed).randbytes(24))] * 10) + b"\n" for seed in range(15_000))
+)
+
+
+def archive_of(text: bytes, method: int) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as opened:
+        opened.writestr(zipfile.ZipInfo("activities.csv"), text, method)
+    return stream.getvalue()
+
+
+ARCHIVE = archive_of(TEXT, zipfile.ZIP_STORED)
+
+
+class Exports:
+    """ChartMogul with one finished export, and its storage, which takes its time; it says when all has been sent."""
+
+    def __init__(self) -> None:
+        self.archive = ARCHIVE
+        self.all_sent = threading.Event()
+        exports = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one_request(self) -> None:
+                with contextlib.suppress(ConnectionError):
+                    super().handle_one_request()
+                    return
+                self.close_connection = True
+
+            def do_GET(self) -> None:
+                if self.path.startswith("/v1/"):
+                    url = f"{exports.url}/file.zip?X-Amz-Signature=signature"
+                    export = {"id": "e-1", "status": "succeeded", "file_url": url, "params": {}}
+                    self._begin(json.dumps(export).encode())
+                    return
+                archive = exports.archive
+                self._begin(archive[:1], len(archive))
+                size = len(archive) // 20
+                for at in range(1, len(archive), size):
+                    self.wfile.write(archive[at : at + size])
+                    time.sleep(0.002)
+                exports.all_sent.set()
+
+            def _begin(self, body: bytes, length: int | None = None) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(length or len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        extra = {"requests_per_second": 1000}
+        self.connection_json = json.dumps(
+            {"conn_type": "chartmogul", "host": self.url, "password": "key", "extra": extra}
+        )
+
+    def __enter__(self) -> Exports:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def exports() -> Iterator[Exports]:
+    with Exports() as running:
+        yield running
+
+
+class Child:
+    """A process with a transfer in it, or a part of one."""
+
+    def __init__(self, work: Callable[..., None], *told: Any, **limits: Any) -> None:
+        forks = multiprocessing.get_context("forkserver")
+        forks.set_forkserver_preload(["tests.integration.killable"])
+        self._answer, theirs = forks.Pipe(duplex=False)
+        self._process = forks.Process(target=work, args=(*told, theirs), kwargs=limits, daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def kill(self) -> bool:
+        """By SIGKILL; gives whether it was still at work."""
+        self._process.kill()
+        self._process.join()
+        return not self._answer.poll() or self._said() is None
+
+    def result(self) -> str | None:
+        """Wait for what it says at its end; None when it says nothing."""
+        said = self._said()
+        self._process.join()
+        return said
+
+    def _said(self) -> str | None:
+        try:
+            return str(self._answer.recv())
+        except EOFError:
+            return None
+
+
+class Folder:
+    """file://"""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._folder, self._name = root / "lake", name
+        self._folder.mkdir()
+        self.told = {"destination": f"file://{self._folder}/{name}"}
+        self.environment: dict[str, str] = {}
+
+    def write(self, content: bytes) -> None:
+        (self._folder / self._name).write_bytes(content)
+
+    def read(self) -> bytes:
+        return (self._folder / self._name).read_bytes()
+
+    def others(self) -> list[str]:
+        return sorted(found for found in os.listdir(self._folder) if found != self._name)
+
+
+class Bucket:
+    """s3://"""
+
+    def __init__(self, endpoint: str, name: str) -> None:
+        self._client = boto3.client("s3", endpoint_url=endpoint)
+        self._bucket, self._name = f"kills-{hashlib.md5(name.encode()).hexdigest()}", name
+        self._client.create_bucket(Bucket=self._bucket)
+        self.told = {"destination": f"s3://lake@{self._bucket}/{name}", "upload_options": _PARTS}
+        connection = {"conn_type": "aws", "extra": {"endpoint_url": endpoint}}
+        self.environment = {"AIRFLOW_CONN_LAKE": json.dumps(connection)}
+
+    def write(self, content: bytes) -> None:
+        self._client.put_object(Bucket=self._bucket, Key=self._name, Body=content)
+
+    def read(self) -> bytes:
+        return bytes(self._client.get_object(Bucket=self._bucket, Key=self._name)["Body"].read())
+
+    def parts(self) -> int:
+        """In how many it was uploaded, which S3 says in its ETag."""
+        etag = self._client.head_object(Bucket=self._bucket, Key=self._name)["ETag"]
+        return int(etag.strip('"').partition("-")[2] or 1)
+
+    def others(self) -> list[str]:
+        found = self._client.list_objects_v2(Bucket=self._bucket).get("Contents", [])
+        return sorted(one["Key"] for one in found if one["Key"] != self._name)
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@dataclass
+class Lengths:
+    """Of an undisturbed run, in seconds: up to the last byte of the download, and from there to the end."""
+
+    download: float
+    publish: float
+
+
+@pytest.mark.parametrize("output_format", ["zip", "csv.gz"])
+@pytest.mark.parametrize("scheme", ["file", "s3"])
+def test_it_leaves_the_old_object_or_the_whole_new_one(
+    scheme: str, output_format: str, exports: Exports, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    name = f"x.{output_format}"
+    store = Folder(tmp_path, name) if scheme == "file" else Bucket(request.getfixturevalue("s3_endpoint"), name)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    told = {**store.told, "download_dir": str(scratch)}
+    environment = {**store.environment, "AIRFLOW_CONN_CHARTMOGUL_DEFAULT": exports.connection_json}
+
+    def undisturbed() -> tuple[bytes, Lengths]:
+        """The next try: it succeeds, and leaves nothing but the object."""
+        exports.all_sent.clear()
+        began = time.monotonic()
+        child = Child(transfer, told, environment)
+        assert exports.all_sent.wait(60)
+        sent = time.monotonic()
+        assert child.result() == "done"
+        lengths = Lengths(sent - began, time.monotonic() - sent)
+        assert (os.listdir(scratch), store.others()) == ([], [])
+        return store.read(), lengths
+
+    undisturbed()
+    new, lengths = undisturbed()
+    assert not isinstance(store, Bucket) or store.parts() == 3
+    assert (new if output_format == "zip" else gzip.decompress(new)) == (ARCHIVE if output_format == "zip" else TEXT)
+    draw = random.Random(f"{scheme} {output_format}")
+    seen = {"download": 0, "behind it, old": 0, "behind it, new": 0, "done": 0}
+    store.write(OLD)
+    kills = 0
+    # Some come too late, and count for nothing; were the machine so fast that all do, this would end all the same.
+    for number in range(10 * KILLS):
+        if kills == KILLS:
+            break
+        exports.all_sent.clear()
+        child = Child(transfer, told, environment)
+        if number % 3 == 0:
+            time.sleep(draw.uniform(0, lengths.download + lengths.publish))
+        else:
+            # From the event itself, which hits the place however slow the machine is at the moment.
+            assert exports.all_sent.wait(60)
+            time.sleep(draw.uniform(0, lengths.publish))
+        all_sent = exports.all_sent.is_set()
+        at_work = child.kill()
+
+        found = store.read()
+        kills += at_work
+        assert found in (OLD, new), f"try {number}: {len(found)} bytes"
+        left = [*os.listdir(scratch), *store.others()] if scheme == "file" else os.listdir(scratch)
+        assert [other for other in left if not other.startswith(".")] == []
+        assert scheme == "file" or store.others() == []
+        phase = f"behind it, {'old' if found == OLD else 'new'}" if all_sent else "download"
+        seen[phase if at_work else "done"] += 1
+        if at_work and (kills % 10 == 0 or kills == KILLS):
+            assert undisturbed()[0] == new
+            found = new
+        if found != OLD:
+            store.write(OLD)
+    print(f"{scheme}, {output_format}, {lengths}: killed during {seen}")
+    assert kills == KILLS
+
+
+@pytest.mark.parametrize(
+    ("output_format", "archive", "room", "error"),
+    [
+        ("zip", ARCHIVE, 4 << 20, "DownloadError"),
+        ("csv.gz", ARCHIVE, 4 << 20, "DownloadError"),
+        # All of it is in the file's buffer until the end.
+        ("zip", archive_of(TEXT[:5000], zipfile.ZIP_STORED), 1000, "DownloadError"),
+        # What is made of it does not fit in.
+        ("csv", archive_of(WIDE, zipfile.ZIP_DEFLATED), 3 << 20, "NoRoomError"),
+        ("parquet", archive_of(WIDE, zipfile.ZIP_DEFLATED), 3 << 20, "NoRoomError"),
+    ],
+)
+def test_a_disk_that_fills_up_leaves_what_was_there(
+    output_format: str,
+    archive: bytes,
+    room: int,
+    error: str,
+    exports: Exports,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While the archive is downloaded, or while the table is made of it: which disk it is, and what to do, is said."""
+    monkeypatch.setattr(exports, "archive", archive)
+    assert (len(archive) > room) == (error == "DownloadError")
+    store, scratch = Folder(tmp_path, f"x.{output_format}"), tmp_path / "scratch"
+    scratch.mkdir()
+    store.write(OLD)
+    told = {**store.told, "download_dir": str(scratch)}
+    environment = {"AIRFLOW_CONN_CHARTMOGUL_DEFAULT": exports.connection_json}
+
+    said = Child(transfer, told, environment, file_bytes=room).result() or ""
+
+    assert said.startswith(f"{error}: could not write to {scratch}")
+    assert "File too large" in said
+    assert "download_dir names another folder" in said
+    assert (store.read(), store.others(), os.listdir(scratch)) == (OLD, [], [])
+    assert Child(transfer, told, environment).result() == "done"
+
+
+@pytest.mark.parametrize("room", [0, 1, 100_000, len(ARCHIVE) - 1])
+def test_a_destination_that_fills_up_keeps_what_was_there(room: int, tmp_path: Path) -> None:
+    store, file = Folder(tmp_path, "x.zip"), tmp_path / "archive.zip"
+    file.write_bytes(ARCHIVE)
+    store.write(OLD)
+
+    said = Child(publish, file, store.told["destination"], file_bytes=room).result() or ""
+
+    assert said.startswith(f"ObjectStorageError: could not write {store.told['destination']}")
+    assert "File too large" in said
+    assert (store.read(), store.others()) == (OLD, [])
+    assert Child(publish, file, store.told["destination"], file_bytes=len(ARCHIVE)).result() == "done"
+    assert (store.read(), store.others()) == (ARCHIVE, [])

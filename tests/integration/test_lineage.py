@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a move tells of where data came from and went: Airflow's hook lineage collector, and OpenLineage."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat import sdk
+from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+from airflow_provider_chartmogul.sandbox import Sandbox
+from airflow_provider_chartmogul.transfer import Moved
+from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
+    ActivitiesExportToObjectStorageOperator,
+)
+from tests.integration.moving import make_export
+from tests.integration.running import run_task
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A collector that collects, as Airflow has one where a plugin reads it."""
+    module = import_module(sdk.get_hook_lineage_collector.__module__)
+    running = module.HookLineageCollector()
+    monkeypatch.setattr(sdk, "get_hook_lineage_collector", lambda: running)
+    return running
+
+
+def mover(destination: str, **told: Any) -> ActivitiesExportToObjectStorageOperator:
+    return ActivitiesExportToObjectStorageOperator(
+        task_id="move", export_id=make_export(), destination=destination, **told
+    )
+
+
+def test_input_and_output_reach_the_collector(sandbox: Sandbox, collector: Any, tmp_path: Path) -> None:
+    ran = run_task(mover(f"file://{tmp_path}/x.csv.gz"))
+    collected = get_hook_lineage_collector().collected_assets
+    assert [entry.asset.uri for entry in collected.inputs] == [f"chartmogul://127.0.0.1:{sandbox.port}/activities"]
+    assert [entry.asset.uri for entry in collected.outputs] == [ran.value]
+
+
+def test_what_was_there_already_is_no_move(sandbox: Sandbox, collector: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(b"there")
+    operator = mover(f"file://{tmp_path}/x.zip", if_exists="reuse")
+    run_task(operator)
+    collected = get_hook_lineage_collector().collected_assets
+    assert list(collected.inputs) == list(collected.outputs) == []
+
+
+def test_openlineage_gets_the_datasets(sandbox: Sandbox, tmp_path: Path) -> None:
+    from airflow.providers.openlineage.extractors.manager import ExtractorManager
+
+    running: list[ActivitiesExportToObjectStorageOperator] = []
+    ran = run_task(mover(f"file://{tmp_path}/x.csv.gz"), started=running.append)
+
+    extractor = ExtractorManager()._get_extractor(running[0])
+    assert extractor is not None, "OpenLineage takes the operator's own word"
+    lineage = extractor.extract_on_complete(ran.ti)
+
+    assert [(d.namespace, d.name) for d in lineage.inputs] == [(f"chartmogul://127.0.0.1:{sandbox.port}", "activities")]
+    (output,) = lineage.outputs
+    assert (output.namespace, output.name) == ("file", f"{tmp_path}/x.csv.gz")
+    facts = ran.xcoms["object"]
+    assert [field.name for field in output.facets["schema"].fields] == facts["columns"]
+    statistics = output.outputFacets["outputStatistics"]
+    assert (statistics.rowCount, statistics.size) == (facts["rows"], facts["bytes"])
+
+
+@pytest.mark.parametrize(
+    ("uri", "bucket", "namespace"),
+    [("s3://b/a/x.zip", "b", "s3://b"), ("gcs://b/a/x.zip", "b", "gs://b"), ("abfs://c/a/x.zip", "c", "abfss://c")],
+)
+def test_stores_have_openlineage_s_names(uri: str, bucket: str, namespace: str) -> None:
+    from airflow_provider_chartmogul.lineage import operator_lineage
+
+    facts = {"uri": uri, "bucket": bucket, "key": "a/x.zip", "columns": None, "rows": None, "bytes": 7}
+    (output,) = operator_lineage(Moved(facts, "chartmogul://api.chartmogul.com/activities")).outputs
+    assert (output.namespace, output.name, output.facets) == (namespace, "a/x.zip", {})
+
+
+def test_nothing_moved_gives_openlineage_nothing() -> None:
+    operator = ActivitiesExportToObjectStorageOperator(task_id="m", export_id="e", destination="s3://b/x.zip")
+    lineage = operator.get_openlineage_facets_on_complete(None)
+    assert (lineage.inputs, lineage.outputs) == ([], [])

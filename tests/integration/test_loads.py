@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The examples' loads, into a DuckDB file and a PostgreSQL server: both ways, each format, and what must not happen.
+
+Every test compares the whole table with the sandbox's truth, row by row.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg
+import psycopg2
+import pytest
+
+from airflow_provider_chartmogul.sandbox import Sandbox
+from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+from tests.integration.running import run_task
+from tests.postgres import postgres_server
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "example_dags"))  # as a DAGs folder is
+
+import warehouse_loads
+from warehouse_loads import LoadError, load_into_duckdb, load_into_postgres, movements_sql
+
+JANUARY = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC)
+WEEK = datetime(2024, 1, 8, tzinfo=UTC), datetime(2024, 1, 15, tzinfo=UTC)
+FORMATS = ("csv", "csv.gz", "parquet")
+
+Row = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres_server() as uri:
+        yield uri
+
+
+class Warehouse:
+    """A table of one of the databases."""
+
+    def __init__(self, load: Callable[..., dict[str, int]], query: Callable[[str], list[tuple[Any, ...]]]) -> None:
+        self._load, self.query = load, query
+
+    def load(self, uri: str, window: tuple[Any, Any] = JANUARY, **how: Any) -> dict[str, int]:
+        return self._load(uri, "activities", start=window[0], end=window[1], **how)
+
+    def rows(self, columns: list[str], table: str = "activities") -> list[Row]:
+        """The table's rows as the sandbox gives them; NULL is the empty text."""
+        names = ", ".join(f'"{column}"' for column in columns)
+        return sorted_rows(
+            {
+                name: value.astimezone(UTC).isoformat() if isinstance(value, dt.datetime) else (value or "")
+                for name, value in zip(columns, row, strict=True)
+            }
+            for row in self.query(f"SELECT {names} FROM {table}")
+        )
+
+
+def sorted_rows(rows: Any) -> list[Row]:
+    return sorted(rows, key=lambda row: (row["date"], row["uuid"]))
+
+
+@pytest.fixture(params=["duckdb", "psycopg", "psycopg2"])
+def warehouse(request: pytest.FixtureRequest, server: str, tmp_path: Path) -> Warehouse:
+    if request.param == "duckdb":
+        database = str(tmp_path / "new" / "activities.duckdb")
+
+        def query(sql: str) -> list[tuple[Any, ...]]:
+            with duckdb.connect(database, read_only=True) as connection:
+                return connection.execute(sql).fetchall()
+
+        return Warehouse(lambda *args, **how: load_into_duckdb(database, *args, **how), query)
+    driver = {"psycopg": psycopg, "psycopg2": psycopg2}[request.param]
+    with psycopg.connect(server) as connection:
+        connection.execute("DROP TABLE IF EXISTS activities")
+
+    def ask(sql: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(server) as connection:
+            return connection.execute(sql).fetchall()
+
+    return Warehouse(lambda *args, **how: load_into_postgres(driver.connect(server), *args, **how), ask)
+
+
+ways = pytest.mark.parametrize("uuid_column", [None, "uuid"], ids=["replacing", "merging"])
+
+
+@pytest.fixture
+def export(sandbox: Sandbox, tmp_path: Path) -> Callable[..., str]:
+    def write(window: tuple[datetime, datetime] = JANUARY, file_format: str = "csv.gz", **told: Any) -> str:
+        destination = (
+            f"file://{tmp_path}/{{interval_start:%m-%d}}_{{interval_end:%m-%d}}_{{activity_type}}.{file_format}"
+        )
+        operator = ActivitiesToObjectStorageOperator(
+            task_id="export", interval_start=window[0], interval_end=window[1], destination=destination, **told
+        )
+        return str(run_task(operator).value)
+
+    return write
+
+
+def correct_the_books(sandbox: Sandbox) -> None:
+    """Change history: in the week, and outside of it, rows come, go, move and are edited."""
+    before, within, after = (
+        sandbox.truth(datetime(2024, 1, day, tzinfo=UTC), datetime(2024, 1, day + 1, tzinfo=UTC)) for day in (3, 10, 20)
+    )
+    sandbox.amend(
+        removed=[row["uuid"] for row in (*within[:4], before[0], before[1], after[0])],
+        added=[
+            {**within[0], "description": "edited, 'as they say'"},
+            {**within[1], "date": "2024-01-20T10:00:00+00:00"},  # out of the week
+            {**before[0], "date": "2024-01-11T10:00:00+00:00"},  # into it
+            {**within[5], "uuid": "new", "date": "2024-01-08T00:00:00+00:00", "customer_name": "O'Neil"},
+            {**within[5], "uuid": "last", "date": "2024-01-31T23:59:59+00:00", "description": "100 %, two\nlines"},
+        ],
+    )
+
+
+@ways
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_loads_twice_and_after_corrections(
+    file_format: str, uuid_column: str | None, warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
+) -> None:
+    truth = sandbox.truth(*JANUARY)
+    for deleted in (0, len(truth) if uuid_column is None else 0):
+        counts = warehouse.load(export(file_format=file_format), uuid_column=uuid_column)
+        assert counts == {"deleted": deleted, "loaded": len(truth), "outside": 0}
+        assert warehouse.rows(list(truth[0])) == sorted_rows(truth)
+
+    correct_the_books(sandbox)
+    assert sandbox.truth(*JANUARY) != truth
+    warehouse.load(export(file_format=file_format), uuid_column=uuid_column)
+    assert warehouse.rows(list(truth[0])) == sorted_rows(sandbox.truth(*JANUARY))
+
+
+@ways
+def test_of_a_file_only_the_rows_inside_the_window_are_taken(
+    uuid_column: str | None, warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
+) -> None:
+    """An export may hold the end of its window, or more: the table is right either way, at both borders."""
+    truth = sandbox.truth(*JANUARY)
+    at_the_borders = [
+        {**truth[0], "uuid": name, "date": moment.isoformat()} for name, moment in zip("ab", WEEK, strict=True)
+    ]
+    sandbox.amend(added=at_the_borders)
+    everything = export()
+    counts = warehouse.load(everything, WEEK, uuid_column=uuid_column)
+    inside = sandbox.truth(*WEEK)
+    assert counts == {"deleted": 0, "loaded": len(inside), "outside": len(truth) + 2 - len(inside)}
+    loaded = warehouse.rows(list(truth[0]))
+    assert loaded == sorted_rows(inside)
+    assert "a" in {row["uuid"] for row in loaded}
+    assert "b" not in {row["uuid"] for row in loaded}
+    # Texts, as they come out of XCom; without a time zone they are UTC; None leaves an end open.
+    warehouse.load(everything, ("2024-01-08", None), uuid_column=uuid_column)
+    warehouse.load(everything, (None, "2024-01-08T00:00:00"), uuid_column=uuid_column)
+    assert warehouse.rows(list(truth[0])) == sorted_rows(sandbox.truth(*JANUARY))
+
+
+def test_a_merge_finds_an_activity_that_was_moved_in_from_outside_the_window(
+    warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
+) -> None:
+    warehouse.load(export(), uuid_column="uuid")
+    correct_the_books(sandbox)
+    warehouse.load(export(WEEK), WEEK, uuid_column="uuid")
+    columns = list(sandbox.truth(*WEEK)[0])
+    loaded = warehouse.rows(columns)
+    assert [row for row in loaded if "2024-01-08" <= row["date"] < "2024-01-15"] == sorted_rows(sandbox.truth(*WEEK))
+    assert len({row["uuid"] for row in loaded}) == len(loaded), "none is there twice"
+
+
+@ways
+def test_parts_leave_the_rest_of_the_window_alone(
+    uuid_column: str | None, warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
+) -> None:
+    truth = sandbox.truth(*JANUARY)
+    for account in ("europe", "america"):
+        warehouse.load(export(), uuid_column=uuid_column, part={"account": account})
+    correct_the_books(sandbox)
+    warehouse.load(export(activity_type="churn"), uuid_column=uuid_column, part={"account": "europe", "type": "churn"})
+    amended = sandbox.truth(*JANUARY)
+    expected = [{**row, "account": "america"} for row in truth]
+    expected += [{**row, "account": "europe"} for row in truth if row["type"] != "churn"]
+    expected += [{**row, "account": "europe"} for row in amended if row["type"] == "churn"]
+    key = lambda row: (row["account"], row["uuid"])  # noqa: E731
+    assert sorted(warehouse.rows([*truth[0], "account"]), key=key) == sorted(expected, key=key)
+
+
+@ways
+def test_an_export_without_rows_empties_its_window(
+    uuid_column: str | None, warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
+) -> None:
+    warehouse.load(export(), uuid_column=uuid_column)
+    sandbox.amend(removed=[row["uuid"] for row in sandbox.truth(*WEEK)])
+    counts = warehouse.load(export(WEEK), WEEK, uuid_column=uuid_column)
+    assert counts["loaded"] == 0 < counts["deleted"]
+    remaining = sandbox.truth(*JANUARY)
+    assert warehouse.rows(list(remaining[0])) == sorted_rows(remaining)
+
+
+def test_columns_of_any_name_and_new_ones(warehouse: Warehouse, tmp_path: Path) -> None:
+    file = tmp_path / "odd.csv"
+    file.write_text('Activity "ID",it\'s when\n1,2024-01-02 03:04:05\n2,2024-01-02T03:04:05+02:00\n')
+    how = {"date_column": "it's when", "uuid_column": 'Activity "ID"'}
+    warehouse.load(f"file://{file}", **how)
+    file.write_text('extra,it\'s when,"Activity ""ID"""\n,2024-01-03,2\nx,2024-01-03,3\n')
+    counts = warehouse.load(f"file://{file}", **how)
+    assert counts == {"deleted": 1, "loaded": 2, "outside": 0}
+    rows = warehouse.query('SELECT "Activity ""ID""", "it\'s when", extra FROM activities ORDER BY 1')
+    assert [(uuid, when.astimezone(UTC).isoformat(), extra) for uuid, when, extra in rows] == [
+        ("2", "2024-01-03T00:00:00+00:00", None),
+        ("3", "2024-01-03T00:00:00+00:00", "x"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("uuid,when\n1,2024-01-02\n", "the file has no column 'date'; it has uuid, when"),
+        ("id,date\n1,2024-01-02\n", "the file has no column 'uuid'; it has id, date"),
+        ("uuid,date\n1,2024-01-02\n2,\n", "1 of the file's 2 rows have nothing in column 'date'"),
+        ("uuid,date\n1,2024-01-02\n1,2024-01-03\n", "'uuid' does not identify the file's 2 rows"),
+        ("uuid,date\n1,2024-01-02\n,2024-01-03\n", "1 have nothing in it"),
+        ("", "is empty: it has no header"),
+        ("uuid,date\n1,2024-01-02\n2,not a date\n", "not a date"),
+        ("uuid,date\n1,2024-01-02\n2,2024-01-03,more\n", ""),
+    ],
+    ids=["no date", "no uuid", "a date is missing", "twice", "a uuid is missing", "empty", "not a date", "not CSV"],
+)
+def test_a_file_that_cannot_be_loaded_leaves_the_table_as_it_was(
+    content: str, words: str, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("uuid,date\n1,2024-01-02\n")
+    warehouse.load(f"file://{file}", uuid_column="uuid")
+    file.write_text(content)
+    with pytest.raises((LoadError, duckdb.Error, psycopg.Error, psycopg2.Error)) as caught:
+        warehouse.load(f"file://{file}", uuid_column="uuid")
+    assert words in str(caught.value)
+    assert warehouse.query("SELECT uuid FROM activities") == [("1",)]
+
+
+@ways
+def test_a_load_that_breaks_off_before_its_end_has_done_nothing(
+    uuid_column: str | None,
+    warehouse: Warehouse,
+    sandbox: Sandbox,
+    export: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    truth = sandbox.truth(*JANUARY)
+    warehouse.load(export(), uuid_column=uuid_column)
+    correct_the_books(sandbox)
+    uri = export()
+    load_window = warehouse_loads.load_window
+
+    def broken(*args: Any, **how: Any) -> Any:
+        load_window(*args, **how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(warehouse_loads, "load_window", broken)
+    with pytest.raises(KeyboardInterrupt):
+        warehouse.load(uri, uuid_column=uuid_column)
+    assert warehouse.rows(list(truth[0])) == sorted_rows(truth)
+
+
+@ways
+def test_loads_of_overlapping_windows_at_a_time_in_postgres(
+    uuid_column: str | None, server: str, sandbox: Sandbox, export: Callable[..., str]
+) -> None:
+    """Without a lock neither of two loads sees what the other inserts, and rows are there twice."""
+    with psycopg.connect(server) as connection:
+        connection.execute("DROP TABLE IF EXISTS overlapping")
+    windows = [(JANUARY[0] + timedelta(days=day), JANUARY[0] + timedelta(days=day + 8)) for day in range(0, 24, 3)]
+    uris = [export(window) for window in windows]
+    problems: list[BaseException] = []
+
+    def load(uri: str, window: tuple[datetime, datetime]) -> None:
+        try:
+            for _ in range(2):
+                load_into_postgres(
+                    psycopg.connect(server),
+                    uri,
+                    "overlapping",
+                    start=window[0],
+                    end=window[1],
+                    uuid_column=uuid_column,
+                )
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=load, args=(uri, window)) for uri, window in zip(uris, windows, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    assert problems == []
+    with closing(psycopg.connect(server)) as connection:
+        loaded = [row[0] for row in connection.execute("SELECT uuid FROM overlapping").fetchall()]
+    assert sorted(loaded) == sorted(row["uuid"] for row in sandbox.truth(windows[0][0], windows[-1][1]))
+
+
+def test_the_months_movements(warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]) -> None:
+    around = datetime(2023, 12, 20, tzinfo=UTC), datetime(2024, 1, 20, tzinfo=UTC)
+    warehouse.load(export(around), around)
+    expected: dict[str, tuple[int, int]] = {}
+    for row in sandbox.truth(around[0], JANUARY[0]):
+        count, movement = expected.get(row["type"], (0, 0))
+        expected[row["type"]] = count + 1, movement + int(row["activity_mrr_movement"])
+    told = warehouse.query(movements_sql("activities", "2023-12-31T23:59:59+00:00"))
+    assert {kind: (count, int(movement)) for kind, count, movement in told} == expected

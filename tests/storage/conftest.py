@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All stores. What they need is installed by ``make test-storage``, and by the tests themselves (Azurite)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# gcsfs would ask what kind of bucket it is over gRPC, which the emulator does not speak.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
+import pytest
+
+from tests.stores import CLOUDS, Cloud, Servers, Store
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    with Servers() as running:
+        yield running
+
+
+@pytest.fixture(params=["file", *CLOUDS])
+def store(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    return servers.open(request.param, tmp_path, monkeypatch)
+
+
+@pytest.fixture(params=list(CLOUDS))
+def cloud(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    found = servers.open(request.param, tmp_path, monkeypatch)
+    assert isinstance(found, Cloud)
+    return found

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only Google Cloud Storage has, and gcsfs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_chartmogul.object_storage import ObjectStorageError
+from tests.integration.moving import move, serve
+from tests.integration.servers import Answer
+from tests.storage_cases import large_archive
+from tests.stores import GoogleStorage, Servers
+
+
+@pytest.fixture
+def google(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GoogleStorage:
+    store = servers.open("gs", tmp_path, monkeypatch)
+    assert isinstance(store, GoogleStorage)
+    return store
+
+
+@pytest.fixture(params=["small", "large"])
+def publish(request: pytest.FixtureRequest, archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Move an archive that goes up with one request, or in chunks."""
+    content = archive if request.param == "small" else large_archive()
+
+    def publish(destination: str, **told: Any) -> None:
+        with serve(lambda asked: Answer(200, content), monkeypatch):
+            move("e-1", destination, **told)
+
+    return publish
+
+
+def test_fixed_key_metadata_reaches_the_store(publish: Callable[..., None], google: GoogleStorage) -> None:
+    publish(f"{google.base}/x.zip", upload_options={"fixed_key_metadata": {"content_disposition": "attachment"}})
+    bodies = b"".join(asked.body for asked in google.proxy.asked if "upload_id=" not in asked.path)
+    assert b'"contentDisposition": "attachment"' in bodies
+
+
+def test_chunks_are_what_google_takes(google: GoogleStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(lambda asked: Answer(200, large_archive()), monkeypatch):
+        move("e-1", f"{google.base}/x.zip")
+    sizes = [len(asked.body) for asked in google.proxy.asked if google.is_part(asked)]
+    assert all(size == 8 << 20 for size in sizes[:-1])
+
+
+def test_a_gcsfs_that_cannot_create_is_not_trusted_to(google: GoogleStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 2024.12 its ``put_file`` takes ``mode="create"`` like any unknown option, and overwrites."""
+    import gcsfs
+
+    current = gcsfs.GCSFileSystem._put_file
+
+    async def of_old(
+        self: Any, lpath: str, rpath: str, metadata: Any = None, content_type: Any = None, chunksize: int = 0, **_: Any
+    ) -> None:
+        await current(self, lpath, rpath, metadata=metadata, content_type=content_type, chunksize=chunksize)
+
+    monkeypatch.setattr(gcsfs.GCSFileSystem, "_put_file", of_old)
+
+    def be_overtaken(asked: Any) -> Answer:
+        google.write("x.zip", b"the other's")
+        return Answer(200, large_archive())
+
+    with serve(be_overtaken, monkeypatch), pytest.raises(AirflowFailException, match="exists already"):
+        move("e-1", f"{google.base}/x.zip", if_exists="fail")
+    assert google.read("x.zip") == b"the other's"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "Anonymous caller does not have storage.objects.create access"),
+        (400, "The specified location constraint is not valid."),
+    ],
+)
+def test_a_refusal_is_told_in_the_store_s_words(
+    status: int, words: str, publish: Callable[..., None], google: GoogleStorage
+) -> None:
+    google.proxy.instead = lambda asked: Answer(
+        status, b'{"error": {"code": %d, "message": "%s"}}' % (status, words.encode())
+    )
+    with pytest.raises(ObjectStorageError) as raised:
+        publish(f"{google.base}/x.zip")
+    assert str(raised.value).startswith(f"could not write {google.plain}/x.zip (connection lake): ")
+    assert words in str(raised.value)
