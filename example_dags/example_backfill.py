@@ -9,9 +9,8 @@ task of its own, which is named by what it exports; one that fails is cleared by
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Asset, Param, task
+from airflow.providers.common.compat.sdk import DAG, Asset, Param, get_current_context, task
 
 from airflow_provider_chartmogul.intervals import split_interval
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
@@ -47,8 +46,9 @@ with DAG(
 ) as dag:
 
     @task
-    def windows(params: dict[str, Any]) -> list[dict[str, str]]:
+    def windows() -> list[dict[str, str]]:
         """Cut the range: a window, with a type where some are chosen, for each mapped task."""
+        params = get_current_context()["params"]
         return split_interval(
             params["start"], params["end"], params["every"], activity_types=params["activity_types"] or None
         )
@@ -62,6 +62,8 @@ with DAG(
         if_exists="{{ params.if_exists }}",
         # Counts tasks that wait in the triggerer too: this many exports are under way at ChartMogul.
         max_active_tis_per_dagrun=4,
-        map_index_template="{{ task.interval_start[:10] }} to {{ task.interval_end[:10] }} {{ task.activity_type or '' }}",
+        map_index_template=(
+            "{{ task.interval_start[:10] }} to {{ task.interval_end[:10] }} {{ task.activity_type or '' }}"
+        ),
         outlets=[Asset("chartmogul://activities")],
     ).expand_kwargs(windows())
