@@ -95,6 +95,8 @@ def by_package(output_format: str, api: str, target: Path, *, isal: bool) -> Wor
 class _TaskInstance:
     """As much of a task instance as the operator uses."""
 
+    try_number = 1
+
     def xcom_push(self, key: str, value: Any) -> None:
         pass
 
