@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Airflow's settings of the machine have no part in what runs here.
 unexport AIRFLOW_HOME AIRFLOW_CONFIG
 
-.PHONY: help demo up test lint format test-matrix test-storage bench constraints clean
+.PHONY: help demo up test test-system lint format test-matrix test-storage bench constraints clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,9 +27,12 @@ demo: .venv/.package ## one day of activities, end to end, in a real Airflow on 
 up: .venv/.package ## the same, and the Airflow page stays open until Ctrl-C
 	@$(BIN)/python -m dev.demo --stay
 
-test: .venv/.tools ## unit, integration and system tests
+test: .venv/.tools ## unit, integration and system tests, but for those that take minutes each
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/integration
-	@$(BIN)/python -m pytest tests/system
+	@$(BIN)/python -m pytest tests/system -m 'not long'
+
+test-system: .venv/.tools ## the system tests that take minutes each: every example, backfills, crashes
+	@$(BIN)/python -m pytest tests/system -m long
 
 lint: .venv/.tools ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -48,9 +51,10 @@ test-storage: .venv/.tools ## what is published, to a folder, S3, Google Cloud S
 		echo "This machine has no $$tool, which the Azure store of the tests needs." >&2; exit 1; fi; done
 	@$(BIN)/nox --session storage
 
-bench: .venv/.bench ## what a transfer and thousands of waits cost (ARGS=--quick, ARGS=--write-readme)
+bench: .venv/.bench ## what a transfer, thousands of waits and many tasks cost (ARGS=--quick, ARGS=--write-readme)
 	@$(BIN)/python -m bench transfer $(ARGS)
 	@$(BIN)/python -m bench waiting $(ARGS)
+	@$(BIN)/python -m bench tasks $(ARGS)
 
 # The version of Airflow is the one the demo and the tests run on. What is already in the file stays
 # as it is where it still fits; `make constraints UPGRADE=--upgrade` takes the newest of everything.

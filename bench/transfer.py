@@ -215,16 +215,16 @@ def story(cases: Sequence[Case], runs: int) -> str:
     )
 
 
-def with_block(text: str, block: str) -> str:
+def with_block(text: str, block: str, marks: tuple[str, str] = MARKS) -> str:
     """
     Put the block between its marks.
 
     :raises BenchError: when the text does not have the two marks, each once
     """
-    before, start, rest = text.partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if not (start and end) or text.count(MARKS[0]) != 1 or text.count(MARKS[1]) != 1:
-        raise BenchError(f"the text needs {MARKS[0]} and {MARKS[1]}, each once")
+    before, start, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not (start and end) or text.count(marks[0]) != 1 or text.count(marks[1]) != 1:
+        raise BenchError(f"the text needs {marks[0]} and {marks[1]}, each once")
     return f"{before}{start}\n{block}\n{end}{after}"
 
 

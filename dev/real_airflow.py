@@ -364,8 +364,10 @@ class RealAirflow:
                 )
             time.sleep(poll)
 
-    def clear(self, dag_id: str, run_id: str, task_ids: Sequence[str], *, downstream: bool = True) -> None:
-        """Clear tasks of a run, as a user does who wants them to run again."""
+    def clear(
+        self, dag_id: str, run_id: str, task_ids: Sequence[str | tuple[str, int]], *, downstream: bool = True
+    ) -> None:
+        """Clear tasks of a run, as a user does who wants them to run again; a tuple is one index of a mapped task."""
         self._call(
             "POST",
             f"/api/v2/dags/{_quoted(dag_id)}/clearTaskInstances",
@@ -378,6 +380,31 @@ class RealAirflow:
                 "reset_dag_runs": True,
             },
         )
+
+    def cli(self, *arguments: str, timeout: float = 300.0) -> str:
+        """Run an ``airflow`` command as in a shell of this Airflow's, and give what it wrote to standard output.
+
+        :raises RealAirflowError: when its exit code is not 0, with the end of what it said.
+        """
+        command = [sys.executable, "-m", "airflow", *arguments]
+        try:
+            done = subprocess.run(
+                command,
+                env=self._environment,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                check=True,
+            )
+        except subprocess.CalledProcessError as error:
+            said = "\n".join(f"{error.stdout}\n{error.stderr}".splitlines()[-_TAIL:])
+            raise RealAirflowError(
+                f"`airflow {' '.join(arguments)}` ended with exit code {error.returncode}:\n{said}"
+            ) from None
+        return done.stdout
 
     # ---------------------------------------------------------------------------------- what a task left
 

@@ -7,12 +7,13 @@ No figure is judged here. By hand to Parquet and curl need what the tests do not
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from bench import transfer
+from bench import tasks, transfer
 from bench.archives import archive_of
 from bench.server import serving
 from bench.transfer import BenchError, Case, Measured
@@ -69,10 +70,44 @@ def test_the_table_goes_between_its_marks() -> None:
             transfer.with_block(text, figures)
 
 
-def test_the_readme_has_the_marks() -> None:
-    assert "figures" in transfer.with_block(transfer.README.read_text(), "figures")
+@pytest.mark.parametrize("marks", [transfer.MARKS, tasks.MARKS])
+def test_the_readme_has_the_marks(marks: tuple[str, str]) -> None:
+    assert "figures" in transfer.with_block(transfer.README.read_text(), "figures", marks)
 
 
 def test_medians() -> None:
     runs = [Measured(wall, wall / 2, wall * 10) for wall in (3.0, 1.0, 100.0)]
     assert Measured.median_of(runs) == Measured(3.0, 1.5, 30.0)
+
+
+def test_every_start_of_a_worker_is_counted_once_and_for_its_dag() -> None:
+    """Also where the system gives a process ID a second time."""
+    lines = [
+        line
+        for created, dag_id, task_id in (
+            (1.0, "one_task", "activities"),
+            (2.0, "one_task", "activities"),
+            (3.0, "x", "y"),
+        )
+        for line in (
+            {"pid": 7, "what": "start", "created": created},
+            {"pid": 7, "what": "task", "dag_id": dag_id, "task_id": task_id},
+            {"pid": 7, "what": "end", "seconds": created, "cpu": created / 2},
+        )
+    ]
+    written = [json.dumps(line) for line in lines]
+    counted = tasks.read_starts(written, "one_task")
+    assert counted == tasks.Measured({"activities": 2}, 3.0, 1.5)
+    assert (counted.started, tasks.read_starts(written, "x").started) == (2, 1)
+    with pytest.raises(BenchError, match="of 2 processes of one_task, 1 have told their end"):
+        tasks.read_starts(written[:5], "one_task")
+
+
+def test_half_of_the_starts_is_what_must_hold() -> None:
+    half, more = (
+        {way: tasks.Measured({way: count}, 8.0, 4.0) for way, count in zip(tasks.WAYS, counts, strict=True)}
+        for counts in ((20, 40), (21, 40))
+    )
+    assert "| worker processes started | 20 | 40 | **0.50** |" in tasks.table(half, 10)
+    assert tasks.missed(half) == []
+    assert tasks.missed(more) == ["the one-task way has started 21 processes, the other 40"]

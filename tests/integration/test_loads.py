@@ -7,7 +7,6 @@ Every test compares the whole table with the sandbox's truth, row by row.
 
 from __future__ import annotations
 
-import datetime as dt
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
 from tests.integration.running import run_task
 from tests.postgres import postgres_server
+from tests.tables import Row, as_truth, sorted_rows
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "example_dags"))  # as a DAGs folder is
 
@@ -34,8 +34,6 @@ from warehouse_loads import LoadError, load_into_duckdb, load_into_postgres, mov
 JANUARY = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC)
 WEEK = datetime(2024, 1, 8, tzinfo=UTC), datetime(2024, 1, 15, tzinfo=UTC)
 FORMATS = ("csv", "csv.gz", "parquet")
-
-Row = dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +52,9 @@ class Warehouse:
         return self._load(uri, "activities", start=window[0], end=window[1], **how)
 
     def rows(self, columns: list[str], table: str = "activities") -> list[Row]:
-        """The table's rows as the sandbox gives them; NULL is the empty text."""
+        """The table's rows as the sandbox gives them."""
         names = ", ".join(f'"{column}"' for column in columns)
-        return sorted_rows(
-            {
-                name: value.astimezone(UTC).isoformat() if isinstance(value, dt.datetime) else (value or "")
-                for name, value in zip(columns, row, strict=True)
-            }
-            for row in self.query(f"SELECT {names} FROM {table}")
-        )
-
-
-def sorted_rows(rows: Any) -> list[Row]:
-    return sorted(rows, key=lambda row: (row["date"], row["uuid"]))
+        return as_truth(columns, self.query(f"SELECT {names} FROM {table}"))
 
 
 @pytest.fixture(params=["duckdb", "psycopg", "psycopg2"])

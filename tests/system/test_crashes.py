@@ -35,7 +35,7 @@ from airflow_provider_chartmogul.sandbox.account import Export, Window
 from dev.real_airflow import FINISHED_RUN_STATES, RealAirflow
 
 # A machine that is busy with other things takes long over many tasks, and that is no failure.
-pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(1800)]
 
 WAITS = 200
 PATIENCE = 300.0
