@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Airflow's settings of the machine have no part in what runs here.
 unexport AIRFLOW_HOME AIRFLOW_CONFIG
 
-.PHONY: help demo up test test-system lint format test-matrix test-storage bench constraints clean
+.PHONY: help demo up test test-system lint format test-matrix test-storage docs bench constraints clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,18 +56,22 @@ bench: .venv/.bench ## what a transfer, thousands of waits and many tasks cost (
 	@$(BIN)/python -m bench waiting $(ARGS)
 	@$(BIN)/python -m bench tasks $(ARGS)
 
+docs: .venv/.docs ## the documentation, as pages in docs/_build; a warning is an error
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --builder html docs docs/_build
+	@echo 'docs/_build/index.html'
+
 # The version of Airflow is the one the demo and the tests run on. What is already in the file stays
 # as it is where it still fits; `make constraints UPGRADE=--upgrade` takes the newest of everything.
 AIRFLOW := 3.3.2
 constraints: .venv/.uv ## write constraints.txt anew (UPGRADE=--upgrade: with the newest of everything)
 	@echo 'apache-airflow==$(AIRFLOW)' | $(UV) pip compile - pyproject.toml \
-		--universal --python-version 3.11 --extra amazon --extra parquet --group dev --group bench \
+		--universal --python-version 3.11 --extra amazon --extra parquet --group dev --group bench --group docs \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE) --output-file constraints.txt
 	@{ echo '# The versions everything here is tried with, on Python 3.11 to 3.13. Written by `make constraints`.'; \
 		cat constraints.txt; } > constraints.txt.new && mv constraints.txt.new constraints.txt
 
 clean: ## remove all that was made here
-	@rm -rf .venv .nox .node .demo .bench .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist \
+	@rm -rf .venv .nox .node .demo .bench docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist \
 		.coverage .coverage.* htmlcov
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
@@ -104,4 +108,9 @@ clean: ## remove all that was made here
 .venv/.bench: pyproject.toml constraints.txt .venv/.package
 	@echo 'Installing what the benchmarks need …'
 	@$(UV) pip install --editable '.[parquet]' --group bench --constraints constraints.txt
+	@touch $@
+
+.venv/.docs: pyproject.toml constraints.txt .venv/.package
+	@echo 'Installing what the documentation needs …'
+	@$(UV) pip install --editable . --group docs --constraints constraints.txt
 	@touch $@

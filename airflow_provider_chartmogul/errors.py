@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What can go wrong between this package and ChartMogul, and whether asking again can help.
+What can go wrong between this package and ChartMogul, and whether asking again can help::
 
-* ChartMogulError
-  * ConnectionSettingsError      the Airflow connection cannot be used as it is
-  * InvalidExportIdError         not something that may become part of a path
-  * NoAnswerError                refused, reset, timed out: nothing that could be read came back
-  * UnexpectedAnswerError        an answer came, but not one of ChartMogul's (HTML, half a JSON, a redirect)
-  * HTTPStatusError              ChartMogul said no; ``status`` says which, ``message`` in its own words
-    * InvalidRequestError        400, 422
-    * AuthenticationError        401
-    * RequestFailedError         402
-    * PermissionDeniedError      403
-    * NotFoundError              404
-    * RateLimitError             429
-    * ServerError                5xx
-  * UnusableExportError          nothing is to be had from the export, a new one is needed
-    * ExportFailedError          ChartMogul ended it as failed
-    * ExportExpiredError         the time of its file is over
-  * ExportNotFinishedError       the export is still being made
-  * OutageError                  no success for longer than a wait was told to bear
+    * ChartMogulError
+      * ConnectionSettingsError      the Airflow connection cannot be used as it is
+      * InvalidExportIdError         not something that may become part of a path
+      * NoAnswerError                refused, reset, timed out: nothing that could be read came back
+      * UnexpectedAnswerError        an answer came, but not one of ChartMogul's (HTML, half a JSON, a redirect)
+      * HTTPStatusError              ChartMogul said no; ``status`` says which, ``message`` in its own words
+        * InvalidRequestError        400, 422
+        * AuthenticationError        401
+        * RequestFailedError         402
+        * PermissionDeniedError      403
+        * NotFoundError              404
+        * RateLimitError             429
+        * ServerError                5xx
+      * UnusableExportError          nothing is to be had from the export, a new one is needed
+        * ExportFailedError          ChartMogul ended it as failed
+        * ExportExpiredError         the time of its file is over
+      * ExportNotFinishedError       the export is still being made
+      * OutageError                  no success for longer than a wait was told to bear
 
 Downloads, archives, destinations and settings have their own, in the modules that raise them; all are
 ``ChartMogulError`` too.

@@ -31,14 +31,14 @@ __all__ = ["AddedFault", "Fault", "Faults", "Sandbox", "SeenExport", "SeenReques
 
 
 class Sandbox(Account):
-    """A ChartMogul account served on ports of this machine, from a thread of its own.
+    """A ChartMogul account served on ports of this machine, from a thread of its own::
 
         with Sandbox(export_seconds=0) as sandbox:
             os.environ["AIRFLOW_CONN_CHARTMOGUL_DEFAULT"] = sandbox.connection_uri
             ...
             assert rows == sandbox.truth(start, end)
 
-    Faults are added and taken away while it runs, as a `Fault` or as text, and hit what comes from then on:
+    Faults are added and taken away while it runs, as a `Fault` or as text, and hit what comes from then on::
 
         with sandbox.faulty("retrieve:503;times=3", Fault("download", "break", at=1000, times=1)) as added:
             ...

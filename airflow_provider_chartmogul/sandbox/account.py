@@ -263,7 +263,7 @@ class Account:
         return dict(sorted(Counter(self._state(export) for export in made).items()))
 
     def amend(self, *, added: Iterable[Mapping[str, object]] = (), removed: Iterable[str] = ()) -> None:
-        """Change the company's history: exports downloaded from now on, and `truth`, have it as it is then.
+        """Change the company's history: exports downloaded from now on, and `truth`, have it as it is then::
 
             row = sandbox.truth(start, end)[0]
             sandbox.amend(removed=[row["uuid"]])                                      # one is gone

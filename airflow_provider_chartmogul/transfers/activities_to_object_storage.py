@@ -171,8 +171,12 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
                     else:
                         delay = wait.answered(export, time.monotonic())
 
-    def execute_complete(self, context: Context, export_id: str, event: dict[str, Any] | None = None) -> str:
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None, export_id: str | None = None
+    ) -> str:
         """Go on after the wait: move the export, or fail as the trigger's event says."""
+        if export_id is None:  # dag.test() hands on nothing but the event
+            export_id = api.validate_export_id(event.get("export_id") if isinstance(event, dict) else None)
         outcome = read_event(event, export_id)
         if outcome.message is not None:
             with self._curing(context, is_wait=True):

@@ -9,24 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from airflow.providers.common.compat.sdk import DAG, BaseHook
 
 from airflow_provider_chartmogul.connection import ConnectionSettings
-from airflow_provider_chartmogul.sandbox import Sandbox
-
-README = (Path(__file__).parents[2] / "README.md").read_text()
+from tests.pages import PAGES, README, block_with, blocks, run
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-def test_the_dag_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    (source,) = [block for block in blocks("python") if "DAG(" in block]
-    names: dict[str, Any] = {}
-    exec(compile(source.replace("):\n    create", ") as dag:\n    create"), "README.md", "exec"), names)
-    dag = names["dag"]
+def test_the_dag_is_one() -> None:
+    source = block_with(README, "python", "DAG(")
+    dag = run(source.replace("):\n    create", ") as dag:\n    create"))["dag"]
     assert sorted(dag.task_dict) == ["create", "move", "wait"]
     assert dag.task_dict["create"].downstream_task_ids == {"wait"}
     assert dag.task_dict["wait"].downstream_task_ids == {"move"}
@@ -34,13 +25,10 @@ def test_the_dag_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_one_task_way_is_a_task_and_maps() -> None:
-    names: dict[str, Any] = {}
     with DAG("readme", schedule=None) as dag:
-        for source in blocks("python"):
-            if "ActivitiesToObjectStorageOperator" in source:
-                exec(compile(source, "README.md", "exec"), names)
+        run(*(source for source in blocks(README, "python") if "ActivitiesToObjectStorageOperator" in source))
     assert sorted(dag.task_dict) == ["activities", "backfill"]
-    windows = dag.task_dict["backfill"].expand_input.value
+    windows: Any = dag.task_dict["backfill"].expand_input.value
     assert len(windows) == 5 * 12 * 2
     assert windows[0] == {
         "interval_start": "2021-01-01T00:00:00+00:00",
@@ -49,46 +37,17 @@ def test_the_one_task_way_is_a_task_and_maps() -> None:
     }
 
 
-def test_every_block_of_python_is_python() -> None:
-    for source in blocks("python"):
-        compile(source, "README.md", "exec")
-
-
-def test_the_test_with_the_sandbox_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (source,) = [block for block in blocks("python") if "pytest" in block]
-    names: dict[str, Any] = {}
-    exec(compile(source, "README.md", "exec"), names)
+def test_the_test_with_the_sandbox_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run(block_with(README, "python", "pytest"))
     fixture = names["chartmogul"].__wrapped__(monkeypatch)
     names["test_an_export_that_fails"](next(fixture))
     assert next(fixture, None) is None
 
 
-def test_the_bad_day_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    names: dict[str, Any] = {}
-    for source in blocks("python"):
-        if "pytest" in source or "faulty(" in source:
-            exec(compile(source, "README.md", "exec"), names)
-    fixture = names["chartmogul"].__wrapped__(monkeypatch)
-    names["test_a_bad_day"](next(fixture))
-    assert next(fixture, None) is None
-
-
-def test_what_is_typed_at_the_admin_address_is_answered() -> None:
-    lines = [shlex.split(line) for block in blocks("sh") for line in block.splitlines() if "127.0.0.1:8766" in line]
-    assert len(lines) == 6
-    with Sandbox(customers=1) as sandbox:
-        for curl, *options, url in lines:
-            given = dict(zip(options[::2], options[1::2], strict=True))
-            method = given.get("-X") or ("POST" if "-d" in given else "GET")
-            url = url.replace("http://127.0.0.1:8766", sandbox.admin_url)
-            reply = requests.request(method, url, data=given.get("-d"), timeout=60)
-            assert (curl, reply.ok) == ("curl", True), reply.text
-        assert (sandbox.outcome, sandbox.export_seconds) == ("failed", 60)
-
-
-def test_every_connection_gives_the_key_and_the_default_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [line for block in blocks("sh") for line in block.splitlines() if "AIRFLOW_CONN_" in line]
-    assert len(lines) == 2
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_connection_gives_the_key_and_the_default_host(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines() if "AIRFLOW_CONN_" in line]
+    assert len(lines) == (2 if page.name in ("README.md", "install.md") else 0)
     for line in lines:
         name, _, value = shlex.split(line)[1].partition("=")
         monkeypatch.setenv(name, value)
@@ -97,9 +56,20 @@ def test_every_connection_gives_the_key_and_the_default_host(monkeypatch: pytest
         assert (settings.base_url, settings.api_key) == ("https://api.chartmogul.com", "YOUR_API_KEY")
 
 
-def test_every_make_target_is_one() -> None:
-    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
-    targets = set(re.findall(r"`?make ([a-z-]+)", README))
-    assert {"demo", "test", "up", "test-matrix"} <= targets
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_is_one(page: Path) -> None:
+    makefile = (README.parent / "Makefile").read_text()
+    targets = set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.MULTILINE))
+    assert page != README or targets >= {"demo", "test", "up", "test-matrix", "docs"}
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_link_of_the_readme_leads_to_a_file_and_a_heading() -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)(?:#([^)]+))?\)", README.read_text())
+    assert len(links) > 15
+    for path, anchor in links:
+        target = README.parent / path
+        assert target.is_file(), path
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if path.endswith(".md") else []
+        assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}, anchor
