@@ -39,6 +39,8 @@ autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_title = f"{project} {release}"
 html_copy_source = False
 html_show_sphinx = False

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ import pytest
 import requests
 from airflow.cli.cli_parser import get_parser
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+from packaging.requirements import Requirement
 
 from airflow_provider_chartmogul import api, errors, transfer
 from airflow_provider_chartmogul.sandbox import Fault, Sandbox
@@ -204,6 +206,17 @@ def test_the_table_of_statuses_is_what_the_package_makes_of_them() -> None:
         does = "fails at once" if error.permanent else "asks again" if error.transient else "fails this try"
         assert (row["error"], row["what the task does"]) == (f"`{type(error).__name__}`", does)
         assert error.status == int(row["status"]) or HTTPStatus(error.status)
+
+
+def test_the_floors_to_amend_constraints_to_are_the_packages_own() -> None:
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]
+    asked = {
+        requirement.name: next(iter(requirement.specifier)).version
+        for requirement in map(Requirement, project["dependencies"])
+        if requirement.name not in ("apache-airflow", "pendulum")  # nobody pins these lower
+    }
+    rows = table_with(DOCS / "deployment.md", "needed here")
+    assert {row["line"].split("`")[1]: row["needed here"].removesuffix(" or later") for row in rows} == asked
 
 
 def test_the_table_of_faults_has_all_and_no_others() -> None:
