@@ -4,15 +4,16 @@ The transport of a triggerer: one aiohttp session for each running event loop an
 
 All waits of a loop share it, and with it the rate limit and the look-up of the connection: the first opens it,
 the last closes it, so that nothing outlives its loop. It knows nothing of waiting; what an answer means is
-``airflow_provider_chartmogul.api``'s business. This module loads aiohttp, so only functions import it.
+``airflow_provider_chartmogul.api``'s business. This module loads aiohttp and requests, so only functions import it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import ssl
 import time
-import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -21,8 +22,10 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import aiohttp
+import requests
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, prepend_scheme_if_needed, select_proxy
 
 from airflow_provider_chartmogul import __version__, api
 from airflow_provider_chartmogul.connection import ConnectionSettings
@@ -126,7 +129,7 @@ class AsyncClient:
         self._looked_up = float("-inf")
         self._look_up: asyncio.Task[None] | None = None
         self._headers: dict[str, str] = {}
-        self._proxy: str | None = None
+        self._way = _Way()
         self._timeout = aiohttp.ClientTimeout()
         self._connections: _Connections | None = None
         self._limit: RateLimit | None = None
@@ -203,6 +206,8 @@ class AsyncClient:
             return self._settings
 
     async def _use(self, settings: ConnectionSettings) -> None:
+        # In a thread: a bundle of certificates is read.
+        self._way = await asyncio.to_thread(_way_to, settings.base_url, self._way)
         if self._limit is None or self._connections is None:
             self._limit = RateLimit(settings.requests_per_second)
             self._connections = _Connections(settings.max_connections)
@@ -213,7 +218,6 @@ class AsyncClient:
         self._settings = settings
         # Worked out once for each look-up, not for each request.
         self._headers = {"Authorization": api.authorization_header(settings.api_key)}
-        self._proxy = _proxy_for(settings.base_url)
         self._timeout = aiohttp.ClientTimeout(
             total=2 * settings.timeout, sock_connect=settings.timeout, sock_read=settings.timeout
         )
@@ -233,7 +237,8 @@ class AsyncClient:
                     data=request.data,
                     headers=headers,
                     allow_redirects=False,
-                    proxy=self._proxy,
+                    proxy=self._way.proxy,
+                    ssl=self._way.tls,
                     timeout=self._timeout,
                 ) as response:
                     body = await response.content.read(api.MAX_ANSWER_BYTES)
@@ -298,13 +303,49 @@ def _what_happened(error: Exception) -> str:
     return f"the connection broke ({type(error).__name__})"
 
 
-def _proxy_for(base_url: str) -> str | None:
-    """
-    Find the environment's proxy for a host.
+class _Way(NamedTuple):
+    """Through which proxy a host is reached, and which certificates are trusted, by the bundle of this path."""
 
-    aiohttp's own ``trust_env`` would read ``.netrc`` too, for every request.
+    proxy: str | None = None
+    bundle: str | None = None
+    tls: ssl.SSLContext | bool = True
+
+
+def _way_to(base_url: str, before: _Way) -> _Way:
     """
-    parts = urlsplit(base_url)
-    if urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    return urllib.request.getproxies().get(parts.scheme)
+    Read what the environment says of the way to a host, as requests reads it for a worker.
+
+    aiohttp's own ``trust_env`` would read ``.netrc`` too, for every request, and knows neither ``ALL_PROXY`` nor
+    ``REQUESTS_CA_BUNDLE``.
+
+    :param before: what came of it the last time; while the bundle is the same, so is the context, or aiohttp would
+        open other connections
+    :raises ConnectionSettingsError: for a proxy or a bundle that cannot be used
+    """
+    with requests.Session() as session:
+        environment = session.merge_environment_settings(base_url, {}, None, None, None)
+    proxy = select_proxy(base_url, environment["proxies"]) or None
+    if proxy is not None:
+        proxy = prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]
+        scheme = urlsplit(proxy).scheme
+        if scheme not in ("http", "https"):
+            raise api.ConnectionSettingsError(
+                f"the environment has a {scheme} proxy for {base_url}, which cannot be used in the triggerer: set an "
+                "http proxy or NO_PROXY there, or wait with deferrable=False"
+            )
+    if not (base_url.startswith("https:") or (proxy or "").startswith("https:")):
+        return _Way(proxy)
+    verify = environment["verify"]
+    bundle = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
+    if bundle == before.bundle:
+        return before._replace(proxy=proxy)
+    try:
+        if os.path.isdir(bundle):
+            tls = ssl.create_default_context(capath=bundle)
+        else:
+            tls = ssl.create_default_context(cafile=bundle)
+    except OSError as error:
+        raise api.ConnectionSettingsError(
+            f"the certificates that the triggerer's environment names, {bundle}, cannot be read: {error}"
+        ) from error
+    return _Way(proxy, bundle, tls)

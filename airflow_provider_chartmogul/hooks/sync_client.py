@@ -133,7 +133,8 @@ def what_happened(error: requests.RequestException) -> str:
         return "the connection could not be made: " + str(reason).rpartition(": ")[2]
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy refused or failed"
-    return f"the connection broke ({type(reason).__name__})"
+    # What requests itself says comes as text, which may hold the URL.
+    return f"the connection broke ({type(error if isinstance(reason, str) else reason).__name__})"
 
 
 def send(session: requests.Session, settings: ConnectionSettings, request: ApiRequest) -> requests.Response:

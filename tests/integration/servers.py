@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -46,10 +47,10 @@ class ScriptedServer:
     """
     Answers one after the other; the last one again and again.
 
-    An answer may be a function of the request.
+    An answer may be a function of the request. With ``tls`` it is reached by https, as ``localhost``.
     """
 
-    def __init__(self, *answers: Answer | Callable[[Asked], Answer]) -> None:
+    def __init__(self, *answers: Answer | Callable[[Asked], Answer], tls: ssl.SSLContext | None = None) -> None:
         self.answers = list(answers)
         self.asked: list[Asked] = []
         self._lock = threading.Lock()
@@ -98,6 +99,10 @@ class ScriptedServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._scheme_and_host = "http://127.0.0.1" if tls is None else "https://localhost"
+        if tls is not None:
+            # The handshake is the handler's, whose errors are its own.
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     def _next(self, asked: Asked) -> Answer:
@@ -108,7 +113,7 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme_and_host}:{self._server.server_port}"
 
     def connection_json(self, **extra: Any) -> str:
         """An Airflow connection to this server, as ``AIRFLOW_CONN_…`` holds it."""
