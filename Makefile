@@ -112,5 +112,5 @@ clean: ## remove all that was made here
 
 .venv/.docs: pyproject.toml constraints.txt .venv/.package
 	@echo 'Installing what the documentation needs …'
-	@$(UV) pip install --editable . --group docs --constraints constraints.txt
+	@$(UV) pip install --editable '.[parquet]' --group docs --constraints constraints.txt
 	@touch $@

@@ -19,6 +19,7 @@ import pytest
 
 from airflow_provider_chartmogul.sandbox import Sandbox
 from tests.conftest import AIRFLOW_HOME
+from tests.pages import DOCS, block_with, run
 
 HEAD = """
 from datetime import datetime, timedelta, timezone
@@ -197,3 +198,18 @@ def test_the_example_runs_by_dag_test(
     assert os.listdir(tmp_path / "activities")
     (made,) = sandbox.exports
     assert made.params["start_date"] != made.params["end_date"]
+
+
+def test_the_test_that_the_documentation_shows(
+    airflow_db: None, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = AIRFLOW_HOME / "dags"
+    (folder / "chartmogul_daily.py").write_text(block_with(DOCS / "testing.md", "python", '"chartmogul_daily"'))
+    monkeypatch.syspath_prepend(str(folder))
+    source = block_with(DOCS / "testing.md", "python", "def test_a_day_is_exported")
+    if importlib.util.find_spec("airflow.sdk") is None:
+        source = source.replace("logical_date=", "execution_date=")  # as the comment there says
+    try:
+        run(source)["test_a_day_is_exported"](sandbox, monkeypatch, tmp_path)
+    finally:
+        sys.modules.pop("chartmogul_daily", None)

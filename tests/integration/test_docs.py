@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shlex
-import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from http import HTTPStatus
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ import psycopg
 import pytest
 import requests
 from airflow.cli.cli_parser import get_parser
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseHook, BaseOperator
+from airflow.triggers.base import BaseTrigger
 from packaging.requirements import Requirement
 
+import airflow_provider_chartmogul
 from airflow_provider_chartmogul import api, errors, transfer
 from airflow_provider_chartmogul.sandbox import Fault, Sandbox
 from airflow_provider_chartmogul.sandbox.faults import PLACES, SPOILING, TAKES
-from tests.conftest import AIRFLOW_HOME
 from tests.integration.test_windows_of_runs import AIRFLOW_3
 from tests.pages import DOCS, PAGES, block_with, blocks, run, table_with
 from tests.postgres import postgres_server
@@ -88,29 +90,11 @@ def test_the_account_tells_its_time_zone(sandbox: Sandbox, capsys: pytest.Captur
     assert re.fullmatch(r"\w+/\w+|UTC", capsys.readouterr().out.strip())
 
 
-@pytest.fixture
-def chartmogul(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """The fixture that the page about tests shows."""
-    yield from run(block_with(DOCS / "testing.md", "python", "@pytest.fixture"))["chartmogul"].__wrapped__(monkeypatch)
-
-
-def test_the_bad_day_passes(chartmogul: Sandbox) -> None:
-    run(block_with(DOCS / "testing.md", "python", "@pytest.fixture"))["test_a_bad_day"](chartmogul)
-
-
-def test_the_test_of_a_whole_dag_passes(
-    airflow_db: None, chartmogul: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    folder = AIRFLOW_HOME / "dags"
-    (folder / "chartmogul_daily.py").write_text(block_with(DOCS / "testing.md", "python", '"chartmogul_daily"'))
-    monkeypatch.syspath_prepend(str(folder))
-    source = block_with(DOCS / "testing.md", "python", "def test_a_day_is_exported")
-    if not AIRFLOW_3:
-        source = source.replace("logical_date=", "execution_date=")  # as the comment there says
-    try:
-        run(source)["test_a_day_is_exported"](chartmogul, monkeypatch, tmp_path)
-    finally:
-        sys.modules.pop("chartmogul_daily", None)
+def test_the_bad_day_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run(block_with(DOCS / "testing.md", "python", "@pytest.fixture"))
+    fixture = names["chartmogul"].__wrapped__(monkeypatch)
+    names["test_a_bad_day"](next(fixture))
+    assert next(fixture, None) is None
 
 
 def test_what_is_typed_at_the_admin_address_is_answered() -> None:
@@ -191,6 +175,29 @@ def test_the_days_of_a_time_zone(execute: Execute) -> None:
     days = execute(query.strip().rstrip(";"))
     assert str(days[0][0]) == "2026-01-02"
     assert sum(number for _, number in days) == execute("SELECT count(*) FROM activities")[0][0]
+
+
+# ------------------------------------------------------------------------------------------------- the reference
+
+
+def test_the_reference_has_every_class_that_airflow_is_told_of_and_every_error() -> None:
+    reference = (DOCS / "reference.md").read_text()
+    for module in pkgutil.walk_packages(airflow_provider_chartmogul.__path__, "airflow_provider_chartmogul."):
+        if "__main__" not in module.name:
+            import_module(module.name)
+    found = {*subclasses(BaseOperator), *subclasses(BaseHook), *subclasses(BaseTrigger), *subclasses(Exception)}
+    for kind in found:
+        if not kind.__module__.startswith("airflow_provider_chartmogul.") or ".sandbox" in kind.__module__:
+            continue
+        base = kind.__module__.endswith(".base")  # what operators have in common, which nobody writes in a DAG
+        if not kind.__name__.startswith("_") and kind.__module__ != errors.__name__ and not base:
+            assert f"{kind.__module__}.{kind.__qualname__}\n" in reference
+
+
+def subclasses(kind: type) -> Iterator[type]:
+    for below in type.__subclasses__(kind):
+        yield below
+        yield from subclasses(below)
 
 
 # ---------------------------------------------------------------------------------------------------- the tables
