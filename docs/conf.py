@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import shutil
 import tempfile
 from typing import Any
 
 # Importing Airflow makes files in its home, and says a lot.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-docs-")
+atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 logging.disable(logging.INFO)
 
 from airflow_provider_chartmogul import __version__  # noqa: E402
