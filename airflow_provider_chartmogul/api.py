@@ -12,6 +12,7 @@ are accepted.
 from __future__ import annotations
 
 import base64
+import contextlib
 import email.utils
 import json
 import random
@@ -328,28 +329,27 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, *, api_key
     :raises HTTPStatusError: for an error status
     :raises UnexpectedAnswerError: for a success that holds no JSON object, and for a redirect
     """
-    if 200 <= status < 300:
-        try:
+    answer: object = None
+    said, size = "", f"{len(body)} bytes"
+    if not 200 <= status < 300:
+        said = _shorten(error_message(body), api_key)
+    else:
+        with contextlib.suppress(ValueError, RecursionError):
             answer = json.loads(body)
-        except (ValueError, RecursionError):
-            answer = None
-        if isinstance(answer, dict):
-            return answer
-        # Not shown: the answer about an export holds its file's URL.
-        raise UnexpectedAnswerError(
-            f"ChartMogul answered {status}, but with {len(body)} bytes that are no JSON object"
-            + (" (they look like HTML)" if body.lstrip()[:1] == b"<" else "")
-        )
+    looks = " (they look like HTML)" if body.lstrip()[:1] == b"<" else ""
+    # What is raised from here has a traceback, and there are tools that show variables with it: the key, and the URL
+    # of the file, which half an answer may hold.
+    del api_key, body
+    if isinstance(answer, dict):
+        return answer
+    if 200 <= status < 300:
+        raise UnexpectedAnswerError(f"ChartMogul answered {status}, but with {size} that are no JSON object{looks}")
     if 300 <= status < 400:
         raise UnexpectedAnswerError(
             f"the server answered {status}, a redirect, which is not followed; check the connection's host"
         )
     cls = _STATUS_ERRORS.get(status, ServerError if status >= 500 else HTTPStatusError)
-    raise cls(
-        status,
-        _shorten(error_message(body), api_key),
-        retry_after=parse_retry_after(headers.get("Retry-After"), now),
-    )
+    raise cls(status, said, retry_after=parse_retry_after(headers.get("Retry-After"), now))
 
 
 def error_message(body: bytes) -> str:
@@ -430,10 +430,11 @@ def retry_delay(failures: int, error: ChartMogulError) -> float:
     Seconds to wait after so many failures in a row (from 1).
 
     What the server asked for in ``Retry-After``, and a little more so that not all come back at once; else
-    exponential from one second to a minute, with jitter (half of it fixed, half of it drawn).
+    exponential from one second to a minute, with jitter (half of it fixed, half of it drawn). An asked-for time that
+    is over already, as a date is where the clocks differ, says nothing of how long.
     """
     asked = getattr(error, "retry_after", None)
-    if asked is not None:
+    if asked:
         return float(asked) + random.uniform(0.0, 1.0)
     ceiling = min(_MAX_BACKOFF_SECONDS, 2.0 ** min(failures - 1, 10))
     return ceiling * random.uniform(0.5, 1.0)

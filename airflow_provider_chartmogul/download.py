@@ -112,6 +112,22 @@ def check_file_url(url: str, *, plain_http_allowed: bool) -> None:
         )
 
 
+class _Source:
+    """Where the file comes from; its URL is in no ``repr``, and so in no traceback that shows variables."""
+
+    def __init__(self, get_url: Callable[[], str], *, plain_http_allowed: bool) -> None:
+        self._get_url = get_url
+        self._plain_http_allowed = plain_http_allowed
+        self.url = ""
+        self.renew()
+
+    def renew(self) -> None:
+        """Get a URL, or a fresh one, and see to it that it leads where it may and stays out of the logs."""
+        self.url = self._get_url()
+        check_file_url(self.url, plain_http_allowed=self._plain_http_allowed)
+        hide_signed_urls(self.url)
+
+
 class _Target:
     """The local file as it grows, and what has been seen of it."""
 
@@ -211,19 +227,17 @@ def download(
     :raises DownloadError: when it cannot be had, whole and with the checksum the server gave
     """
     cancellation = cancellation or Cancellation()
-    url = get_url()
-    check_file_url(url, plain_http_allowed=plain_http_allowed)
-    hide_signed_urls(url)
+    source = _Source(get_url, plain_http_allowed=plain_http_allowed)
     progress = _Progress(log, cancellation)
     breaks = furthest = 0
     renewed = False
     # Around the file's closing too, which fails again when its last bytes could not be written.
-    with _write_errors(path.parent), GuardedSession(url, None, timeout) as session, path.open("wb") as file:
+    with _write_errors(path.parent), GuardedSession(source.url, None, timeout) as session, path.open("wb") as file:
         target = _Target(file, on_size)
         while True:
             cancellation.check()
             try:
-                refusal = _receive(session, url, target, progress)
+                refusal = _receive(session, source, target, progress)
                 if refusal is None:
                     return target.finish()
             except _BreakError as error:
@@ -236,9 +250,7 @@ def download(
                     )
                 log.info("The storage refuses the export's file URL (%s); asking for a fresh one", refusal)
                 renewed = True
-                url = get_url()
-                check_file_url(url, plain_http_allowed=plain_http_allowed)
-                hide_signed_urls(url)
+                source.renew()
                 continue
             # Progress is what no try has had before: a file that is started over again and again makes none.
             if target.size > furthest:
@@ -262,7 +274,7 @@ def _write_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _receive(session: requests.Session, url: str, target: _Target, progress: _Progress) -> str | None:
+def _receive(session: requests.Session, source: _Source, target: _Target, progress: _Progress) -> str | None:
     """
     Send one request and take all it brings.
 
@@ -278,7 +290,7 @@ def _receive(session: requests.Session, url: str, target: _Target, progress: _Pr
             headers["If-Match"] = target.etag
     ends_anywhere = came = False
     try:
-        with session.get(url, headers=headers, stream=True) as response:
+        with session.get(source.url, headers=headers, stream=True) as response:
             refusal = _check_status(response, target)
             if refusal is not None:
                 return refusal

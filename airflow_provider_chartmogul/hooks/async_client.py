@@ -229,13 +229,13 @@ class AsyncClient:
             # As they are when it is sent, which may be long after it was asked for.
             settings = self._settings
             assert settings is not None
-            headers = {**self._headers, "Connection": "close"} if self._connections.closing() else self._headers
+            closing = {"Connection": "close"} if self._connections.closing() else {}
             try:
                 async with session.request(
                     request.method,
                     settings.url(request),
                     data=request.data,
-                    headers=headers,
+                    headers={**self._headers, **closing},
                     allow_redirects=False,
                     proxy=self._way.proxy,
                     ssl=self._way.tls,

@@ -114,10 +114,10 @@ class ChartMogulHook(BaseHook):
         :raises ConnectionSettingsError: when there is none, or it cannot be used
         """
         try:
-            connection = self.get_connection(self.chartmogul_conn_id)
-        except AirflowNotFoundException:
-            raise api.ConnectionSettingsError(missing_connection_text(self.chartmogul_conn_id)) from None
-        settings = ConnectionSettings.from_connection(connection, connection.extra_dejson)
+            settings = self._look_up()
+        except api.ConnectionSettingsError as error:
+            # There are tools that show variables with a traceback, and where this comes from the key is one.
+            raise error.with_traceback(None) from None
         # Airflow masks the password by itself, but not a key that is held as the login.
         mask_secret(settings.api_key)
         if settings.sends_key_in_the_clear:
@@ -127,6 +127,18 @@ class ChartMogulHook(BaseHook):
                 settings.base_url,
             )
         return settings
+
+    def _look_up(self) -> ConnectionSettings:
+        if not isinstance(self.chartmogul_conn_id, str) or not self.chartmogul_conn_id.strip():
+            raise api.ConnectionSettingsError(
+                f"chartmogul_conn_id came out as {self.chartmogul_conn_id!r}: it is the name of an Airflow connection "
+                "of type 'chartmogul'; look at the template or the XCom that it is taken from"
+            )
+        try:
+            connection = self.get_connection(self.chartmogul_conn_id)
+        except AirflowNotFoundException:
+            raise api.ConnectionSettingsError(missing_connection_text(self.chartmogul_conn_id)) from None
+        return ConnectionSettings.from_connection(connection, connection.extra_dejson)
 
     @cached_property
     def _rate_limit(self) -> RateLimit:

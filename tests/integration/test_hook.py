@@ -320,6 +320,12 @@ def test_a_connection_in_many_forms(connection: str, sandbox: Sandbox, monkeypat
     assert ChartMogulHook().test_connection()[0]
 
 
+@pytest.mark.parametrize("conn_id", [None, "", " "])
+def test_a_connection_id_that_came_out_empty_is_told(conn_id: Any) -> None:
+    with pytest.raises(AirflowFailException, match="chartmogul_conn_id came out as"), failing_for_good():
+        ChartMogulHook(conn_id).get_account()
+
+
 def test_it_keeps_to_its_requests_a_second(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slots are waited for: the sends are as far apart as the rate says, by the server's own clock."""
     monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", f"{sandbox.connection_uri}?requests_per_second=20")

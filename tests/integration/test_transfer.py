@@ -7,10 +7,17 @@ What is published, and what never is, is in ``tests/storage_cases.py``, for all 
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import itertools
 import json
 import logging
+import os
+import re
+import time
+import traceback
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +27,7 @@ from airflow_provider_chartmogul import api, download
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
 from tests.integration.moving import END, START, make_export, move, rows_in, serve
-from tests.integration.servers import Answer, Asked
+from tests.integration.servers import Answer, Asked, ScriptedServer
 from tests.stores import Store
 
 
@@ -123,6 +130,31 @@ class TestBreaksOnTheWay:
         assert store.list() == []
 
 
+def test_progress_is_at_most_a_line_in_ten_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    seconds = itertools.count()
+    # By a clock that goes on by a second with each look at it.
+    monkeypatch.setattr(download, "time", SimpleNamespace(monotonic=lambda: float(next(seconds)), sleep=time.sleep))
+    content = os.urandom(20 << 20)
+    with ScriptedServer(Answer(200, content)) as server:
+        download.download(
+            lambda: f"{server.url}/file.zip",
+            tmp_path / "archive.zip",
+            timeout=30,
+            plain_http_allowed=True,
+            log=logging.getLogger(__name__),
+        )
+    lines = [record.getMessage() for record in caplog.records if record.name == __name__]
+    assert len(lines) == (next(seconds) - 1) // int(download.PROGRESS_SECONDS) >= 3
+    told = [re.fullmatch(r"Downloaded ([\d.]+) MB \((\d+) %\), [\d.]+ MB/s", line) for line in lines]
+    assert all(told), lines
+    sizes = [float(one[1]) for one in told if one]
+    assert sizes == sorted(set(sizes))
+    assert all(abs(float(one[2]) - 100 * float(one[1]) * 1e6 / len(content)) < 1.1 for one in told if one)
+
+
 class TestTheSignedUrl:
     def test_no_authorization_goes_with_it(self, sandbox: Sandbox, store: Store) -> None:
         move(make_export(), f"{store.base}/x.zip")
@@ -170,6 +202,39 @@ class TestTheSignedUrl:
         assert "Failed to parse headers" in caplog.text
         assert "verysecretsignature" not in caplog.text + repr([vars(r) for r in caplog.records])
 
+    @pytest.mark.usefixtures("short_backoff")
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            *("retrieve:401", "retrieve:402"),
+            *("download:403", "download:404", "download:reset", "download:flip", "download:html"),
+        ],
+    )
+    def test_no_variable_of_a_traceback_shows_it_or_the_key(self, fault: str, sandbox: Sandbox, store: Store) -> None:
+        """There are tools that report errors with the variables of each frame; what they see of this package."""
+        key, export_id = sandbox.api_key, make_export()
+        sandbox.faults.add(fault)
+        with pytest.raises((api.ChartMogulError, AirflowFailException)) as raised:
+            move(export_id, f"{store.base}/x.zip")
+        seen = variables_of(raised.value)
+        assert seen, "there are frames of this package"
+        for secret in ("X-Amz-Signature=", key, base64.b64encode(f"{key}:".encode()).decode()):
+            assert [name for name, value in seen.items() if secret in value] == []
+
+    def test_neither_that_of_half_an_answer(self, sandbox: Sandbox) -> None:
+        export_id = make_export()
+        sandbox.faults.add("retrieve:half-json")
+        with pytest.raises(api.UnexpectedAnswerError) as raised:
+            ChartMogulHook(retry_seconds=0).get_activities_export(export_id)
+        assert [name for name, value in variables_of(raised.value).items() if "X-Amz-" in value] == []
+
+    def test_neither_where_the_connection_cannot_be_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        connection = {"conn_type": "chartmogul", "password": "the-secret-key", "extra": {"timeout": "soon"}}
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", json.dumps(connection))
+        with pytest.raises(api.ConnectionSettingsError) as raised:
+            ChartMogulHook().get_account()
+        assert [name for name, value in variables_of(raised.value).items() if "the-secret-key" in value] == []
+
     def test_an_expired_one_is_made_fresh_once(self, sandbox: Sandbox, store: Store) -> None:
         sandbox.url_seconds = 0
         export_id = make_export()
@@ -194,6 +259,18 @@ class TestTheSignedUrl:
         monkeypatch.setattr(ChartMogulHook, "get_activities_export", expired_the_first_time)
         move(export_id, f"{store.base}/x.zip")
         assert rows_in(store.read("x.zip")) == sandbox.truth(START, END)
+
+
+def variables_of(error: BaseException | None) -> dict[str, str]:
+    """What the variables of this package's frames look like, in the tracebacks of an error and of those behind it."""
+    seen = {}
+    while error is not None:
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            if "airflow_provider_chartmogul" in frame.f_code.co_filename:
+                where = f"{Path(frame.f_code.co_filename).name}:{line}"
+                seen.update({f"{where} {name}": repr(value) for name, value in frame.f_locals.items()})
+        error = error.__cause__ or error.__context__
+    return seen
 
 
 class TestClearErrorsBeforeARequest:

@@ -517,6 +517,13 @@ def test_an_answer_carries_its_retry_after(status: int) -> None:
     assert 17.0 <= api.retry_delay(9, error) <= 18.0
 
 
+@pytest.mark.parametrize("retry_after", ["0", "Wed, 31 Jan 2024 11:59:00 GMT"])
+def test_a_retry_after_that_is_over_already_backs_off(retry_after: str) -> None:
+    """A server that says 'now' each time, or whose clock is behind, is not asked twice a second."""
+    error = error_of(503, b"down", Retry_After=retry_after)
+    assert all(30.0 <= api.retry_delay(9, error) <= 60.0 for _ in range(100))
+
+
 GET = api.get_activities_export_request(EXPORT_ID)
 POST = api.create_activities_export_request(start_date=None, end_date=None, activity_type=None)
 
