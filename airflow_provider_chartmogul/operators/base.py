@@ -15,12 +15,17 @@ from airflow_provider_chartmogul.intervals import (
     DATA_INTERVAL,
     Interval,
     IntervalError,
+    parse_duration,
     resolve_interval,
     written_as_none,
 )
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+
+#: Where None, written in the DAG, has a meaning, so that a template that came out as None must not be taken for it.
+_NONE_MEANS_SOMETHING = ("interval_start", "interval_end", "activity_type", "lookback")
 
 
 class ChartMogulOperator(BaseOperator):
@@ -72,19 +77,16 @@ class ExportRequestOperator(ChartMogulOperator):
         self.lookback = lookback
         self.partition_length = partition_length
         self.partition_timezone = partition_timezone
-        self._none_at_init = frozenset(
-            name for name in ("interval_start", "interval_end", "activity_type") if getattr(self, name) is None
-        )
+        self._none_at_init = frozenset(name for name in _NONE_MEANS_SOMETHING if getattr(self, name) is None)
 
     def _wanted(self, context: Context) -> tuple[Interval, str | None]:
         """Check everything there is to check before a request is sent."""
         written = written_as_none(
-            self,
-            self._none_at_init,
-            ("interval_start", "interval_end", "activity_type"),
-            none_by_default=("activity_type",),
+            self, self._none_at_init, _NONE_MEANS_SOMETHING, none_by_default=("activity_type", "lookback")
         )
         try:
+            if self.lookback is None and "lookback" not in written:
+                parse_duration("None", "lookback")
             interval = resolve_interval(
                 context,
                 start=self.interval_start,

@@ -89,6 +89,7 @@ class ActivitiesExportSensor(BaseSensorOperator):
                 now=time.monotonic(),
                 log=self.log,
                 stats=Stats,
+                age=self._rescheduled_for(context),
             )
             if not self.deferrable:
                 # Airflow's loop, clock and rules; only how long to sleep is ours (_get_next_poke_interval).
@@ -110,6 +111,15 @@ class ActivitiesExportSensor(BaseSensorOperator):
                     max_failure_seconds=self.max_failure_seconds,
                 )
         return str(self.export_id)
+
+    def _rescheduled_for(self, context: Context) -> float:
+        """Seconds since the first look of all, in reschedule mode, where each is made by a process of its own."""
+        if self.deferrable or not self.reschedule:
+            return 0.0
+        ti: Any = context["ti"]
+        # Airflow 2 gives a task that was rescheduled its first start again, Airflow 3 tells it when asked.
+        first = ti.get_first_reschedule_date(context) if hasattr(ti, "get_first_reschedule_date") else ti.start_date
+        return max(0.0, time.time() - first.timestamp()) if first else 0.0
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once; failures that may pass by themselves mean 'not done yet'."""

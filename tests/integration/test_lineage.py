@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat import sdk
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+from airflow.providers.common.compat.sdk import Asset
 
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.transfer import Moved
@@ -48,6 +49,24 @@ def test_what_was_there_already_is_no_move(sandbox: Sandbox, collector: Any, tmp
     run_task(operator)
     collected = get_hook_lineage_collector().collected_assets
     assert list(collected.inputs) == list(collected.outputs) == []
+
+
+def test_the_events_of_outlets_carry_the_facts(sandbox: Sandbox, tmp_path: Path) -> None:
+    """All that XCom has, in Airflow's own accessors, which keep extras by outlet."""
+    try:
+        accessors = import_module("airflow.sdk.execution_time.context")
+    except ImportError:  # Airflow 2
+        accessors = import_module("airflow.utils.context")
+    outlets, events = [Asset("s3://lake/activities"), Asset("s3://lake/another")], accessors.OutletEventAccessors()
+
+    ran = run_task(mover(f"file://{tmp_path}/x.csv.gz", outlets=outlets), outlet_events=events)
+
+    assert ran.xcoms["object"]["rows"] > 0
+    assert ran.xcoms["object"].keys() == {
+        *("uri", "bucket", "key", "bytes", "sha256", "format", "rows", "columns"),
+        *("interval_start", "interval_end", "activity_type", "export_id", "chartmogul_conn_id"),
+    }
+    assert [events[outlet].extra for outlet in outlets] == [ran.xcoms["object"]] * 2
 
 
 def test_openlineage_gets_the_datasets(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -262,6 +262,19 @@ def test_it_waits_for_an_export_of_the_sandbox(mode: str, sandbox: Sandbox) -> N
     assert {seen.status for seen in looks} == {200}
 
 
+def test_a_rescheduled_wait_is_as_old_as_its_first_look(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each look is a process's first; and the metric of the time waited is taken by the same clock."""
+    ti = TaskInstanceStandIn()
+    ti.start_date -= timedelta(hours=2)
+    context: Any = {"ti": ti}
+    with ScriptedServer(DONE) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json())
+        sensor(**MODES["reschedule"]).execute(context)
+    assert f"Export {EXPORT_ID} is succeeded after 72" in capfd.readouterr().out + caplog.text
+
+
 def test_a_missing_connection_is_named(monkeypatch: pytest.MonkeyPatch, airflow_db: None) -> None:
     with pytest.raises(AirflowFailException, match="there is no Airflow connection 'nowhere'"):
         run_task(sensor(chartmogul_conn_id="nowhere"))

@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator
 from airflow.serialization import serialized_objects
 from airflow.serialization.serialized_objects import BaseSerialization
 
@@ -222,6 +222,19 @@ def test_rendering_leaves_the_default_and_times_as_they_are() -> None:
     task.render_template_fields({})
     assert task.interval_start is DATA_INTERVAL
     assert (task.interval_end, task.lookback) == (START, timedelta(days=7))
+
+
+@pytest.mark.parametrize("name", ["interval_start", "interval_end", "activity_type", "lookback"])
+def test_a_template_that_comes_out_as_none_is_not_what_none_means_in_the_dag(name: str) -> None:
+    """Neither all of history, nor all types, nor a window without its lookback."""
+    with DAG("chartmogul", schedule=None, start_date=START, render_template_as_native_obj=True):
+        task = CreateActivitiesExportOperator(task_id="t", **{name: "{{ nothing }}"})
+        plain = CreateActivitiesExportOperator(task_id="plain", **{name: None})
+    task.render_template_fields({"nothing": None})
+    assert getattr(task, name) is None
+    with pytest.raises(AirflowFailException, match=name):
+        task._wanted(DAY)
+    plain._wanted(DAY)
 
 
 # The default interval
