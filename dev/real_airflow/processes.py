@@ -101,10 +101,13 @@ class Processes:
         process = self._running.get(name)
         return None if process is None else process.poll()
 
-    def kill(self, name: str) -> None:
-        """End a process with SIGKILL, with all those that it has started. ``KeyError`` for one never started."""
+    def kill(self, name: str, *, alone: bool = False) -> None:
+        """End a process with SIGKILL, with all those that it has started, or alone.
+
+        :raises KeyError: for one never started.
+        """
         process = self._running.pop(name)
-        for pid in [process.pid, *_descendants(process.pid)]:
+        for pid in [process.pid, *([] if alone else _descendants(process.pid))]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()

@@ -10,62 +10,33 @@ reckoned from the clock, but read from what the sandbox has made and what Airflo
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import random
 import shutil
-import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
-from airflow_provider_chartmogul.sandbox.account import Export, Window
 from dev.real_airflow import FINISHED_RUN_STATES, RealAirflow
+from tests.system.crashes import PATIENCE, ObservedSandbox, Worker, is_alive, wait_for
 
 # A machine that is busy with other things takes long over many tasks, and that is no failure.
 pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(1800)]
 
 WAITS = 200
-PATIENCE = 300.0
-"""Seconds that any one step may take."""
 
 #: A connection's share when nothing is said. With one client, it is the whole account's in a part of these tests.
 SHARE = 10
-
-T = TypeVar("T")
-
-
-class ObservedSandbox(Sandbox):
-    """A sandbox that calls back when an export is made, before the POST is answered."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.when_made: dict[datetime, Callable[[], None]] = {}
-
-    def create(self, window: Window) -> Export:
-        export = super().create(window)
-        if window.start is not None and (call := self.when_made.get(window.start)) is not None:
-            call()
-        return export
-
-    def made_from(self, start: datetime) -> list[str]:
-        """The IDs of the exports whose window begins so, oldest first."""
-        return [made.id for made in self.exports if made.params.get("start_date", "")[:10] == f"{start:%Y-%m-%d}"]
-
-    def count(self, method: str) -> int:
-        return sum(seen.method == method for seen in self.requests)
 
 
 @pytest.fixture(scope="module")
@@ -105,29 +76,7 @@ def airflow(sandbox: Sandbox, stops: Stops, tmp_path_factory: pytest.TempPathFac
         yield running
 
 
-def wait_for(what: str, look: Callable[[], T | None], every: float = 0.02, patience: float = PATIENCE) -> T:
-    """Look until there is something to be seen, and give it."""
-    deadline = time.monotonic() + patience
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"{what}: not within {patience:.0f} s"
-        time.sleep(every)
-    return seen
-
-
 # ------------------------------------------------------------------------------------- the kill of a worker
-
-
-@dataclass(frozen=True)
-class Worker:
-    """The two processes of one try of one task."""
-
-    task: int
-    supervisor: int
-
-    def kill(self, *, with_supervisor: bool) -> None:
-        for pid in (self.supervisor, self.task) if with_supervisor else (self.task,):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -298,13 +247,6 @@ class KilledRun:
         time.sleep(kill.delay)
         strike()
         del self._sandbox.when_made[self.day]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_a_killed_worker_costs_at_most_what_falls_between_the_post_and_its_note(

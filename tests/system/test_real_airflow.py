@@ -9,11 +9,8 @@ wrote for keys and signed URLs, has everything to search.
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +21,7 @@ import pytest
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
 from dev.real_airflow import RealAirflow
+from tests.system.example_runs import rows_of
 
 pytestmark = pytest.mark.system
 
@@ -56,12 +54,6 @@ def airflow(sandbox: Sandbox, lake: Path, tmp_path_factory: pytest.TempPathFacto
     }
     with RealAirflow(tmp_path_factory.mktemp("airflow"), dags, environment=environment) as running:
         yield running
-
-
-def rows_of(archive: Path) -> list[dict[str, str]]:
-    with zipfile.ZipFile(archive) as opened:
-        (name,) = opened.namelist()
-        return list(csv.DictReader(io.StringIO(opened.read(name).decode(), newline="")))
 
 
 def states(airflow: RealAirflow, dag_id: str, run_id: str) -> dict[str, Any]:
