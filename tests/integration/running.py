@@ -70,7 +70,7 @@ def run_task(operator: BaseOperator, *, try_number: int = 1, started: Any = None
         if started is not None:
             started(worker)
         try:
-            with _reschedules_since(ran.ti), _execution_timeout(worker):
+            with reschedules_since(ran.ti), _execution_timeout(worker):
                 if resume is None:
                     ran.value = worker.execute(full_context)
                 else:
@@ -114,7 +114,7 @@ def _execution_timeout(operator: BaseOperator) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _reschedules_since(ti: TaskInstanceStandIn) -> Iterator[None]:
+def reschedules_since(ti: TaskInstanceStandIn) -> Iterator[None]:
     """Airflow 2 reads from its database since when a sensor has been rescheduled; here is no row of it."""
     try:
         sensors = import_module("airflow.sensors.base")

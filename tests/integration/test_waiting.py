@@ -30,7 +30,7 @@ from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sensors.activities_export import ActivitiesExportSensor
 from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
-from tests.integration.running import TaskInstanceStandIn, run_task
+from tests.integration.running import TaskInstanceStandIn, reschedules_since, run_task
 from tests.integration.servers import Answer, ScriptedServer, closed_port, json_answer
 
 MODES: dict[str, dict[str, Any]] = {
@@ -271,7 +271,8 @@ def test_a_rescheduled_wait_is_as_old_as_its_first_look(
     context: Any = {"ti": ti}
     with ScriptedServer(DONE) as server:
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json())
-        sensor(**MODES["reschedule"]).execute(context)
+        with reschedules_since(ti):
+            sensor(**MODES["reschedule"]).execute(context)
     assert f"Export {EXPORT_ID} is succeeded after 72" in capfd.readouterr().out + caplog.text
 
 
