@@ -72,9 +72,10 @@ class Cancellation:
             self._task = loop.create_task(upload)
             self._task.add_done_callback(lambda task: _pass_on(task, gone))
 
-        self._loop, self._gone = loop, gone
-        loop.call_soon_threadsafe(start)
         try:
+            # In here too a timeout may fall, when the upload has just been begun.
+            self._loop, self._gone = loop, gone
+            loop.call_soon_threadsafe(start)
             gone.result()
         except BaseException:
             # The upload's own error, or one of this thread: a timeout, a signal.
@@ -89,8 +90,12 @@ class Cancellation:
             return
 
         def cancel() -> None:
+            if self._task is None:
+                # What was to begin it came before this, or never came.
+                if not gone.done():
+                    gone.set_exception(TaskKilledError("the task was told to end before the upload began"))
             # Once: a second time would cut short what the upload does to leave nothing behind.
-            if self._task is not None and not self._task.cancelling():
+            elif not self._task.cancelling():
                 self._task.cancel()
 
         loop.call_soon_threadsafe(cancel)

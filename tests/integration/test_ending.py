@@ -8,6 +8,8 @@ The S3 here is a server that says what a test wants, since one that stalls, or a
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -128,6 +130,23 @@ def move(export_id: str, destination: str, **told: Any) -> Ran:
     return run_task(operator, **run)
 
 
+@contextlib.contextmanager
+def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop in a thread of its own, as file systems have one."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()
+
+
+async def others() -> list[asyncio.Task[Any]]:
+    """The tasks of a loop, but for the one that asks."""
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
 class TestAnUploadIsCancelled:
     def test_by_the_task_timeout(self, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
         archive = large_archive()
@@ -197,6 +216,39 @@ class TestAnUploadIsCancelled:
         assert calls
         assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
         assert (tmp_path / "x.zip").read_bytes() == b"before"
+
+    @pytest.mark.parametrize("when", ["before it is begun", "when it has just been begun"])
+    def test_by_a_timeout_that_falls_beside_the_wait_for_it(self, when: str) -> None:
+        """The signal's exception comes between two lines; an upload that nobody waits for would go on."""
+        with running_loop() as loop:
+            happened: list[str] = []
+
+            async def upload() -> None:
+                try:
+                    await asyncio.sleep(600)
+                except asyncio.CancelledError:
+                    happened.append("cancelled")
+                    raise
+
+            class Interrupted:
+                def call_soon_threadsafe(self, callback: Callable[[], None]) -> None:
+                    first = not happened
+                    if first:
+                        happened.append("interrupted")
+                    if not first or when.startswith("when"):
+                        loop.call_soon_threadsafe(callback)
+                    if first:
+                        raise AirflowTaskTimeout("over")
+
+                def create_task(self, coroutine: Any) -> asyncio.Task[None]:
+                    return loop.create_task(coroutine)
+
+            coroutine = upload()
+            interrupted: Any = Interrupted()
+            with pytest.raises(AirflowTaskTimeout):
+                Cancellation().run(interrupted, coroutine)
+            coroutine.close()
+            assert asyncio.run_coroutine_threadsafe(others(), loop).result(10) == []
 
     def test_on_kill_of_a_task_that_does_nothing_is_harmless(self) -> None:
         operator = ActivitiesExportToObjectStorageOperator(task_id="m", export_id="e", destination="s3://b/x.zip")
