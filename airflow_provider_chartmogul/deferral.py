@@ -121,6 +121,16 @@ def is_backstop(next_kwargs: dict[str, Any] | None) -> bool:
     return (next_kwargs or {}).get("error") in _TRIGGER_TIMEOUTS
 
 
+def earlier_limit(task: BaseOperator, timeout: float) -> str:
+    """
+    Name the limit that has passed where no event says so.
+
+    :param timeout: the wait's own, in seconds
+    """
+    limit = task.execution_timeout
+    return "execution_timeout" if limit is not None and limit.total_seconds() < timeout else "timeout"
+
+
 def backstop_text() -> str:
     """Say that the wait ended without an event."""
     return "the export was not seen to be done in time, and no triggerer said so either: check that one is running"

@@ -20,7 +20,14 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.deferral import backstop_text, defer_wait, is_backstop, late_text, read_event
+from airflow_provider_chartmogul.deferral import (
+    backstop_text,
+    defer_wait,
+    earlier_limit,
+    is_backstop,
+    late_text,
+    read_event,
+)
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
 from airflow_provider_chartmogul.waiting import ExportWait
 
@@ -28,6 +35,13 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+
+#: By the limit of the task that has passed.
+_EXCEPTIONS: dict[str, type[BaseException]] = {
+    "timeout": AirflowSensorTimeout,
+    "execution_timeout": AirflowTaskTimeout,
+}
 
 
 class ActivitiesExportSensor(BaseSensorOperator):
@@ -158,7 +172,7 @@ class ActivitiesExportSensor(BaseSensorOperator):
             self.log.info("Export %s is done", export_id)
             return export_id
         if outcome.late:
-            raise (AirflowTaskTimeout if outcome.late == "execution_timeout" else AirflowSensorTimeout)(outcome.message)
+            raise _EXCEPTIONS.get(outcome.late, AirflowSensorTimeout)(outcome.message)
         if outcome.permanent:
             raise AirflowFailException(outcome.message)
         raise api.ChartMogulError(outcome.message)
@@ -167,7 +181,7 @@ class ActivitiesExportSensor(BaseSensorOperator):
         """Go on after the deferral; ``soft_fail`` holds as it does everywhere (Airflow's own code differs here)."""
         with self._skipping():
             if is_backstop(next_kwargs):
-                raise AirflowSensorTimeout(backstop_text())
+                raise _EXCEPTIONS[earlier_limit(self, self.timeout)](backstop_text())
             # Past BaseSensorOperator, whose own soft_fail skips on a crashed trigger too.
             return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
 

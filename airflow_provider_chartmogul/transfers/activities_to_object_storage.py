@@ -17,7 +17,14 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.deferral import backstop_text, defer_wait, is_backstop, late_text, read_event
+from airflow_provider_chartmogul.deferral import (
+    backstop_text,
+    defer_wait,
+    earlier_limit,
+    is_backstop,
+    late_text,
+    read_event,
+)
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
 from airflow_provider_chartmogul.operators.base import ExportRequestOperator
 from airflow_provider_chartmogul.resumption import create_or_resume, forget
@@ -222,6 +229,8 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
         with self._skipping():
             if is_backstop(next_kwargs):
                 with self._curing(context, is_wait=True):
+                    if earlier_limit(self, self.timeout) == "execution_timeout":
+                        raise AirflowTaskTimeout(backstop_text())
                     raise ExportNotInTimeError(backstop_text())
             return super().resume_execution(next_method, next_kwargs, context)
 

@@ -281,13 +281,24 @@ def test_a_missing_connection_is_named(monkeypatch: pytest.MonkeyPatch, airflow_
         run_task(sensor(chartmogul_conn_id="nowhere"))
 
 
-def test_a_backstop_that_fires_is_a_timeout_too() -> None:
-    for words in ("Trigger timeout", "Trigger/execution timeout"):
-        context: Any = {}
-        with pytest.raises(AirflowSensorTimeout, match="check that one is running"):
-            sensor().resume_execution("__fail__", {"error": words}, context)
-        with pytest.raises(AirflowSkipException):
-            sensor(soft_fail=True).resume_execution("__fail__", {"error": words}, context)
+@pytest.mark.parametrize("words", ["Trigger timeout", "Trigger/execution timeout"])
+@pytest.mark.parametrize(
+    ("limits", "ends"),
+    [
+        ({}, AirflowSensorTimeout),
+        ({"execution_timeout": timedelta(hours=12)}, AirflowSensorTimeout),
+        # Which Airflow retries, so that a triggerer that was down has cost one try.
+        ({"execution_timeout": timedelta(hours=1)}, AirflowTaskTimeout),
+    ],
+)
+def test_a_backstop_that_fires_is_the_timeout_of_the_limit_that_has_passed(
+    words: str, limits: dict[str, Any], ends: type[BaseException]
+) -> None:
+    context: Any = {}
+    with pytest.raises(ends, match="check that one is running"):
+        sensor(**limits).resume_execution("__fail__", {"error": words}, context)
+    with pytest.raises(AirflowSkipException):
+        sensor(**limits, soft_fail=True).resume_execution("__fail__", {"error": words}, context)
 
 
 def test_a_crashed_trigger_is_an_error_that_a_retry_can_cure() -> None:
