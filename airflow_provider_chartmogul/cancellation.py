@@ -10,8 +10,10 @@ begun. Here the upload is cancelled, and waited for until it is gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from airflow_provider_chartmogul.errors import ChartMogulError
@@ -22,6 +24,10 @@ _GONE_SECONDS = 60.0
 
 class TaskKilledError(ChartMogulError):
     """Airflow has told the task to end."""
+
+
+class UploadNotGoneError(TaskKilledError):
+    """An upload was cancelled, and does not end: its object may yet appear."""
 
 
 class Cancellation:
@@ -37,9 +43,17 @@ class Cancellation:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._gone: Future[Any] | None = None
+        self._process = 0
 
     def cancel(self) -> None:
-        """End the upload that is under way, return when it is gone; what comes after this is not begun."""
+        """
+        End the upload that is under way, return when it is gone; what comes after this is not begun.
+
+        It may be called at any time, from any thread, and again, and raises nothing: an exception out of a signal
+        handler would come up wherever the task's thread is, in Airflow's own code too. Where the upload is not gone
+        in time, it is ``run`` that says so. In a process that was forked from the task's, as listeners do, it ends
+        nothing: the upload is not there.
+        """
         self.is_cancelled = True
         self._cancel_upload()
 
@@ -65,52 +79,68 @@ class Cancellation:
         gone: Future[Any] = Future()
 
         def start() -> None:
-            if self.is_cancelled:
+            if self.is_cancelled or gone.done():
                 upload.close()
-                gone.set_exception(TaskKilledError("the task was told to end before the upload began"))
+                _fail(gone, "the task was told to end before the upload began")
                 return
             self._task = loop.create_task(upload)
             self._task.add_done_callback(lambda task: _pass_on(task, gone))
 
         try:
-            # In here too a timeout may fall, when the upload has just been begun.
-            self._loop, self._gone = loop, gone
+            self._loop, self._gone, self._process = loop, gone, os.getpid()
             loop.call_soon_threadsafe(start)
             gone.result()
         except BaseException:
             # The upload's own error, or one of this thread: a timeout, a signal.
             self._cancel_upload()
+            # Where it is not gone in time, that is more than what ended the task.
+            if gone.done() and isinstance(error := gone.exception(), UploadNotGoneError):
+                raise error from None
             raise
         finally:
             self._loop = self._task = self._gone = None
 
     def _cancel_upload(self) -> None:
+        """Cancel the upload, where there is one; on return ``_gone`` is done."""
         loop, gone = self._loop, self._gone
-        if loop is None or gone is None or gone.done():
+        if loop is None or gone is None or gone.done() or self._process != os.getpid():
             return
 
         def cancel() -> None:
             if self._task is None:
-                # What was to begin it came before this, or never came.
-                if not gone.done():
-                    gone.set_exception(TaskKilledError("the task was told to end before the upload began"))
-            # Once: a second time would cut short what the upload does to leave nothing behind.
+                # A signal that came when the upload was about to be begun; its beginning is after this.
+                _fail(gone, "the task was told to end before the upload began")
             elif not self._task.cancelling():
+                # Once: a second time would cut short what the upload does to leave nothing behind.
                 self._task.cancel()
 
-        loop.call_soon_threadsafe(cancel)
         try:
+            loop.call_soon_threadsafe(cancel)
             gone.exception(_GONE_SECONDS)
+        except RuntimeError:
+            _fail(gone, "the file system's event loop was closed, and the upload with it")
         except TimeoutError:
-            raise TaskKilledError(
-                f"the upload was cancelled, and is still not gone after {_GONE_SECONDS:.0f} s: its object may appear"
-            ) from None
+            _fail(
+                gone,
+                f"the upload was cancelled, and is still not gone after {_GONE_SECONDS:.0f} s: its object may appear",
+                UploadNotGoneError,
+            )
+
+
+def _fail(gone: Future[Any], message: str, kind: type[TaskKilledError] = TaskKilledError) -> None:
+    """End the wait for an upload, where nothing else has."""
+    with contextlib.suppress(InvalidStateError):
+        gone.set_exception(kind(message))
 
 
 def _pass_on(task: asyncio.Task[Any], gone: Future[Any]) -> None:
     if task.cancelled():
-        gone.set_exception(TaskKilledError("the upload was cancelled; nothing of it is at the destination"))
-    elif (error := task.exception()) is not None:
-        gone.set_exception(error)
-    else:
-        gone.set_result(None)
+        _fail(gone, "the upload was cancelled; nothing of it is at the destination")
+        return
+    error = task.exception()
+    # An upload that was given up as not gone has nobody who waits for it.
+    with contextlib.suppress(InvalidStateError):
+        if error is not None:
+            gone.set_exception(error)
+        else:
+            gone.set_result(None)

@@ -134,6 +134,8 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
                     if found is not None:
                         self.log.info("%s exists already; no export is made", found.uri)
                         return self._finish(context, found)
+                    # A task that was told to end makes no export that nobody will fetch.
+                    self._cancellation.check()
                     export = create_or_resume(context, hook, interval, activity_type, self.log)
             if export.status is not api.ExportStatus.SUCCEEDED:
                 self._wait(context, export.id)
@@ -141,6 +143,7 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
 
     def _wait(self, context: Context, export_id: str) -> None:
         """Defer; or, on the worker, return when the export is done."""
+        self._cancellation.check()
         if self.deferrable:
             defer_wait(
                 self,
