@@ -10,16 +10,18 @@ begun. Here the upload is cancelled, and waited for until it is gone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import time
 from collections.abc import Coroutine
-from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from airflow_provider_chartmogul.errors import ChartMogulError
 
 #: So long is a cancelled upload waited for; it has to close its connections, and to abort what it began.
 _GONE_SECONDS = 60.0
+
+#: Between two looks whether an upload is gone.
+_LOOK_SECONDS = 0.02
 
 
 class TaskKilledError(ChartMogulError):
@@ -42,7 +44,7 @@ class Cancellation:
         self.is_cancelled = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._gone: Future[Any] | None = None
+        self._end: _End | None = None
         self._process = 0
 
     def cancel(self) -> None:
@@ -76,71 +78,95 @@ class Cancellation:
         :param upload: does the upload; on being cancelled it leaves nothing behind
         :raises TaskKilledError: when it was cancelled
         """
-        gone: Future[Any] = Future()
+        end = _End()
 
         def start() -> None:
-            if self.is_cancelled or gone.done():
+            if self.is_cancelled or end.is_said:
                 upload.close()
-                _fail(gone, "the task was told to end before the upload began")
+                end.say(TaskKilledError("the task was told to end before the upload began"))
                 return
             self._task = loop.create_task(upload)
-            self._task.add_done_callback(lambda task: _pass_on(task, gone))
+            self._task.add_done_callback(lambda task: _pass_on(task, end))
 
         try:
-            self._loop, self._gone, self._process = loop, gone, os.getpid()
+            self._loop, self._end, self._process = loop, end, os.getpid()
             loop.call_soon_threadsafe(start)
-            gone.result()
+            end.wait()
         except BaseException:
-            # The upload's own error, or one of this thread: a timeout, a signal.
+            # Of this thread: a timeout, a signal.
             self._cancel_upload()
-            # Where it is not gone in time, that is more than what ended the task.
-            if gone.done() and isinstance(error := gone.exception(), UploadNotGoneError):
-                raise error from None
+            # An upload that is not gone in time is more than what ended the task.
+            if isinstance(end.error, UploadNotGoneError):
+                raise end.error from None
             raise
         finally:
-            self._loop = self._task = self._gone = None
+            self._loop = self._task = self._end = None
+        if end.error is not None:
+            raise end.error
 
     def _cancel_upload(self) -> None:
-        """Cancel the upload, where there is one; on return ``_gone`` is done."""
-        loop, gone = self._loop, self._gone
-        if loop is None or gone is None or gone.done() or self._process != os.getpid():
+        """Cancel the upload, where there is one; on return it has ended, or is given up."""
+        loop, end = self._loop, self._end
+        if loop is None or end is None or end.is_said or self._process != os.getpid():
             return
 
         def cancel() -> None:
             if self._task is None:
                 # A signal that came when the upload was about to be begun; its beginning is after this.
-                _fail(gone, "the task was told to end before the upload began")
+                end.say(TaskKilledError("the task was told to end before the upload began"))
             elif not self._task.cancelling():
                 # Once: a second time would cut short what the upload does to leave nothing behind.
                 self._task.cancel()
 
         try:
             loop.call_soon_threadsafe(cancel)
-            gone.exception(_GONE_SECONDS)
         except RuntimeError:
-            _fail(gone, "the file system's event loop was closed, and the upload with it")
-        except TimeoutError:
-            _fail(
-                gone,
-                f"the upload was cancelled, and is still not gone after {_GONE_SECONDS:.0f} s: its object may appear",
-                UploadNotGoneError,
+            end.say(TaskKilledError("the file system's event loop was closed, and the upload with it"))
+        if not end.wait(_GONE_SECONDS):
+            end.say(
+                UploadNotGoneError(
+                    f"the upload was cancelled, and is not gone after {_GONE_SECONDS:.0f} s: its object may appear"
+                )
             )
 
 
-def _fail(gone: Future[Any], message: str, kind: type[TaskKilledError] = TaskKilledError) -> None:
-    """End the wait for an upload, where nothing else has."""
-    with contextlib.suppress(InvalidStateError):
-        gone.set_exception(kind(message))
+class _End:
+    """
+    How an upload ended: said by one thread, waited for by another, and by a signal's handler in the midst of that.
+
+    Without a lock, and by looking. A handler may interrupt its thread with the lock half taken, and would then wait
+    for what needs it; and as Python calls handlers between two steps of its own, a signal that comes just as a thread
+    begins to wait for a lock is seen only when it has it.
+    """
+
+    def __init__(self) -> None:
+        self._said: list[BaseException | None] = []
+
+    @property
+    def is_said(self) -> bool:
+        return bool(self._said)
+
+    @property
+    def error(self) -> BaseException | None:
+        """What went wrong; None: nothing, or it has not ended."""
+        return self._said[0] if self._said else None
+
+    def say(self, error: BaseException | None) -> None:
+        """Say how it ended; what was said first holds."""
+        self._said.append(error)
+
+    def wait(self, seconds: float = float("inf")) -> bool:
+        """Wait until that is said; False: it was not, in time."""
+        give_up = time.monotonic() + seconds
+        while not self._said:
+            if time.monotonic() >= give_up:
+                return False
+            time.sleep(_LOOK_SECONDS)
+        return True
 
 
-def _pass_on(task: asyncio.Task[Any], gone: Future[Any]) -> None:
+def _pass_on(task: asyncio.Task[Any], end: _End) -> None:
     if task.cancelled():
-        _fail(gone, "the upload was cancelled; nothing of it is at the destination")
-        return
-    error = task.exception()
-    # An upload that was given up as not gone has nobody who waits for it.
-    with contextlib.suppress(InvalidStateError):
-        if error is not None:
-            gone.set_exception(error)
-        else:
-            gone.set_result(None)
+        end.say(TaskKilledError("the upload was cancelled; nothing of it is at the destination"))
+    else:
+        end.say(task.exception())

@@ -68,9 +68,10 @@ class ExportRequestOperator(ChartMogulOperator):
         lookback: timedelta | str | XComArg | None = None,
         partition_length: timedelta | str | XComArg | None = None,
         partition_timezone: str | XComArg | None = None,
+        chartmogul_conn_id: str = ChartMogulHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(chartmogul_conn_id=chartmogul_conn_id, **kwargs)
         self.interval_start = interval_start
         self.interval_end = interval_end
         self.activity_type = activity_type

@@ -50,8 +50,32 @@ class ActivitiesExportToObjectStorageOperator(ToObjectStorageOperator):
 
     template_fields: Sequence[str] = ("export_id", *ToObjectStorageOperator.template_fields)
 
-    def __init__(self, *, export_id: str | XComArg, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    # What the base takes is written out, so that editors and type checkers know it.
+    def __init__(
+        self,
+        *,
+        export_id: str | XComArg,
+        destination: str | XComArg,
+        object_storage_conn_id: str | None = None,
+        output_format: str | None = None,
+        if_exists: str = "overwrite",
+        column_types: dict[str, str] | None = None,
+        download_dir: str | None = None,
+        upload_options: dict[str, Any] | None = None,
+        chartmogul_conn_id: str = ChartMogulHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            destination=destination,
+            object_storage_conn_id=object_storage_conn_id,
+            output_format=output_format,
+            if_exists=if_exists,
+            column_types=column_types,
+            download_dir=download_dir,
+            upload_options=upload_options,
+            chartmogul_conn_id=chartmogul_conn_id,
+            **kwargs,
+        )
         self.export_id: Any = export_id
 
     def execute(self, context: Context) -> str:

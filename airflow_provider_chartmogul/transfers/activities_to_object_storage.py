@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -26,13 +26,14 @@ from airflow_provider_chartmogul.deferral import (
     read_event,
 )
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
+from airflow_provider_chartmogul.intervals import DATA_INTERVAL
 from airflow_provider_chartmogul.operators.base import ExportRequestOperator
 from airflow_provider_chartmogul.resumption import create_or_resume, forget
 from airflow_provider_chartmogul.transfers.base import ToObjectStorageOperator
 from airflow_provider_chartmogul.waiting import ExportWait
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_chartmogul.transfer import Transfer
 
@@ -109,14 +110,44 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
     def __init__(
         self,
         *,
+        destination: str | XComArg,
+        interval_start: str | date | datetime | XComArg | Any = DATA_INTERVAL,
+        interval_end: str | date | datetime | XComArg | Any = DATA_INTERVAL,
+        activity_type: str | XComArg | None = None,
+        lookback: timedelta | str | XComArg | None = None,
+        partition_length: timedelta | str | XComArg | None = None,
+        partition_timezone: str | XComArg | None = None,
         deferrable: bool = True,
         poke_interval: timedelta | float = 30,
         timeout: timedelta | float = 6 * 3600,
         max_failure_seconds: float = 3600,
         soft_fail: bool = False,
+        object_storage_conn_id: str | None = None,
+        output_format: str | None = None,
+        if_exists: str = "overwrite",
+        column_types: dict[str, str] | None = None,
+        download_dir: str | None = None,
+        upload_options: dict[str, Any] | None = None,
+        chartmogul_conn_id: str = ChartMogulHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            interval_start=interval_start,
+            interval_end=interval_end,
+            activity_type=activity_type,
+            lookback=lookback,
+            partition_length=partition_length,
+            partition_timezone=partition_timezone,
+            destination=destination,
+            object_storage_conn_id=object_storage_conn_id,
+            output_format=output_format,
+            if_exists=if_exists,
+            column_types=column_types,
+            download_dir=download_dir,
+            upload_options=upload_options,
+            chartmogul_conn_id=chartmogul_conn_id,
+            **kwargs,
+        )
         self.deferrable = deferrable
         self.poke_interval = _seconds(poke_interval, "poke_interval")
         self.timeout = _seconds(timeout, "timeout")

@@ -52,7 +52,8 @@ class Upload:
     async def run(self) -> None:
         self.begun.set()
         try:
-            while not self.may_end.is_set():
+            # An event of threads, that tests can set.
+            while not self.may_end.is_set():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         except asyncio.CancelledError:
             self.cancelled += 1

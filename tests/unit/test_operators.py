@@ -151,6 +151,16 @@ def test_every_parameter_is_by_name_and_kept_under_it(cls: type[BaseOperator], n
 
 
 @each_class
+def test_the_signature_has_all_that_the_bases_take(cls: type[BaseOperator], needed: dict[str, Any]) -> None:
+    """What is only passed on as ``**kwargs`` is unknown to editors, type checkers and the documentation."""
+    shown = inspect.signature(cls.__init__).parameters
+    for base in cls.__mro__:
+        if base.__module__.startswith("airflow_provider_chartmogul."):
+            for name, parameter in inspect.signature(base.__init__).parameters.items():
+                assert shown[name] == parameter, f"{base.__name__} has it otherwise"
+
+
+@each_class
 def test_what_is_needed_is_asked_for(cls: type[BaseOperator], needed: dict[str, Any]) -> None:
     for name in needed:
         with pytest.raises(Exception, match=name):
