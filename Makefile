@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Airflow's settings of the machine have no part in what runs here.
 unexport AIRFLOW_HOME AIRFLOW_CONFIG
 
-.PHONY: help demo up test test-system lint format test-matrix test-storage docs bench constraints clean
+.PHONY: help demo up test test-system lint format test-matrix test-storage test-package dist docs bench constraints clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,10 +36,12 @@ HARD_DAY := long
 test-system: .venv/.tools ## the system tests that take long: every example, crashes, hard days (HARD_DAY=short)
 	@HARD_DAY=$(HARD_DAY) $(BIN)/python -m pytest tests/system -m long --capture=no
 
-lint: .venv/.tools ## ruff and mypy
+lint: .venv/.tools ## ruff, mypy, and the schemas of the workflows
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 
 format: .venv/.tools ## let ruff put the code in order
 	@$(BIN)/ruff check --fix .
@@ -52,6 +54,14 @@ test-storage: .venv/.tools ## what is published, to a folder, S3, Google Cloud S
 	@for tool in node npm; do if ! command -v $$tool >/dev/null; then \
 		echo "This machine has no $$tool, which the Azure store of the tests needs." >&2; exit 1; fi; done
 	@$(BIN)/nox --session storage
+
+test-package: .venv/.tools ## the wheel and the sdist: built twice, installed in empty environments, used
+	@$(BIN)/nox --session package
+
+# The time in an archive is the commit's, so that whoever builds a version gets the same bytes.
+dist: .venv/.tools ## build wheel and sdist, as they are published
+	@rm -rf dist
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(UV) build --out-dir dist
 
 bench: .venv/.bench ## what a transfer, thousands of waits and many tasks cost (ARGS=--quick, ARGS=--write-readme)
 	@$(BIN)/python -m bench transfer $(ARGS)
@@ -68,6 +78,7 @@ AIRFLOW := 3.3.2
 constraints: .venv/.uv ## write constraints.txt anew (UPGRADE=--upgrade: with the newest of everything)
 	@echo 'apache-airflow==$(AIRFLOW)' | $(UV) pip compile - pyproject.toml \
 		--universal --python-version 3.11 --extra amazon --extra parquet --group dev --group bench --group docs \
+		--group package \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE) --output-file constraints.txt
 	@{ echo '# The versions everything here is tried with, on Python 3.11 to 3.13. Written by `make constraints`.'; \
 		cat constraints.txt; } > constraints.txt.new && mv constraints.txt.new constraints.txt

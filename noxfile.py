@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test matrix: unit and integration tests on the versions of Airflow that are supported; and the stores.
+"""
+The test matrix: unit and integration tests on the versions of Airflow that are supported; the stores; the package.
 
-``make test-matrix`` runs the first, ``make test-storage`` the second. Each session is
+``make test-matrix`` runs the first, ``make test-storage`` the second, ``make test-package`` the third. Each session is
 an environment of its own under ``.nox``, made by uv. The newest Airflow is the one in ``constraints.txt``, with the
 versions that stand there. The older ones take what fits them, as an installation of today would, since their own
 dependencies differ. The oldest is tried with the lowest versions that ``pyproject.toml`` allows, too.
@@ -62,10 +63,12 @@ MATRIX = (
 )
 
 
-#: Tests of what has nothing of Airflow in it: the archive, the download, the sandbox. `make test` runs them, and the
-#: sessions that are whole.
+#: Tests of what has nothing of Airflow in it: the archive, the download, the sandbox, the project's papers. `make test`
+#: runs them, and the sessions that are whole.
 THE_SAME_ON_ALL = (
     "tests/unit/test_archive.py",
+    "tests/unit/test_cancellation.py",
+    "tests/unit/test_project.py",
     "tests/unit/test_rate_limit.py",
     "tests/unit/test_sandbox_company.py",
     "tests/integration/test_bench.py",
@@ -156,3 +159,11 @@ def storage(session: nox.Session) -> None:
     extras = ".[amazon,google,microsoft-azure]"
     session.install("--quiet", "--editable", extras, "--group", "storage", *airflow)
     session.run("pytest", "tests/storage", *session.posargs)
+
+
+# Without Airflow and without this package: what is built is installed into environments that are empty.
+@nox.session(name="package", python=_interpreter(MATRIX[-1].pythons), default=False)
+def package(session: nox.Session) -> None:
+    """What is published on PyPI: built, checked, installed and used."""
+    session.install("--quiet", "--group", "package", "--constraints", "constraints.txt")
+    session.run("pytest", "--confcutdir", "tests/package", "tests/package", *session.posargs)
