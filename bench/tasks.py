@@ -124,6 +124,8 @@ def run(windows: int) -> dict[str, Measured]:
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(here / "tasks_plugins"),
             # The files do not change.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
+            # Where it is installed, its listener would be loaded by each process.
+            "AIRFLOW__OPENLINEAGE__DISABLED": "True",
             "AIRFLOW_CONN_CHARTMOGUL_DEFAULT": sandbox.connection_uri,
             "AIRFLOW_VAR_BENCH_LAKE": f"file://{lake}",
             "BENCH_TASKS_FILE": str(starts),

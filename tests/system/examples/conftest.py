@@ -32,13 +32,8 @@ NAMES = ("accounts", "asset_load", "backfill", "daily", "duckdb", "full_refresh"
 PATIENCE = 900.0
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.system)
-            item.add_marker(pytest.mark.long)
-            item.add_marker(pytest.mark.timeout(3 * PATIENCE))
+#: What each module of this folder is marked with.
+MARKS = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(3 * PATIENCE)]
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,11 @@ import pytest
 
 from airflow_provider_chartmogul.sandbox import Sandbox
 from dev.real_airflow import FINISHED_RUN_STATES
-from tests.system.examples.conftest import PATIENCE, World
+from tests.system.examples.conftest import MARKS, PATIENCE, World
+from tests.system.examples.test_examples import wait_for
 from tests.tables import difference, within
+
+pytestmark = MARKS
 
 DAYS = 31
 FIRST, LAST = datetime(2026, 1, 10, tzinfo=UTC), datetime(2026, 2, 9, tzinfo=UTC)
@@ -80,9 +83,16 @@ def say(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     return line
 
 
+def last_is_over(world: World, dag_id: str) -> bool:
+    all_of_them = world.airflow.request("GET", f"/api/v2/backfills?dag_id={dag_id}")["backfills"]
+    return all(one["completed_at"] for one in all_of_them)
+
+
 def backfill(world: World, dag_ids: list[str], *arguments: str) -> None:
     """Run ``airflow backfill create`` over the range for each, and wait until all of its runs have ended well."""
     for dag_id in dag_ids:
+        # Airflow takes a DAG's next backfill when it has seen, which it looks for now and then, that the last is over.
+        wait_for(f"the end of the last backfill of {dag_id}", lambda dag_id=dag_id: last_is_over(world, dag_id))
         world.airflow.cli(
             *("backfill", "create", "--dag-id", dag_id, "--from-date", f"{FIRST:%Y-%m-%d}"),
             *("--to-date", f"{LAST:%Y-%m-%d}", "--max-active-runs", "4", *arguments),

@@ -17,8 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.system.examples.conftest import PATIENCE, World
+from tests.system.examples.conftest import MARKS, PATIENCE, World
 from tests.tables import Row, difference, within
+
+pytestmark = MARKS
 
 LOOKBACK = timedelta(days=7)
 

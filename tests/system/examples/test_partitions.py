@@ -7,9 +7,11 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from tests.system.examples.conftest import World
+from tests.system.examples.conftest import MARKS, World
 from tests.system.examples.test_examples import file_of, rows_of, wait_for
 from tests.tables import difference
+
+pytestmark = MARKS
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DAG = "partitions"
