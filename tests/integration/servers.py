@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +22,8 @@ class Answer:
     What the server says: a status, headers and a body.
 
     ``cut`` closes the connection after so many bytes of the body, though more were announced; ``hang_up`` reads
-    the request and closes without a word; ``stall`` says nothing, until the server stops.
+    the request and closes without a word; ``reset`` does so by RST, as a machine that has forgotten the connection
+    does; ``stall`` says nothing, until the server stops.
     """
 
     status: int = 200
@@ -28,6 +31,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
     hang_up: bool = False
+    reset: bool = False
     stall: bool = False
 
 
@@ -73,6 +77,12 @@ class ScriptedServer:
                     self.rfile.read(length),
                 )
                 answer = server._next(asked)
+                if answer.reset:
+                    self.close_connection = True
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    # At once, and not by way of a shutdown, which would say good-bye first.
+                    os.close(self.connection.detach())
+                    return
                 if answer.stall:
                     server._stopped.wait(60)
                 if answer.stall or answer.hang_up:

@@ -107,6 +107,8 @@ CASES = [
     Case("no such export", [PENDING, error(404)], AirflowFailException, "404: said the server", soft_fail_skips=True),
     Case("a wrong key", [error(401)], AirflowFailException, "password field", soft_fail_skips=True),
     Case("an expired plan", [PENDING, PENDING, error(403)], AirflowFailException, "403", soft_fail_skips=True),
+    Case("what makes no sense", [PENDING, error(400)], AirflowFailException, "400: said the server", {}, True),
+    Case("what cannot be", [PENDING, error(422)], AirflowFailException, "422: said the server", {}, True),
     Case("refused for this once", [PENDING, error(402)], Exception, "402: said the server"),
     Case(
         "faults that pass",
@@ -190,6 +192,7 @@ FAULTS: dict[str, Answer] = {
     "another JSON": Answer(200, b"[]"),
     "an answer cut short": Answer(200, b'{"id": "17042239-3674"}', cut=5),
     "a hang-up": Answer(hang_up=True),
+    "a reset": Answer(reset=True),
     "a stalled read": Answer(stall=True),
 }
 
