@@ -346,6 +346,6 @@ def _way_to(base_url: str, before: _Way) -> _Way:
             tls = ssl.create_default_context(cafile=bundle)
     except OSError as error:
         raise api.ConnectionSettingsError(
-            f"the certificates that the triggerer's environment names, {bundle}, cannot be read: {error}"
+            f"the certificates that the environment names cannot be read: {bundle}: {error}"
         ) from error
     return _Way(proxy, bundle, tls)

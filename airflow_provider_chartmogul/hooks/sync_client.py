@@ -21,6 +21,7 @@ from airflow_provider_chartmogul import __version__
 from airflow_provider_chartmogul.api import (
     MAX_ANSWER_BYTES,
     ApiRequest,
+    ConnectionSettingsError,
     NoAnswerError,
     UnexpectedAnswerError,
     authorization_header,
@@ -41,6 +42,10 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 class ForeignRedirectError(requests.exceptions.InvalidURL):
     """A redirect led to another host (or from https to http), and was not followed."""
+
+
+class CertificatesError(requests.exceptions.SSLError):
+    """The certificates that the environment says are to be trusted cannot be read."""
 
 
 class GuardedSession(requests.Session):
@@ -95,7 +100,13 @@ class GuardedSession(requests.Session):
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = self._timeout
-        return super().send(request, **kwargs)
+        try:
+            return super().send(request, **kwargs)
+        except requests.RequestException:
+            raise
+        except OSError as error:
+            # Bare, and so like an error of a file that is being written: a bundle of certificates that is not there.
+            raise CertificatesError(str(error)) from None
 
 
 def was_sent(error: requests.RequestException) -> bool:
@@ -142,6 +153,7 @@ def send(session: requests.Session, settings: ConnectionSettings, request: ApiRe
     Send one request, once, and read its whole answer.
 
     :raises NoAnswerError: when nothing that could be read came back
+    :raises ConnectionSettingsError: where the environment is such that nothing can be sent
     """
     headers = {"Accept": "application/json"}
     if request.body is not None:
@@ -165,6 +177,8 @@ def send(session: requests.Session, settings: ConnectionSettings, request: ApiRe
                     raise requests.ReadTimeout
             response._content = bytes(body)
             return response
+    except CertificatesError as error:
+        raise ConnectionSettingsError(f"the certificates that the environment names cannot be read: {error}") from None
     except ForeignRedirectError as error:
         raise UnexpectedAnswerError(f"{error}; check the connection's host") from None
     except requests.RequestException as error:

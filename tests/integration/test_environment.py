@@ -9,6 +9,7 @@ a worker can make and a triggerer cannot see would wait until its timeout; so bo
 from __future__ import annotations
 
 import json
+import logging
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_chartmogul import api
+from airflow_provider_chartmogul import api, download
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
 from tests.integration.running import run_trigger
@@ -131,6 +132,27 @@ class TestCertificates:
         assert "certificate verify failed" in look(where)
         assert server.asked == [], "the key is sent to nobody who cannot prove to be the host"
 
-    def test_a_bundle_that_is_not_there_is_named(self, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    @both
+    def test_a_bundle_that_is_not_there_is_named(
+        self, where: str, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
-        assert "/no/such/bundle.pem, cannot be read" in look("triggerer")
+        said = look(where)
+        assert "certificates that the environment names cannot be read" in said
+        assert "/no/such/bundle.pem" in said
+        assert "/no/such/bundle.pem" in ChartMogulHook().test_connection()[1]
+
+    @pytest.mark.usefixtures("short_backoff")
+    def test_nor_is_it_taken_for_a_disk_that_cannot_be_written_to(
+        self, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
+        with pytest.raises(download.DownloadError, match=r"TLS failed: .*/no/such/bundle\.pem") as raised:
+            download.download(
+                lambda: f"{server.url}/file.zip",
+                tmp_path / "archive.zip",
+                timeout=5,
+                plain_http_allowed=False,
+                log=logging.getLogger(__name__),
+            )
+        assert "could not write" not in str(raised.value)
