@@ -16,7 +16,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Airflow's settings of the machine have no part in what runs here.
 unexport AIRFLOW_HOME AIRFLOW_CONFIG
 
-.PHONY: help demo up test test-system lint format test-matrix test-storage test-package dist docs bench constraints clean
+.PHONY: help demo up test test-system lint format test-matrix test-storage test-browser test-package dist docs bench \
+	constraints clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,12 @@ test-storage: .venv/.tools ## what is published, to a folder, S3, Google Cloud S
 		echo "This machine has no $$tool, which the Azure store of the tests needs." >&2; exit 1; fi; done
 	@$(BIN)/nox --session storage
 
+test-browser: .venv/.tools ## Airflow's page in a real browser: the connection form, the backfill form (needs Chromium)
+	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null \
+		&& ! command -v google-chrome >/dev/null; then \
+		echo "This machine has no Chromium, in which the tests look at Airflow's page." >&2; exit 1; fi
+	@$(BIN)/nox --session browser-3.3
+
 test-package: .venv/.tools ## the wheel and the sdist: built twice, installed in empty environments, used
 	@$(BIN)/nox --session package
 
@@ -84,8 +91,8 @@ constraints: .venv/.uv ## write constraints.txt anew (UPGRADE=--upgrade: with th
 		cat constraints.txt; } > constraints.txt.new && mv constraints.txt.new constraints.txt
 
 clean: ## remove all that was made here
-	@rm -rf .venv .nox .node .demo .bench docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist \
-		.coverage .coverage.* htmlcov
+	@rm -rf .venv .nox .node .demo .bench .screenshots docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+		build dist .coverage .coverage.* htmlcov
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------------------------- the environment

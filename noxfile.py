@@ -2,10 +2,11 @@
 """
 The test matrix: unit and integration tests on the versions of Airflow that are supported; the stores; the package.
 
-``make test-matrix`` runs the first, ``make test-storage`` the second, ``make test-package`` the third. Each session is
-an environment of its own under ``.nox``, made by uv. The newest Airflow is the one in ``constraints.txt``, with the
-versions that stand there. The older ones take what fits them, as an installation of today would, since their own
-dependencies differ. The oldest is tried with the lowest versions that ``pyproject.toml`` allows, too.
+``make test-matrix`` runs the first, ``make test-storage`` the second, ``make test-package`` the third, and
+``make test-browser`` looks at Airflow's page. Each session is an environment of its own under ``.nox``, made by uv. The
+newest Airflow is the one in ``constraints.txt``, with the versions that stand there. The older ones take what fits
+them, as an installation of today would, since their own dependencies differ. The oldest is tried with the lowest
+versions that ``pyproject.toml`` allows, too.
 """
 
 from __future__ import annotations
@@ -167,3 +168,18 @@ def package(session: nox.Session) -> None:
     """What is published on PyPI: built, checked, installed and used."""
     session.install("--quiet", "--group", "package", "--constraints", "constraints.txt")
     session.run("pytest", "--confcutdir", "tests/package", "tests/package", *session.posargs)
+
+
+def _add_browser_session(airflow: Airflow) -> None:
+    @nox.session(name=f"browser-{airflow.name}", python=_interpreter(airflow.pythons), default=False)
+    def browser(session: nox.Session) -> None:
+        session.install("--quiet", "--editable", ".", "--group", "browser", *airflow.requirements)
+        session.run("pytest", "tests/browser", *session.posargs)
+
+    browser.__doc__ = f"Airflow {airflow.name}'s page, in a real browser."
+
+
+# The two pages there are: Airflow 2's, and Airflow 3's with what connection types say of their forms in metadata.
+for _airflow in MATRIX:
+    if _airflow.name in ("2.11", "3.3"):
+        _add_browser_session(_airflow)

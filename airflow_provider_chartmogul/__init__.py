@@ -36,27 +36,31 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": f"{_PACKAGE}.hooks.chartmogul.ChartMogulHook",
                 "hook-name": "ChartMogul",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["login", "schema", "port", "extra"],
+                    # The base URL can say the port, and the form would be better without it. But Airflow 3.3.1 and
+                    # 3.3.2 refuse to test a saved connection that has none (apache/airflow#73298). When those two
+                    # are gone, hide it here, and drop what the hook does about it.
+                    "hidden-fields": ["login", "schema", "extra"],
                     "relabeling": {"password": "API key", "host": "Base URL"},
                     "placeholders": {
                         "host": "https://api.chartmogul.com",
-                        "password": "from ChartMogul: Settings, API keys",
+                        "password": "in ChartMogul: Profile, API keys",
+                        "port": "443; fill it in to test the connection on Airflow 3.3",
                     },
                 },
                 "conn-fields": {
                     "timeout": {
-                        "label": "Timeout",
-                        "description": "Seconds to wait for a connection, and for each answer (30).",
+                        "label": "Timeout in seconds",
+                        "description": "For a connection to be made, and for each answer. Empty: 30.",
                         "schema": {"type": ["number", "null"], "default": 30, "exclusiveMinimum": 0},
                     },
                     "requests_per_second": {
                         "label": "Requests per second",
-                        "description": "This process's share of the account's 40 a second (10).",
+                        "description": "At most this many in each Airflow process; the account has 40. Empty: 10.",
                         "schema": {"type": ["number", "null"], "default": 10, "exclusiveMinimum": 0},
                     },
                     "max_connections": {
-                        "label": "Connections",
-                        "description": "This process's share of the account's 20 parallel connections (4).",
+                        "label": "Connections at a time",
+                        "description": "At most this many in each Airflow process; the account has 20. Empty: 4.",
                         "schema": {"type": ["integer", "null"], "default": 4, "minimum": 1},
                     },
                 },

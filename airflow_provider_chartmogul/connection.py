@@ -57,7 +57,7 @@ class ConnectionSettings:
         if not api_key:
             raise ConnectionSettingsError(
                 f"connection '{conn_id}' has no API key: put it in the password field "
-                "(in ChartMogul: Settings, API keys)"
+                "(in ChartMogul: Profile, API keys)"
             )
         max_connections = _positive(conn_id, extra, "max_connections", cls.max_connections)
         if max_connections < 1 or max_connections != int(max_connections):

@@ -25,13 +25,19 @@ with DAG(
     default_args={"owner": "data", "retries": 3, "retry_delay": timedelta(minutes=1)},
     params={
         "start": Param("2026-01-01", type="string", format="date", title="First day"),
-        "end": Param("2026-04-01", type="string", format="date", title="The day after the last", description="UTC"),
+        "end": Param(
+            "2026-04-01",
+            type="string",
+            format="date",
+            title="The day after the last",
+            description="Days begin at midnight UTC; this one is not exported any more.",
+        ),
         "every": Param("month", enum=["day", "week", "month", "quarter", "year"], title="A window for every"),
         "activity_types": Param(
             None,
             type=["null", "array"],
             examples=["new_biz", "reactivation", "expansion", "contraction", "churn"],
-            title="Types",
+            title="Activity types",
             description="A window is exported once for each of them; with none, once with all types.",
         ),
         "if_exists": Param(

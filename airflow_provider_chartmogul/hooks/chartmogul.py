@@ -84,9 +84,10 @@ class ChartMogulHook(BaseHook):
         """Name and hide fields of the connection form in Airflow before 3.2, which reads it from here."""
         behaviour = cls._CONNECTION_TYPE["ui-field-behaviour"]
         return {
-            "hidden_fields": behaviour["hidden-fields"],
+            # Only Airflow 3.3 needs the port, as the metadata explains.
+            "hidden_fields": [*behaviour["hidden-fields"], "port"],
             "relabeling": behaviour["relabeling"],
-            "placeholders": behaviour["placeholders"],
+            "placeholders": {field: text for field, text in behaviour["placeholders"].items() if field != "port"},
         }
 
     @classmethod
@@ -223,12 +224,12 @@ class ChartMogulHook(BaseHook):
         except api.AuthenticationError:
             return False, (
                 f"The server at {self.settings.base_url} refused the API key (401). "
-                "Check the password field; keys are made in ChartMogul under Settings, API keys."
+                "Check the field 'API key', the connection's password; in ChartMogul: Profile, API keys."
             )
         except api.UnexpectedAnswerError as error:
-            return False, f"This does not look like ChartMogul; check the host. {_sentence(error)}"
+            return False, f"This does not look like ChartMogul; check the host (Base URL). {_sentence(error)}"
         except api.NotFoundError as error:
-            return False, f"This does not look like ChartMogul; check the host. {_sentence(error)}"
+            return False, f"This does not look like ChartMogul; check the host (Base URL). {_sentence(error)}"
         except api.NoAnswerError as error:
             return False, f"The host cannot be reached. {_sentence(error)}"
         except api.ChartMogulError as error:
@@ -238,7 +239,7 @@ class ChartMogulHook(BaseHook):
         if answer.get("data") != "pong!":
             return (
                 False,
-                "This does not look like ChartMogul (its ping is not answered as such); check the host.",
+                "This does not look like ChartMogul (its ping is not answered as such); check the host (Base URL).",
             )
         return True, f"ChartMogul at {self.settings.base_url} accepts the API key."
 

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The form of a ChartMogul connection on Airflow's page: what it shows, what it saves, and what its test says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from airflow_provider_chartmogul.sandbox import Sandbox
+from dev.real_airflow import RealAirflow
+from tests.browser.conftest import API_KEY
+from tests.browser.pages import Airflow3Page, AirflowPage
+
+EXTRAS = {
+    "Timeout in seconds": "For a connection to be made, and for each answer. Empty: 30.",
+    "Requests per second": "At most this many in each Airflow process; the account has 40. Empty: 10.",
+    "Connections at a time": "At most this many in each Airflow process; the account has 20. Empty: 4.",
+}
+
+
+def test_it_asks_for_what_is_needed_and_for_nothing_else(
+    airflow_page: AirflowPage, picture: Callable[[Page | Locator, str], None]
+) -> None:
+    form = airflow_page.new_connection("chartmogul_default", "ChartMogul")
+    # Airflow 3.3's own test of a connection needs a port.
+    port = ["Port"] if isinstance(airflow_page, Airflow3Page) else []
+    assert form.labels() == ["Description", "Base URL", "API key", *port, *EXTRAS]
+    assert {label: form.help(label) for label in EXTRAS} == EXTRAS
+    picture(form.shown, "connection-form-extras")
+    expect(form.field("Base URL")).to_have_attribute("placeholder", "https://api.chartmogul.com")
+    expect(form.field("Base URL")).to_have_value("")
+    key = form.field("API key")
+    key.press_sequentially(API_KEY)
+    expect(key).to_have_value(API_KEY)
+    expect(key).to_have_attribute("type", "password")
+    picture(form.shown, "connection-form")
+
+
+def test_a_wrong_key_is_called_by_its_name(airflow_page: AirflowPage, sandbox: Sandbox) -> None:
+    form = airflow_page.new_connection("chartmogul_wrong", "ChartMogul")
+    form.fill({**airflow_page.address(sandbox.url), "API key": "a-key-that-is-wrong"})
+    said = form.save_and_test()
+    assert "refused the API key (401). Check the field 'API key'" in said
+    assert "a-key-that-is-wrong" not in said
+
+    form = airflow_page.edit_connection("chartmogul_wrong")
+    form.fill({"API key": API_KEY})
+    said = form.save_and_test()
+    assert "accepts the API key" in said
+
+
+def test_an_address_where_nobody_is(airflow_page: AirflowPage) -> None:
+    form = airflow_page.new_connection("chartmogul_nowhere", "ChartMogul")
+    form.fill({**airflow_page.address("http://chartmogul.invalid:80"), "API key": API_KEY})
+    said = form.save_and_test()
+    assert "The host cannot be reached" in said
+    assert "chartmogul.invalid" in said
+
+
+@pytest.mark.usefixtures("connection")
+def test_what_was_saved_is_shown_again_but_for_the_key(airflow_page: AirflowPage, sandbox: Sandbox) -> None:
+    form = airflow_page.edit_connection("chartmogul_default")
+    expect(form.field("Base URL")).to_have_value(sandbox.url)
+    for label, value in {
+        "Timeout in seconds": "20.5",
+        "Requests per second": "20",
+        "Connections at a time": "2",
+    }.items():
+        expect(form.field(label)).to_have_value(value)
+    expect(form.field("API key")).to_have_attribute("type", "password")
+    assert API_KEY not in form.field("API key").input_value()
+    assert API_KEY not in airflow_page.page.content()
+
+
+@pytest.mark.usefixtures("connection")
+def test_the_example_runs_with_it(airflow: RealAirflow, sandbox: Sandbox, lake: Path) -> None:
+    day = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
+    airflow.wait_for_dag("example_activities_export")
+    run_id = airflow.trigger("example_activities_export", logical_date=day[1], data_interval=day)
+    airflow.unpause("example_activities_export")
+
+    run = airflow.wait_for_run("example_activities_export", run_id, timeout=400)
+
+    assert run["state"] == "success", airflow.task_instances("example_activities_export", run_id)
+    with zipfile.ZipFile(lake / "activities" / "2026-03-01.zip") as archive:
+        [name] = archive.namelist()
+        rows = list(csv.DictReader(io.StringIO(archive.read(name).decode(), newline="")))
+    assert rows
+    assert rows == sandbox.truth(*day)
