@@ -396,7 +396,10 @@ class _RowCounter:
         return _header(self._start)
 
     @property
-    def rows(self) -> int:
+    def rows(self) -> int | None:
+        """None where lines do not end in line feeds, but in carriage returns alone, which are not counted."""
+        if not self._line_feeds and b"\r" in self._start.rstrip(b"\r\n"):
+            return None
         records = self._line_feeds + (self._last not in (b"", b"\n"))
         return max(0, records - 1)
 

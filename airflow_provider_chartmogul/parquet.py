@@ -9,6 +9,7 @@ functions import it.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections import Counter
@@ -111,6 +112,9 @@ def write_parquet(
             break
     else:
         columns = _header(start + b"\n") or []
+        if not columns and start.removeprefix(codecs.BOM_UTF8).strip():
+            # Never an empty table, where there is something in it.
+            raise TableError("the CSV's header cannot be read: move it as csv or csv.gz")
     try:
         "".join(columns).encode()
     except UnicodeEncodeError:
@@ -140,8 +144,12 @@ def _header(start: bytes) -> list[str] | None:
     """The first record, once all of it is there."""
     text = start.decode("utf-8-sig", "surrogateescape")
     lines = io.StringIO(text, newline="")
-    row = next(csv.reader(lines), None)
-    complete = "\n" in text[: lines.tell()] and text[: lines.tell()].endswith("\n")
+    try:
+        row = next(csv.reader(lines), None)
+    except csv.Error as error:
+        raise TableError(f"the CSV's header cannot be read ({error}): move it as csv or csv.gz") from error
+    # Some line ends are carriage returns alone.
+    complete = text[: lines.tell()].endswith(("\n", "\r"))
     return row if row and complete else None
 
 

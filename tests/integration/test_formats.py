@@ -180,6 +180,7 @@ def test_what_is_no_type_is_refused_before_a_request(types: dict[str, Any], sand
         (b"a,a\n1,2\n", "several columns of the name 'a'"),
         (b"a,b\n\xff,2\n", "UTF8"),
         (b"a,\xff\n1,2\n", "header is not in UTF-8"),
+        (b"x" * 200_000 + b",b\n1,2\n", "field larger than field limit"),
     ],
 )
 def test_what_is_no_table_is_said_for_parquet(
@@ -189,6 +190,19 @@ def test_what_is_no_table_is_said_for_parquet(
         moved(as_zip(("a.csv", content)), tmp_path, monkeypatch, "x.parquet")
     assert says in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("output_format", READERS)
+def test_lines_that_end_in_carriage_returns_alone_are_lines(
+    output_format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = as_zip(("a.csv", as_csv(ROWS, lineterminator="\r", quoting=csv.QUOTE_ALL)))
+    ran, published = moved(content, tmp_path, monkeypatch, f"x.{output_format}")
+    assert READERS[output_format](published) == ROWS
+    facts = ran.xcoms["object"]
+    assert facts["columns"] == HEADER
+    # Not counted where they are not read as a table; but not told wrong either.
+    assert facts["rows"] == (len(ROWS) if output_format == "parquet" else None)
 
 
 @pytest.mark.parametrize("output_format", READERS)
