@@ -185,7 +185,12 @@ def test_the_reference_has_every_class_that_airflow_is_told_of_and_every_error()
     for module in pkgutil.walk_packages(airflow_provider_chartmogul.__path__, "airflow_provider_chartmogul."):
         if "__main__" not in module.name:
             import_module(module.name)
-    found = {*subclasses(BaseOperator), *subclasses(BaseHook), *subclasses(BaseTrigger), *subclasses(Exception)}
+    found = {
+        *subclasses(BaseOperator),
+        *subclasses(BaseHook),
+        *subclasses(BaseTrigger),
+        *subclasses(errors.ChartMogulError),
+    }
     for kind in found:
         if not kind.__module__.startswith("airflow_provider_chartmogul.") or ".sandbox" in kind.__module__:
             continue
