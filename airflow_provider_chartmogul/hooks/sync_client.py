@@ -44,7 +44,7 @@ class ForeignRedirectError(requests.exceptions.InvalidURL):
     """A redirect led to another host (or from https to http), and was not followed."""
 
 
-class CertificatesError(requests.exceptions.SSLError):
+class _CertificatesError(requests.exceptions.SSLError):
     """The certificates that the environment says are to be trusted cannot be read."""
 
 
@@ -106,7 +106,7 @@ class GuardedSession(requests.Session):
             raise
         except OSError as error:
             # Bare, and so like an error of a file that is being written: a bundle of certificates that is not there.
-            raise CertificatesError(str(error)) from None
+            raise _CertificatesError(str(error)) from None
 
 
 def was_sent(error: requests.RequestException) -> bool:
@@ -177,7 +177,7 @@ def send(session: requests.Session, settings: ConnectionSettings, request: ApiRe
                     raise requests.ReadTimeout
             response._content = bytes(body)
             return response
-    except CertificatesError as error:
+    except _CertificatesError as error:
         raise ConnectionSettingsError(f"the certificates that the environment names cannot be read: {error}") from None
     except ForeignRedirectError as error:
         raise UnexpectedAnswerError(f"{error}; check the connection's host") from None
