@@ -51,7 +51,7 @@ format: .venv/.tools ## let ruff put the code in order
 test-matrix: .venv/.tools ## unit and integration tests on Airflow 2.11, 3.0 and the newest
 	@$(BIN)/nox
 
-test-storage: .venv/.tools ## what is published, to a folder, S3, Google Cloud Storage and Azure (needs Node)
+test-storage: .venv/.tools ## every store (S3, Google Cloud Storage, Azure: needs Node), warehouses and dbt
 	@for tool in node npm; do if ! command -v $$tool >/dev/null; then \
 		echo "This machine has no $$tool, which the Azure store of the tests needs." >&2; exit 1; fi; done
 	@$(BIN)/nox --session storage

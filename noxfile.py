@@ -150,16 +150,16 @@ for _airflow in MATRIX:
     _add_session(_airflow)
 
 
-# An environment of its own: Google's provider and its libraries want other versions of uritemplate, protobuf and
+# An environment of its own: Google's provider, dbt and their libraries want other versions of uritemplate, protobuf and
 # tenacity than chartmogul has and ``constraints.txt`` names. Of the latter, Airflow's alone is taken.
 @nox.session(name="storage", python=_interpreter(MATRIX[-1].pythons), default=False)
 def storage(session: nox.Session) -> None:
-    """What is published, to every store that has an extra."""
+    """What is published, to every store that has an extra; the examples for warehouses, and dbt."""
     lines = Path("constraints.txt").read_text().splitlines()
     airflow = [line for line in lines if line.startswith("apache-airflow==")]
     extras = ".[amazon,google,microsoft-azure]"
-    session.install("--quiet", "--editable", extras, "--group", "storage", *airflow)
-    session.run("pytest", "tests/storage", *session.posargs)
+    session.install("--quiet", "--editable", extras, "--group", "storage", "--group", "warehouses", *airflow)
+    session.run("pytest", "tests/storage", "tests/warehouses", *session.posargs)
 
 
 # Without Airflow and without this package: what is built is installed into environments that are empty.

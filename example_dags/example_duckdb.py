@@ -50,6 +50,7 @@ with DAG(
             start=exported["interval_start"],
             end=exported["interval_end"],
             date_column="date",
+            loaded_at_column="_loaded_at",
             # object_storage_conn_id="aws_default",
         )
         with duckdb.connect(database, read_only=True) as connection:

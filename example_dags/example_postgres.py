@@ -52,6 +52,7 @@ with DAG(
             end=exported["interval_end"],
             date_column="date",
             uuid_column="uuid",
+            loaded_at_column="_loaded_at",
             # object_storage_conn_id="aws_default",
         )
         for row in postgres.get_records(movements_sql("public.activities", exported["interval_start"])):

@@ -113,6 +113,7 @@ def load_window(
     date_column: str = "date",
     uuid_column: str | None = None,
     part: Mapping[str, str] | None = None,
+    loaded_at_column: str | None = None,
 ) -> dict[str, int]:
     """
     Bring the staged file's rows into the table. Runs within the caller's transaction.
@@ -124,11 +125,15 @@ def load_window(
     :param part: what the file stands for, where that is not the whole window: values by column, such as
         ``{"type": "churn"}`` for an export of one type, or ``{"account": "acme"}``. No other row of the table is
         touched. A column that the file does not have is filled with its value
+    :param loaded_at_column: a column for when a row was loaded, or updated: by it one sees whether loads still come,
+        as dbt's ``source freshness`` does. None: none
     """
     part = {column: value for column, value in (part or {}).items() if value is not None}
     for column in filter(None, (date_column, uuid_column)):
         if column not in columns:
             raise LoadError(f"the file has no column {column!r}; it has {', '.join(columns)}")
+    if loaded_at_column in columns:
+        raise LoadError(f"the file has a column {loaded_at_column!r} of its own: give loaded_at_column another name")
     date, uuid = quoted(date_column), quoted(uuid_column or "")
     inside = [f"{date} >= {_moment(start)}"] if start else []
     inside += [f"{date} < {_moment(end)}"] if end else []
@@ -151,6 +156,9 @@ def load_window(
     names = [*columns, *(column for column in part if column not in columns)]
     given = {column: f"CAST({_text(value)} AS TEXT)" for column, value in part.items() if column not in columns}
     given[date_column] = f"CAST({date} AS TIMESTAMP WITH TIME ZONE)"
+    if loaded_at_column:
+        names.append(loaded_at_column)
+        given[loaded_at_column] = "CURRENT_TIMESTAMP"
     values = ", ".join(f"{given.get(name, quoted(name))} AS {quoted(name)}" for name in names)
     execute(f"CREATE TEMP TABLE {WINDOW} AS SELECT * FROM (SELECT {values} FROM {STAGED}) AS typed WHERE {window}")
     (loaded,) = execute(f"SELECT count(*) FROM {WINDOW}").fetchone()
@@ -160,7 +168,8 @@ def load_window(
     there = {column[0] for column in execute(f"SELECT * FROM {target} LIMIT 0").description}
     for name in names:
         if name not in there:
-            execute(f"ALTER TABLE {target} ADD COLUMN {quoted(name)} TEXT")
+            kind = "TIMESTAMP WITH TIME ZONE" if name == loaded_at_column else "TEXT"
+            execute(f"ALTER TABLE {target} ADD COLUMN {quoted(name)} {kind}")
 
     # Counted first: not every driver tells how many rows a statement has changed.
     gone = window

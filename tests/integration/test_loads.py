@@ -209,6 +209,30 @@ def test_columns_of_any_name_and_new_ones(warehouse: Warehouse, tmp_path: Path) 
     ]
 
 
+@ways
+def test_when_rows_were_loaded(
+    uuid_column: str | None, warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
+) -> None:
+    """What dbt's freshness reads: the rows of the window are as fresh as the last load of it, the others are not."""
+    how = {"uuid_column": uuid_column, "loaded_at_column": "_loaded_at"}
+    truth = sandbox.truth(*JANUARY)
+    everything = export()
+    # A table that was there before the column was wanted.
+    warehouse.load(everything, uuid_column=uuid_column)
+    warehouse.load(everything, **how)
+    ((first, last, known),) = warehouse.query(
+        "SELECT min(_loaded_at), max(_loaded_at), count(_loaded_at) FROM activities"
+    )
+    assert first == last
+    assert known == len(truth)
+    warehouse.load(export(WEEK), WEEK, **how)
+    (anew,) = warehouse.query(f"SELECT count(*) FROM activities WHERE _loaded_at > '{last.isoformat()}'")
+    assert anew == (len(sandbox.truth(*WEEK)),)
+    assert warehouse.rows(list(truth[0])) == sorted_rows(truth)
+    with pytest.raises(LoadError, match="a column 'uuid' of its own"):
+        warehouse.load(everything, loaded_at_column="uuid")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

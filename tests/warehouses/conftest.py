@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stand-ins for the warehouses, with their stores. What they need is installed by ``make test-storage``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# gcsfs would ask what kind of bucket it is over gRPC, which the emulator does not speak.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
+import pytest
+
+from tests.postgres import postgres_server
+from tests.stores import Servers
+from tests.warehouses.examples import BigQuery, Redshift, Snowflake, Warehouse, snowflake_server
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    with Servers() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with postgres_server() as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def fakesnow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    with snowflake_server(tmp_path_factory.mktemp("certificate")) as server:
+        yield server
+
+
+@pytest.fixture(params=["bigquery", "redshift", "snowflake"])
+def warehouse(
+    request: pytest.FixtureRequest, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Warehouse:
+    if request.param == "bigquery":
+        return BigQuery(servers.open("gs", tmp_path, monkeypatch))
+    if request.param == "redshift":
+        server = request.getfixturevalue("postgres")
+        return Redshift(servers.open("s3", tmp_path, monkeypatch), server, monkeypatch)
+    server = request.getfixturevalue("fakesnow")
+    database = "db_" + hashlib.sha256(str(tmp_path).encode()).hexdigest()[:20]
+    return Snowflake(servers.open("file", tmp_path, monkeypatch), server, database, monkeypatch)

@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The examples' DAGs, and places for their tasks to run against.
+
+None is the real service. What each runs as it is, and what is put in the place of something, is said with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gzip
+import importlib.util
+import io
+import json
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import duckdb
+import psycopg
+import pytest
+import sqlglot
+from sqlglot import exp
+
+from tests.certificates import write_certificate
+from tests.integration.running import Ran, TaskInstanceStandIn, run_task
+from tests.stores import Store, free_port
+from tests.tables import Row, as_truth
+
+EXAMPLES = Path(__file__).parents[2] / "example_dags" / "warehouses"
+NAMES = ("bigquery", "redshift", "snowflake")
+
+
+def load_example(name: str) -> Any:
+    """Import an example's file, as Airflow does; give its DAG."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"example_{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.dag
+
+
+class Run:
+    """
+    A run of an example's DAG: the export is really made and moved, and what it hands on is what the other tasks get.
+
+    :param day: the data interval's start; the interval is a day long
+    """
+
+    def __init__(self, dag: Any, day: datetime, destination: str, **params: Any) -> None:
+        self.dag = dag
+        self.params = {**dag.params.dump(), **params}
+        self._ti = TaskInstanceStandIn()
+        variables = {f"chartmogul_{store}_destination": destination for store in ("gcs", "s3")}
+        self._context = {"ti": self, "params": self.params, "var": {"value": variables}}
+        self.exported: Ran = run_task(
+            self.task("export"), data_interval_start=day, data_interval_end=day + timedelta(days=1)
+        )
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """XCom ``object``, as the export has pushed it."""
+        return dict(self.exported.xcoms["object"])
+
+    def xcom_pull(self, task_ids: str, key: str) -> Any:
+        assert task_ids == "export"
+        return self.exported.xcoms[key]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ti, name)
+
+    def task(self, task_id: str) -> Any:
+        """A task with its templates rendered, as a worker has it."""
+        task = copy.deepcopy(self.dag.get_task(task_id))
+        task.render_template_fields(self._context)
+        return task
+
+    def execute(self, task_id: str) -> None:
+        """Execute a task as it is."""
+        self.task(task_id).execute(self._context)
+
+
+class Warehouse(ABC):
+    """A stand-in for a warehouse, empty."""
+
+    name: ClassVar[str]
+    #: The tasks after the export and before the teardown, in their order.
+    tasks: ClassVar[tuple[str, ...]]
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.dag = load_example(self.name)
+
+    def run(self, day: datetime, **params: Any) -> Run:
+        """Make the export, and hand it to the tasks that are to come."""
+        return Run(self.dag, day, self.store.base, **params)
+
+    def load(self, day: datetime, **params: Any) -> Run:
+        """The whole DAG, for one day."""
+        run = self.run(day, **params)
+        for task_id in (*self.tasks, "drop"):
+            self.execute(run, task_id)
+        return run
+
+    @abstractmethod
+    def execute(self, run: Run, task_id: str) -> None: ...
+
+    @abstractmethod
+    def query(self, sql: str) -> list[tuple[Any, ...]]: ...
+
+    @abstractmethod
+    def change(self, sql: str) -> None: ...
+
+    @abstractmethod
+    def tables(self) -> list[str]:
+        """The tables there are, in small letters."""
+
+    #: The table, as queries name it.
+    table = "activities"
+
+    def rows(self, columns: Iterable[str]) -> list[Row]:
+        names = list(columns)
+        chosen = ", ".join(self.column(name) for name in names)
+        return as_truth(names, self.query(f"SELECT {chosen} FROM {self.table}"))
+
+    def column(self, name: str) -> str:
+        return f'"{name}"'
+
+
+class BigQuery(Warehouse):
+    """
+    DuckDB, with BigQuery's SQL translated by sqlglot; the operators are rendered, and what they would send is run.
+
+    Not seen here: what BigQuery itself makes of a job, its transactions, and its rights.
+    """
+
+    name = "bigquery"
+    tasks = ("stage", "check", "load")
+    table = "chartmogul.activities"
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.connection = duckdb.connect()
+        self.connection.execute("SET TimeZone = 'UTC'")
+        self.connection.execute("CREATE SCHEMA chartmogul")
+
+    def execute(self, run: Run, task_id: str) -> None:
+        task = run.task(task_id)
+        if task_id == "stage":
+            self._stage(task)
+        elif task_id == "check":
+            (row,) = self._script(task.sql)
+            assert all(row), "the check fails"
+        elif task_id == "load":
+            self._script(task.configuration["query"]["query"])
+        else:
+            self.connection.execute(f"DROP TABLE IF EXISTS {task.deletion_dataset_table}")
+
+    def _stage(self, task: Any) -> None:
+        (key,) = task.source_objects
+        assert task.bucket == getattr(self.store, "bucket", "")
+        assert (task.source_format, task.write_disposition) == ("PARQUET", "WRITE_TRUNCATE")
+        table = pyarrow_table(self.store.read(key))
+        self.connection.register("parquet", table)
+        self.connection.execute(
+            f"CREATE OR REPLACE TABLE {task.destination_project_dataset_table} AS SELECT * FROM parquet"
+        )
+
+    def _script(self, script: str) -> list[Any]:
+        rows: list[Any] = []
+        try:
+            for statement in sqlglot.parse(script, dialect="bigquery"):
+                assert statement is not None
+                for part in one_by_one(statement):
+                    rows = self.connection.execute(part.sql("duckdb")).fetchall()
+        except BaseException:
+            # As BigQuery does with a script that fails within a transaction.
+            with contextlib.suppress(duckdb.TransactionException):
+                self.connection.rollback()
+            raise
+        return rows
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        return self.connection.execute(sql).fetchall()
+
+    def change(self, sql: str) -> None:
+        self.connection.execute(sql)
+
+    def tables(self) -> list[str]:
+        return [name for (name,) in self.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")]
+
+
+def one_by_one(statement: exp.Expression) -> Iterator[exp.Expression]:
+    """DuckDB adds one column at a time."""
+    if not isinstance(statement, exp.Alter):
+        yield statement
+        return
+    for action in statement.args["actions"]:
+        alone = statement.copy()
+        alone.set("actions", [action.copy()])
+        yield alone
+
+
+def pyarrow_table(content: bytes) -> Any:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(io.BytesIO(content))
+
+
+class Redshift(Warehouse):
+    """
+    PostgreSQL, of which Redshift's SQL comes: the operators run their SQL as it is, through Airflow's hook for
+    PostgreSQL. GETDATE is made first, and COPY reads the very object that the operator names.
+
+    Not seen here: COPY itself, its options and its role, and Redshift's transactions.
+    """
+
+    name = "redshift"
+    tasks = ("create", "stage", "check", "load")
+
+    def __init__(self, store: Store, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(store)
+        self.server = server
+        monkeypatch.setenv("AIRFLOW_CONN_REDSHIFT_DEFAULT", server)
+        self.change("DROP SCHEMA public CASCADE")
+        self.change("CREATE SCHEMA public")
+        self.change("CREATE FUNCTION getdate() RETURNS timestamptz LANGUAGE sql AS 'SELECT clock_timestamp()'")
+
+    def change(self, sql: str) -> None:
+        with psycopg.connect(self.server) as connection:
+            connection.execute(sql)
+
+    def execute(self, run: Run, task_id: str) -> None:
+        if task_id != "stage":
+            run.execute(task_id)
+            return
+        task = run.task(task_id)
+        assert task.s3_bucket == getattr(self.store, "bucket", "")
+        assert (task.copy_options, task.method) == (["CSV", "GZIP", "IGNOREHEADER 1", "EMPTYASNULL"], "REPLACE")
+        with psycopg.connect(self.server) as connection, connection.cursor() as cursor:
+            target = f"{task.schema}.{task.table}"
+            cursor.execute(f"DELETE FROM {target}")
+            with cursor.copy(f"COPY {target} FROM STDIN (FORMAT csv, HEADER)") as sink:
+                sink.write(gzip.decompress(self.store.read(task.s3_key)))
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.server) as connection:
+            return connection.execute(sql).fetchall()
+
+    def tables(self) -> list[str]:
+        return [
+            name
+            for (name,) in self.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename")
+        ]
+
+
+@contextlib.contextmanager
+def snowflake_server(folder: Path) -> Iterator[tuple[int, Path]]:
+    """fakesnow, over TLS since Airflow's hook speaks nothing else; give its port, and the certificate to trust."""
+    import fakesnow.server
+    import uvicorn
+
+    certificate, key = write_certificate(folder)
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            fakesnow.server.app,
+            host="127.0.0.1",
+            port=port,
+            log_level="warning",
+            ssl_certfile=str(certificate),
+            ssl_keyfile=str(key),
+        )
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 120
+    while not server.started:
+        assert thread.is_alive(), "fakesnow did not start"
+        assert time.monotonic() < deadline, "fakesnow did not start in time"
+        time.sleep(0.05)
+    try:
+        yield port, certificate
+    finally:
+        server.should_exit = True
+        thread.join(60)
+
+
+class Snowflake(Warehouse):
+    """
+    fakesnow, which speaks Snowflake's protocol and runs its SQL in DuckDB: the operators run as they are, over HTTP.
+    The stage is over a folder.
+
+    Not seen here: Snowflake's transactions, its rights, and its COPY from a bucket.
+    """
+
+    name = "snowflake"
+    tasks = ("stage", "check", "load")
+
+    def __init__(self, store: Store, server: tuple[int, Path], database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(store)
+        from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
+
+        port, certificate = server
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        session = {"CLIENT_OUT_OF_BAND_TELEMETRY_ENABLED": False}
+        extra = {"account": "fakesnow", "database": database, "host": "localhost", "port": port}
+        connection = {
+            "conn_type": "snowflake",
+            "login": "fake",
+            "password": "snow",
+            "schema": "loads",
+            # There is nobody to ask whether the certificate has been revoked.
+            "extra": {**extra, "insecure_mode": True, "session_parameters": session},
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", json.dumps(connection))
+        self.hook = SnowflakeHook("snowflake_default")
+        self.hook.run("CREATE STAGE chartmogul URL = 'file:///'", autocommit=True)
+
+    def execute(self, run: Run, task_id: str) -> None:
+        run.execute(task_id)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in self.hook.get_records(sql)]
+
+    def change(self, sql: str) -> None:
+        self.hook.run(sql, autocommit=True)
+
+    def tables(self) -> list[str]:
+        return [
+            name.lower()
+            for (name,) in self.query(
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = 'LOADS' ORDER BY 1"
+            )
+        ]
+
+    def column(self, name: str) -> str:
+        # As a person writes it, without quotes.
+        return name

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dbt source, its freshness and the staging model, by dbt itself, over a DuckDB that the load has filled."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from airflow_provider_chartmogul.sandbox import Sandbox
+from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+from tests.integration.running import run_task
+
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
+PROJECT = EXAMPLES / "dbt"
+JANUARY = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def database(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """January, loaded as ``example_duckdb.py`` does."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from warehouse_loads import load_into_duckdb
+
+    operator = ActivitiesToObjectStorageOperator(
+        task_id="export",
+        interval_start=JANUARY[0],
+        interval_end=JANUARY[1],
+        destination=f"file://{tmp_path}/january.csv.gz",
+    )
+    path = tmp_path / "activities.duckdb"
+    uri = str(run_task(operator).value)
+    load_into_duckdb(str(path), uri, "activities", start=JANUARY[0], end=JANUARY[1], loaded_at_column="_loaded_at")
+    return path
+
+
+def dbt(database: Path, *command: str) -> tuple[int, dict[str, Any]]:
+    """Run dbt; give its exit code, and what it says of each node."""
+    target = database.parent / "target"
+    folders = ("--project-dir", PROJECT, "--profiles-dir", PROJECT, "--target-path", target)
+    ran = subprocess.run(
+        [Path(sys.executable).parent / "dbt", *command, *folders, "--log-path", database.parent / "logs"],
+        env={**os.environ, "CHARTMOGUL_DUCKDB": str(database), "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    print(ran.stdout, ran.stderr)
+    assert "deprecat" not in ran.stdout.lower()
+    results = target / ("sources.json" if command[0] == "source" else "run_results.json")
+    found = json.loads(results.read_text())["results"]
+    return ran.returncode, {result["unique_id"]: result for result in found}
+
+
+def change(database: Path, sql: str) -> None:
+    with duckdb.connect(str(database)) as connection:
+        connection.execute(sql)
+
+
+@pytest.mark.parametrize(
+    ("age", "status", "code"),
+    [(None, "pass", 0), ("40 hours", "warn", 0), ("80 hours", "error", 1)],
+    ids=["fresh", "a day late", "nobody loads it"],
+)
+def test_freshness(age: str | None, status: str, code: int, database: Path) -> None:
+    """The activities are of 2024: what counts is when they were loaded."""
+    if age is not None:
+        change(database, f"UPDATE activities SET _loaded_at = _loaded_at - INTERVAL '{age}'")
+    ended, results = dbt(database, "source", "freshness")
+    assert {name: result["status"] for name, result in results.items()} == {
+        "source.chartmogul.chartmogul.activities": status
+    }
+    assert ended == code
+
+
+def test_build(database: Path, sandbox: Sandbox) -> None:
+    ended, results = dbt(database, "build")
+    assert ended == 0
+    assert {result["status"] for result in results.values()} == {"success", "pass"}
+    kinds = [name.partition(".")[0] for name in results]
+    assert (kinds.count("model"), kinds.count("test")) == (1, 9)
+    truth = sandbox.truth(*JANUARY)
+    with duckdb.connect(str(database), read_only=True) as connection:
+        told = connection.execute(
+            "SELECT activity_type, count(*), sum(mrr_movement) FROM stg_chartmogul__activities GROUP BY ALL"
+        ).fetchall()
+    expected: dict[str, tuple[int, int]] = {}
+    for row in truth:
+        count, movement = expected.get(row["type"], (0, 0))
+        expected[row["type"]] = count + 1, movement + int(row["activity_mrr_movement"])
+    assert {kind: (count, int(movement)) for kind, count, movement in told} == expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "test"),
+    [
+        ("INSERT INTO activities SELECT * FROM activities LIMIT 1", "source_unique_chartmogul_activities_uuid"),
+        (
+            "UPDATE activities SET type = 'upgrade' WHERE uuid = (SELECT min(uuid) FROM activities)",
+            "accepted_values_stg_chartmogul__activities_activity_type",
+        ),
+        (
+            "UPDATE activities SET _loaded_at = NULL WHERE uuid = (SELECT min(uuid) FROM activities)",
+            "source_not_null_chartmogul_activities__loaded_at",
+        ),
+    ],
+    ids=["appended", "a type nobody knows", "no time of load"],
+)
+def test_build_fails_on_a_table_that_is_wrong(sql: str, test: str, database: Path) -> None:
+    change(database, sql)
+    ended, results = dbt(database, "build")
+    assert ended == 1
+    failed = [name for name, result in results.items() if result["status"] == "fail"]
+    assert any(test in name for name in failed), failed
