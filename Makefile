@@ -32,9 +32,11 @@ test: .venv/.tools ## unit, integration and system tests, but for those that tak
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/integration
 	@$(BIN)/python -m pytest tests/system -m 'not long'
 
-# Three hard days of 60 runs take most of an hour; HARD_DAY=short is one of 12.
+# Three hard days of 60 runs take half an hour; HARD_DAY=short is one of 12.
 HARD_DAY := long
-test-system: .venv/.tools ## the system tests that take long: every example, crashes, hard days (HARD_DAY=short)
+test-system: .venv/.tools ## the system tests that take long: every example, crashes, hard days, Celery (HARD_DAY=short)
+	@if ! command -v redis-server >/dev/null; then \
+		echo "This machine has no redis-server, which the test with CeleryExecutor needs." >&2; exit 1; fi
 	@HARD_DAY=$(HARD_DAY) $(BIN)/python -m pytest tests/system -m long --capture=no
 
 lint: .venv/.tools ## ruff, mypy, and the schemas of the workflows
