@@ -50,7 +50,7 @@ format: .venv/.tools ## let ruff put the code in order
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-test-matrix: .venv/.tools ## unit and integration tests on Airflow 2.11, 3.0 and the newest
+test-matrix: .venv/.tools ## unit and integration tests on each Airflow from 2.11 on, a real 2.11 too
 	@$(BIN)/nox
 
 test-storage: .venv/.tools ## every store (S3, Google Cloud Storage, Azure: needs Node), warehouses and dbt

@@ -2,8 +2,9 @@
 """
 A real Airflow, with its scheduler, triggerer and workers as processes of their own, against the sandbox.
 
-One Airflow serves all tests of this file; it logs at DEBUG, so that the last test, which searches everything it
-wrote for keys and signed URLs, has everything to search.
+One Airflow serves all tests of this file, any that is supported. Its database is in PostgreSQL, without which Airflow
+2 would run one task at a time. It logs at DEBUG, so that the last test, which searches everything it wrote for keys and
+signed URLs, has everything to search.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
 from dev.real_airflow import RealAirflow
+from tests.postgres import postgres_server
 from tests.system.example_runs import rows_of
 
 pytestmark = pytest.mark.system
@@ -41,7 +45,15 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def airflow(sandbox: Sandbox, lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAirflow]:
+def database() -> Iterator[str]:
+    with postgres_server() as uri:
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    sandbox: Sandbox, lake: Path, database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RealAirflow]:
     dags = tmp_path_factory.mktemp("dags")
     for folder in (EXAMPLES, Path(__file__).parent / "dags"):
         for file in folder.glob("*.py"):
@@ -52,12 +64,22 @@ def airflow(sandbox: Sandbox, lake: Path, tmp_path_factory: pytest.TempPathFacto
         "AIRFLOW_VAR_LAKE": f"file://{lake}",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
     }
-    with RealAirflow(tmp_path_factory.mktemp("airflow"), dags, environment=environment) as running:
+    url = database.replace("postgresql://", "postgresql+psycopg2://")
+    with RealAirflow(tmp_path_factory.mktemp("airflow"), dags, environment=environment, database=url) as running:
         yield running
 
 
 def states(airflow: RealAirflow, dag_id: str, run_id: str) -> dict[str, Any]:
     return {ti["task_id"]: ti["state"] for ti in airflow.task_instances(dag_id, run_id)}
+
+
+def all_values(database: str) -> Iterator[tuple[str, bytes]]:
+    """Every value of every row of a database, with the name of its table."""
+    with psycopg.connect(database) as connection:
+        names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        for (name,) in names:
+            for row in connection.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(name))):
+                yield from ((name, value if isinstance(value, bytes) else str(value).encode()) for value in row)
 
 
 def test_the_example_moves_one_day(airflow: RealAirflow, sandbox: Sandbox, lake: Path) -> None:
@@ -145,7 +167,9 @@ def test_no_authorization_reached_the_download_host(airflow: RealAirflow, sandbo
     assert all(seen.status not in (429, 503) for seen in sandbox.requests), "never over the account's limits"
 
 
-def test_neither_key_nor_signed_url_in_anything_that_airflow_wrote(airflow: RealAirflow, sandbox: Sandbox) -> None:
+def test_neither_key_nor_signed_url_in_anything_that_airflow_wrote(
+    airflow: RealAirflow, sandbox: Sandbox, database: str
+) -> None:
     """Logs of tasks and components, the database with its XComs, rendered fields, triggers and events: every byte."""
     assert [seen for seen in sandbox.requests if seen.host == "download"], "the tests above have downloaded"
     secrets = [
@@ -157,11 +181,16 @@ def test_neither_key_nor_signed_url_in_anything_that_airflow_wrote(airflow: Real
     ]
     pattern = re.compile(b"|".join(map(re.escape, secrets)))
     files = [path for path in airflow.home.rglob("*") if path.is_file()]
+    values = list(all_values(database))
     found = {
         str(path.relative_to(airflow.home)): match[0] for path in files if (match := pattern.search(path.read_bytes()))
-    }
+    } | {table: match[0] for table, value in values if (match := pattern.search(value))}
     assert found == {}
-    # The search would see them: urllib3's own lines about the download are there, without their query.
+    # The search would see them: urllib3's own lines about the download are there, without their query, and what the
+    # tasks returned is in the database.
     task_logs = b"".join(path.read_bytes() for path in files if "move_to_storage" in str(path))
     assert b"/activities-" in task_logs
-    assert any(path.name == "airflow.db" and path.stat().st_size > 100_000 for path in files)
+    returned = b"".join(value for table, value in values if table == "xcom")
+    moved = [made.id.encode() for made in sandbox.exports if "2024-01-01" in str(made.params)]
+    assert len(moved) == 2
+    assert all(export_id in returned for export_id in moved)
