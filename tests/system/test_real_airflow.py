@@ -82,10 +82,14 @@ def all_values(database: str) -> Iterator[tuple[str, bytes]]:
                 yield from ((name, value if isinstance(value, bytes) else str(value).encode()) for value in row)
 
 
-def test_the_example_moves_one_day(airflow: RealAirflow, sandbox: Sandbox, lake: Path) -> None:
+def test_the_example_moves_one_day(
+    airflow: RealAirflow, sandbox: Sandbox, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     day = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
     airflow.wait_for_dag("example_activities_export")
     before = len(sandbox.exports)
+    # However long a busy machine takes to start the next task: the export is done once the wait is seen.
+    monkeypatch.setattr(sandbox, "export_seconds", 3600)
     run_id = airflow.trigger("example_activities_export", logical_date=day[1], data_interval=day)
     airflow.unpause("example_activities_export")
     deferred: set[str] = set()
@@ -93,8 +97,9 @@ def test_the_example_moves_one_day(airflow: RealAirflow, sandbox: Sandbox, lake:
     def notice(instance: dict[str, Any]) -> None:
         if instance["state"] == "deferred":
             deferred.add(instance["task_id"])
+            sandbox.export_seconds = 1
 
-    run = airflow.wait_for_run("example_activities_export", run_id, timeout=300, on_change=notice)
+    run = airflow.wait_for_run("example_activities_export", run_id, timeout=500, on_change=notice)
 
     assert run["state"] == "success", states(airflow, "example_activities_export", run_id)
     assert deferred == {"wait_for_export"}, "the wait is the triggerer's, and nothing else is"
@@ -137,6 +142,9 @@ def test_every_ending_in_every_mode(airflow: RealAirflow, sandbox: Sandbox, monk
     run_id = airflow.trigger("endings", conf=made)
     airflow.wait_for_run("endings", run_id, timeout=500)
 
+    # Airflow 2 keeps to `execution_timeout` itself while a task is deferred: before a resumed task's code runs, and
+    # whatever `soft_fail` says. Airflow 3 does not, so there this package does. This can go when 2.11 does.
+    airflow_s_own = airflow.version.startswith("2.")
     ended = {ti["task_id"]: ti["state"] for ti in airflow.task_instances("endings", run_id)}
     assert ended == {
         f"{ending}_{mode}{soft}": "skipped" if soft else "failed"
@@ -144,7 +152,7 @@ def test_every_ending_in_every_mode(airflow: RealAirflow, sandbox: Sandbox, monk
         for mode in ("deferrable", "poke", "reschedule")
         for soft in ("", "_soft")
         if (ending, mode) != ("overtime", "reschedule")
-    }
+    } | ({"overtime_deferrable_soft": "failed"} if airflow_s_own else {})
     tries = {ti["task_id"]: ti["try_number"] for ti in airflow.task_instances("endings", run_id)}
     assert {
         task_id for task_id, number in tries.items() if task_id.startswith(("failed", "unknown")) and number > 1
@@ -154,7 +162,9 @@ def test_every_ending_in_every_mode(airflow: RealAirflow, sandbox: Sandbox, monk
         "failed_deferrable": "clear the task that creates the export",
         "unknown_deferrable": "ChartMogul answered 404",
         "late_deferrable": "was not done within the task's timeout",
-        "overtime_deferrable": "was not done within the task's execution_timeout",
+        "overtime_deferrable": "AirflowTaskTimeout"
+        if airflow_s_own
+        else "was not done within the task's execution_timeout",
     }.items():
         assert words in airflow.task_log("endings", run_id, task_id, 1)
 

@@ -74,6 +74,10 @@ def test_the_matrix_covers_every_python() -> None:
     assert {airflow.pythons[0] for airflow in noxfile.MATRIX} == PYTHONS
 
 
+def test_what_the_matrix_leaves_out_is_there() -> None:
+    assert [path for path in noxfile.THE_SAME_ON_ALL if not (ROOT / path).is_file()] == []
+
+
 def test_this_airflow_says_of_itself_what_we_say_of_it() -> None:
     installed = metadata("apache-airflow")
     allowed = SpecifierSet(installed["Requires-Python"])
