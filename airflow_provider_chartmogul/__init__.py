@@ -36,10 +36,11 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": f"{_PACKAGE}.hooks.chartmogul.ChartMogulHook",
                 "hook-name": "ChartMogul",
                 "ui-field-behaviour": {
-                    # The base URL can say the port, and the form would be better without it. But Airflow 3.3.1 and
-                    # 3.3.2 refuse to test a saved connection that has none (apache/airflow#73298). When those two
-                    # are gone, hide it here, and drop what the hook does about it.
-                    "hidden-fields": ["login", "schema", "extra"],
+                    # The form would be better without two more. The base URL can say the port, but Airflow 3.3.1 and
+                    # 3.3.2 refuse to test a saved connection that has none (apache/airflow#73298); when those two are
+                    # gone, hide it here, and drop what the hook does about it. And Airflow 2's page breaks its own
+                    # Test button where extra is hidden; Airflow 3 shows it whatever stands here.
+                    "hidden-fields": ["login", "schema"],
                     "relabeling": {"password": "API key", "host": "Base URL"},
                     "placeholders": {
                         "host": "https://api.chartmogul.com",

@@ -213,18 +213,20 @@ class Airflow2Form(ConnectionForm):
         found = [text.rstrip("* \n").strip() for text in self._rows().locator("label").all_inner_texts()]
         return [label for label in found if label not in ("Connection Id", "Connection Type")]
 
-    def _row(self, label: str) -> Locator:
+    def row(self, label: str) -> Locator:
+        """The line of the form with this label."""
         return self._rows().filter(has=self.page.locator("label", has_text=labelled(label)))
 
     def field(self, label: str) -> Locator:
-        return self._row(label).locator(".form-control")
+        return self.row(label).locator(".form-control")
 
     def help(self, label: str) -> str:
-        return self._row(label).locator(".help-block").inner_text()
+        return self.row(label).locator(".help-block").inner_text()
 
     def save(self) -> None:
         self.shown.get_by_role("button", name="Save").click()
-        expect(self.page.get_by_role("heading", name="List Connection")).to_be_visible()
+        saved = self.page.locator(".alert").filter(has_text=re.compile("(Added|Changed) Row"))
+        expect(saved).to_be_visible()
 
     def save_and_test(self) -> str:
         # The button is on the form, and sends what is filled in there.
@@ -249,14 +251,16 @@ class Airflow2Page(AirflowPage):
         self._go("/connection/add")
         form = Airflow2Form(self.page)
         form.field("Connection Id").fill(conn_id)
-        form.shown.locator("#s2id_conn_type").click()
-        self.page.get_by_role("option", name=type_name, exact=True).click()
+        # The field itself is hidden, and drawn by Select2.
+        form.row("Connection Type").get_by_role("combobox").click()
+        self.page.locator(".select2-results__option").get_by_text(type_name, exact=True).click()
         return form
 
     def edit_connection(self, conn_id: str) -> ConnectionForm:
         self._go("/connection/list/")
         row = self.page.get_by_role("row").filter(has=self.page.get_by_text(conn_id, exact=True))
-        row.get_by_role("link", name="Edit record").click()
+        # An icon, whose tooltip is its only name.
+        row.locator("a[href*='/connection/edit/']").click()
         return Airflow2Form(self.page)
 
     def address(self, url: str) -> dict[str, str]:
