@@ -12,12 +12,17 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _PREFIX = ".chartmogul-"
+_FOLDER_PREFIX = ".chartmogul_scratch-"
+
+#: In a folder: what is locked for it.
+_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -27,7 +32,7 @@ def scratch_folder(parent: str | None) -> Iterator[Path]:
 
     :param parent: where; None: the system's folder for temporary files
     """
-    with _held(Path(parent or tempfile.gettempdir()), _PREFIX, lambda path: path.mkdir(mode=0o700)) as folder:
+    with _held(Path(parent or tempfile.gettempdir()), _FOLDER_PREFIX, lambda path: path.mkdir(mode=0o700)) as folder:
         try:
             yield folder
         finally:
@@ -63,6 +68,10 @@ def _held(folder: Path, prefix: str, make: Callable[[Path], None]) -> Iterator[P
             except (FileNotFoundError, BlockingIOError):
                 # Between making and locking, another took it for abandoned.
                 continue
+            except OSError:
+                # A file system without locks: should we be killed, nobody can tell that this is abandoned, and it
+                # stays. What is another's stays too.
+                pass
             if not path.exists():
                 continue
             yield path
@@ -83,8 +92,12 @@ def _remove_abandoned(folder: Path, prefix: str) -> None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, or that of a folder, which is a file in it."""
+    # For writing, which a folder cannot be opened for: on NFS, nothing else is locked.
+    in_folder = stat.S_ISDIR(path.lstat().st_mode)
+    place, flags = (path / _LOCK, os.O_CREAT) if in_folder else (path, 0)
     # Neither a link nor a pipe that somebody put there may lead or hold us.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    descriptor = os.open(place, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

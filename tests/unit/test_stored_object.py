@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from airflow_provider_chartmogul.object_storage import (
     ObjectStorageError,
     StoredObject,
 )
+from airflow_provider_chartmogul.scratch import hidden_file, scratch_folder
 from tests.unit.values import ROOT
 
 
@@ -214,6 +217,49 @@ def test_what_a_killed_one_left_is_removed_but_not_what_another_is_writing(tmp_p
         other.wait()
     assert list(target.parent.iterdir()) == [target]
     assert target.read_bytes() == b"all of it"
+
+
+class NetworkFolder:
+    """
+    What a folder of NFS, or of a file system without locks, says to ``flock``.
+
+    NFS makes of it a lock of ``fcntl``, which is given for what is open for writing only (flock(2)).
+    """
+
+    def __init__(self, *, has_locks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.has_locks, self._flock = has_locks, fcntl.flock
+        monkeypatch.setattr(fcntl, "flock", self.flock)
+
+    def flock(self, descriptor: int, operation: int) -> None:
+        if not self.has_locks:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        self._flock(descriptor, operation)
+
+
+@pytest.mark.parametrize("has_locks", [True, False], ids=["NFS", "without locks"])
+def test_a_folder_of_a_network(has_locks: bool, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, scratch = tmp_path / "out" / "k.zip", tmp_path / "scratch"
+    scratch.mkdir()
+    target.parent.mkdir()
+    NetworkFolder(has_locks=has_locks, monkeypatch=monkeypatch)
+    with scratch_folder(str(scratch)) as held, hidden_file(target) as hidden:
+        (held / "archive.zip").write_bytes(b"what another is working on")
+        with scratch_folder(str(scratch)) as another:
+            assert another != held
+        at(target).publish(source)
+        assert (held / "archive.zip").exists()
+        assert set(target.parent.iterdir()) == {target, hidden}
+    assert target.read_bytes() == b"all of it"
+    assert list(scratch.iterdir()) == []
+    # What a killed one left, of which it can be told that nobody holds it, is removed.
+    (scratch / held.name).mkdir()
+    (target.parent / hidden.name).touch()
+    with scratch_folder(str(scratch)):
+        at(target).publish(source)
+        assert (scratch / held.name).exists() is not has_locks
+    assert (target.parent / hidden.name).exists() is not has_locks
 
 
 def test_many_writers_of_one_name_all_succeed(tmp_path: Path) -> None:
