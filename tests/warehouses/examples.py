@@ -276,6 +276,8 @@ def snowflake_server(folder: Path) -> Iterator[tuple[int, Path]]:
             log_level="warning",
             ssl_certfile=str(certificate),
             ssl_keyfile=str(key),
+            # Clients keep their connections open.
+            timeout_graceful_shutdown=1,
         )
     )
     thread = threading.Thread(target=server.run, daemon=True)
