@@ -177,6 +177,14 @@ def test_the_days_of_a_time_zone(execute: Execute) -> None:
     assert sum(number for _, number in days) == execute("SELECT count(*) FROM activities")[0][0]
 
 
+def test_every_example_is_shown() -> None:
+    examples = [path for path in (DOCS.parent / "example_dags").rglob("*.py") if "__pycache__" not in path.parts]
+    assert len(examples) >= 12
+    shown = "\n".join(page.read_text() for page in PAGES)
+    for path in examples:
+        assert f"example_dags/{path.relative_to(DOCS.parent / 'example_dags')}\n" in shown, path
+
+
 # ------------------------------------------------------------------------------------------------- the reference
 
 
