@@ -147,13 +147,14 @@ class RealAirflow(DagsAndRuns):
         if healthy_within is not None and component in self._generation.components:
             self.wait_until_healthy(healthy_within, components=[component], since=started_at)
 
-    def kill(self, component: str, *, alone: bool = False) -> None:
+    def kill(self, component: str, *, alone: bool = False) -> list[int]:
         """End a component with SIGKILL, with all the processes it has started: a machine that was lost.
 
         :param alone: without those; what they do then goes on, as long as nobody tells them to end.
+        :return: the IDs of those processes.
         """
         try:
-            self._processes.kill(component, alone=alone)
+            return self._processes.kill(component, alone=alone)
         except KeyError:
             raise RealAirflowError(f"{component} is not running") from None
 

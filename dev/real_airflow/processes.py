@@ -101,16 +101,19 @@ class Processes:
         process = self._running.get(name)
         return None if process is None else process.poll()
 
-    def kill(self, name: str, *, alone: bool = False) -> None:
+    def kill(self, name: str, *, alone: bool = False) -> list[int]:
         """End a process with SIGKILL, with all those that it has started, or alone.
 
+        :return: the IDs of those that it has left.
         :raises KeyError: for one never started.
         """
         process = self._running.pop(name)
-        for pid in [process.pid, *([] if alone else _descendants(process.pid))]:
+        started = _descendants(process.pid)
+        for pid in [process.pid, *([] if alone else started)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
+        return started if alone else []
 
     def stop(self) -> None:
         """End everything that was started, children of children included. May be called again."""

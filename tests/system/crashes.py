@@ -78,6 +78,15 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def kill_family(pid: int) -> None:
+    """End a process and all that it has started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
 def wait_for(what: str, look: Callable[[], T | None], every: float = 0.02, patience: float = PATIENCE) -> T:
     """Look until there is something to be seen, and give it."""
     deadline = time.monotonic() + patience

@@ -4,15 +4,16 @@ A hard day: many runs of the example in a real Airflow on PostgreSQL, while its 
 
 What happens, when, and for how long is drawn from a seed. Processes are ended by SIGKILL: those of a task in the middle
 of its download, or when ChartMogul has made an export and not yet said so, the triggerer with all that it waits for,
-the scheduler with the tasks it runs, or without them. ChartMogul goes away and comes back with what it knew. In the end
-every run is a success, every object whole, and an export too many there is only where a worker died between the
-request and its note.
+the scheduler with the tasks it runs, or a while before them. ChartMogul goes away and comes back with what it knew. In
+the end every run is a success, every object whole, and an export too many there is only where a worker died between
+the request and its note.
 
 ``HARD_DAY=long`` (``make test-system``) is three days of 60 runs, ``HARD_DAY=short`` one of 12.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -23,14 +24,16 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_chartmogul.sandbox import AddedFault
 from dev.real_airflow import RealAirflow
 from tests.postgres import postgres_server
-from tests.system.crashes import PATIENCE, ObservedSandbox, Worker, is_alive, wait_for
+from tests.system.crashes import PATIENCE, ObservedSandbox, Worker, is_alive, kill_family, wait_for
 from tests.system.example_runs import DAG_ID, ExampleRuns, copy_example
 
 pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(3600)]
@@ -39,7 +42,7 @@ CREATE, MOVE = "create_export", "move_to_storage"
 
 #: How many runs a day has, and how often each thing happens.
 FORMS = {
-    "short": (12, {"download": 1, "post": 1, "triggerer": 1, "scheduler": 1, "orphans": 0, "sandbox": 1}),
+    "short": (12, {"download": 1, "post": 1, "triggerer": 1, "scheduler": 1, "orphans": 1, "sandbox": 1}),
     "long": (60, {"download": 6, "post": 3, "triggerer": 3, "scheduler": 2, "orphans": 1, "sandbox": 4}),
 }
 SEEDS = {"short": (1,), "long": (1, 2, 3)}
@@ -47,6 +50,9 @@ FORM = os.environ.get("HARD_DAY", "short")
 
 #: So many tasks, and so many runs, are under way at a time.
 SLOTS = 8
+
+#: The last try of a task that is killed by itself: the example has three retries, and schedulers may take one.
+MOST_KILLED = 2
 
 #: Bytes of a download that arrive before its worker is killed; a day's archive has some 20,000.
 MOST_BYTES = 12_000
@@ -58,9 +64,9 @@ class Blow:
     One thing that happens.
 
     :param kind: ``download`` or ``post``: a task is killed there; ``triggerer`` or ``scheduler``: it is, with all its
-        processes; ``orphans``: the scheduler without them; ``sandbox``: ChartMogul is away
+        processes; ``orphans``: the scheduler, and they only later; ``sandbox``: ChartMogul is away
     :param after: it comes when so many exports have been made,
-    :param delay: and so many seconds after there is something to hit
+    :param delay: and so many seconds have passed then; at the next moment at which there is something to hit
     :param away: for so many seconds it is away
     :param with_supervisor: the task's supervisor dies too, so that nobody tells Airflow
     :param at: after so many bytes of the download
@@ -126,13 +132,12 @@ class HardDay:
         self._runs.trigger(count - len(self._blows) - 1)
         for blow in self._blows:
             wait_for(f"export {blow.after}", lambda blow=blow: len(self._sandbox.exports) >= blow.after, every=0.2)
+            time.sleep(blow.delay)
             self._say(str(blow))
             match blow.kind:
                 case "download":
-                    time.sleep(blow.delay)
                     self._kill_downloading(blow)
                 case "post":
-                    time.sleep(blow.delay)
                     self._kill_posting(blow)
                 case "triggerer":
                     self._kill_triggerer(blow)
@@ -149,8 +154,7 @@ class HardDay:
         this_try = task["dag_run_id"], task["task_id"], task["try_number"]
         if this_try in self._dead:
             return
-        if not how.startswith("orphaned"):
-            self._dead.add(this_try)
+        self._dead.add(this_try)
         self.hits[f"{how}: {task['task_id']}"] += 1
         if task["task_id"] == CREATE:
             self.creates[task["dag_run_id"]] += 1
@@ -166,23 +170,28 @@ class HardDay:
 
     def _kill_downloading(self, blow: Blow) -> None:
         """Let a download stop in its middle, and kill who is at it."""
-        with self._sandbox.faulty(f"download:stall;at={blow.at};times=1") as (stall,):
-
-            def stalled() -> str | None:
-                fault = str(stall.fault)
-                return next((seen.path for seen in self._sandbox.requests if seen.fault == fault), None)
-
-            self._runs.trigger(1)
-            path = wait_for("a download", stalled, every=0.1)
-            export = self._sandbox.export_at(path)
-            assert export is not None
-            assert export.window.start is not None
-            task, worker = self._task(export.window.start, MOVE)
-            worker.kill(with_supervisor=blow.with_supervisor)
-            wait_for("the worker's death", lambda: not is_alive(worker.task))
-            last = [seen for seen in self._sandbox.requests if seen.path == path][-1]
-            assert last.fault == str(stall.fault), "it had gone on meanwhile"
+        self._runs.trigger(1)
+        for at in itertools.count(blow.at):
+            with self._sandbox.faulty(f"download:stall;at={at};times=1") as (stall,):
+                path = wait_for("a download", partial(self._stalled, stall), every=0.1)
+                export = self._sandbox.export_at(path)
+                assert export is not None
+                assert export.window.start is not None
+                task, worker = self._task(export.window.start, MOVE)
+                if task["try_number"] <= MOST_KILLED:
+                    break
+            # It goes on where it stopped, as after any break.
+            self._say(f"spared: {task['task_id']} of {task['dag_run_id']}, try {task['try_number']}")
+        worker.kill(with_supervisor=blow.with_supervisor)
+        wait_for("the worker's death", lambda: not is_alive(worker.task))
+        last = [seen for seen in self._sandbox.requests if seen.path == path][-1]
+        assert last.fault == str(stall.fault), "it had gone on meanwhile"
         self._hit("killed in a download", task)
+
+    def _stalled(self, stall: AddedFault) -> str | None:
+        """The path of the download that a fault has hit."""
+        fault = str(stall.fault)
+        return next((seen.path for seen in self._sandbox.requests if seen.fault == fault), None)
 
     def _kill_posting(self, blow: Blow) -> None:
         """When the next export is made, kill who asked for it before the answer is sent."""
@@ -192,7 +201,7 @@ class HardDay:
             # In the sandbox's thread, which answers nobody meanwhile.
             try:
                 task, worker = self._task(day, CREATE)
-                if task["dag_run_id"] in self.lost:
+                if task["try_number"] > MOST_KILLED:
                     return
                 worker.kill(with_supervisor=blow.with_supervisor)
                 wait_for("the worker's death", lambda: not is_alive(worker.task))
@@ -213,7 +222,6 @@ class HardDay:
     def _go_away(self, blow: Blow) -> None:
         """Let ChartMogul be out of reach for a while; it knows afterwards what it knew before."""
         self._runs.trigger(1)
-        time.sleep(blow.delay)
         self._sandbox.stop()
         time.sleep(blow.away)
         self._sandbox.start()
@@ -221,8 +229,7 @@ class HardDay:
 
     def _kill_triggerer(self, blow: Blow) -> None:
         self._runs.trigger(1)
-        wait_for("a wait", lambda: self._runs.tasks("deferred"), every=0.3)
-        time.sleep(blow.delay)
+        wait_for("a wait", lambda: self._runs.tasks("deferred"), every=0.1)
         self._airflow.kill("triggerer")
         waits = len(self._runs.tasks("deferred"))
         self.hits["triggerer"] += 1
@@ -231,24 +238,38 @@ class HardDay:
         time.sleep(blow.away)
         self._airflow.start("triggerer", healthy_within=None)
 
+    def _has_living_task(self) -> bool:
+        return any(is_alive(int(task["pid"])) for task in self._runs.tasks("running"))
+
     def _kill_scheduler(self, blow: Blow) -> None:
+        """
+        Kill it with its tasks, or alone.
+
+        Then they go on until what has started the scheduler ends what is left of it before it starts it anew, as
+        service managers do. Airflow itself does not survive workers that are left for good: they hold the dead
+        scheduler's connections to the database open, and with them the locks of a transaction that nobody ends.
+        """
         alone = blow.kind == "orphans"
         self._runs.trigger(1)
-        wait_for("a task that runs", lambda: self._runs.tasks("running"), every=0.3)
-        time.sleep(blow.delay)
-        self._airflow.kill("scheduler", alone=alone)
+        wait_for("a task that runs", self._has_living_task, every=0.1)
+        # Somewhere in its second or two.
+        time.sleep(blow.delay / 5)
+        left = self._airflow.kill("scheduler", alone=alone)
         self.hits["scheduler alone" if alone else "scheduler and its tasks"] += 1
+        if alone:
+            for task in self._runs.tasks("running"):
+                self._say(f"orphaned: {task['task_id']} of {task['dag_run_id']}, try {task['try_number']}")
+                self.hits["orphaned"] += 1
+            time.sleep(blow.away)
+            for pid in left:
+                kill_family(pid)
+        # A process that is busy takes a moment to die.
+        time.sleep(1)
         # While there is no scheduler, nobody finds out, and they are all still said to run.
         for task in self._runs.tasks("running"):
-            if not is_alive(int(task["pid"])):
-                self._hit("killed with the scheduler", task)
-            else:
-                self._hit("orphaned", task)
-        if alone:
-            # Its workers still take up what they have been given.
-            for task in self._runs.tasks("queued"):
-                self._hit("orphaned in the queue", task)
-        time.sleep(blow.away)
+            self._hit("killed with the scheduler" if not alone else "killed as an orphan", task)
+        if not alone:
+            time.sleep(blow.away)
         self._airflow.start("scheduler", healthy_within=None)
 
 
