@@ -62,7 +62,7 @@ test-browser: .venv/.tools ## Airflow's page in a real browser: the connection f
 	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null \
 		&& ! command -v google-chrome >/dev/null; then \
 		echo "This machine has no Chromium, in which the tests look at Airflow's page." >&2; exit 1; fi
-	@$(BIN)/nox --session browser-3.3
+	@$(BIN)/nox --session browser-3.3 browser-2.11
 
 test-package: .venv/.tools ## the wheel and the sdist: built twice, installed in empty environments, used
 	@$(BIN)/nox --session package
