@@ -63,7 +63,9 @@ MATRIX = (
         ("3.11", "3.12"),
     ),
     Airflow("3.1", ("apache-airflow==3.1.*",), ("3.12", "3.11", "3.13")),
-    Airflow("3.2", ("apache-airflow==3.2.*",), ("3.11", "3.12", "3.13")),
+    # Airflow 3.2's API of tasks cannot be imported with FastAPI 0.136 or later ("needs a discriminator field"), and in
+    # dag.test() it is gone before the first request with svcs 26, which clears up after itself.
+    Airflow("3.2", ("apache-airflow==3.2.*", "fastapi<0.136", "svcs<26"), ("3.11", "3.12", "3.13")),
     # The newest; `make test` has it, whole, on one Python, and here it is another, if the machine has it.
     Airflow("3.3", ("apache-airflow", "--constraints", "constraints.txt"), ("3.13", "3.12", "3.11")),
 )

@@ -294,8 +294,11 @@ def _what_happened(error: Exception) -> str:
         return "no connection within the timeout"
     if isinstance(error, TimeoutError):
         return "no answer within the timeout"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        # aiohttp 3.10 gives it no `os_error`.
+        return f"TLS failed: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientSSLError):
-        return f"TLS failed: {error.os_error if isinstance(error, aiohttp.ClientOSError) else error}"
+        return f"TLS failed: {error.os_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"the connection could not be made: {error.os_error}"
     if isinstance(error, aiohttp.ClientHttpProxyError):
