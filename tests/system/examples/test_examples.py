@@ -10,13 +10,13 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from tests.system.crashes import wait_for as wait_within
 from tests.system.examples.conftest import MARKS, PATIENCE, World
 from tests.tables import Row, difference, within
 
@@ -24,7 +24,7 @@ pytestmark = MARKS
 
 LOOKBACK = timedelta(days=7)
 
-T = TypeVar("T")
+wait_for = partial(wait_within, every=0.5, patience=PATIENCE)
 
 
 def rows_of(file: Path) -> list[Row]:
@@ -39,15 +39,6 @@ def window_of(run: dict[str, Any], lookback: timedelta = LOOKBACK) -> tuple[date
     start, end = (datetime.fromisoformat(run[f"data_interval_{side}"]) for side in ("start", "end"))
     assert end - start == timedelta(days=1)
     return start - lookback, end
-
-
-def wait_for(what: str, look: Callable[[], T | None]) -> T:
-    """Look until there is something to be seen, and give it."""
-    deadline = time.monotonic() + PATIENCE
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE:.0f} s"
-        time.sleep(0.5)
-    return seen
 
 
 def loaded_by_event(world: World, dag_id: str, run_id: str, objects: int = 1) -> list[dict[str, Any]]:
