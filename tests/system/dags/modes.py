@@ -14,7 +14,7 @@ from airflow_provider_chartmogul.transfers.activities_export_to_object_storage i
 MODES = {
     "deferrable": {"poke_interval": 5},
     "poke": {"deferrable": False, "mode": "poke", "poke_interval": 5},
-    "reschedule": {"deferrable": False, "mode": "reschedule", "poke_interval": 5},
+    "reschedule": {"deferrable": False, "mode": "reschedule", "poke_interval": 15},
 }
 
 with DAG(
