@@ -10,8 +10,8 @@ from airflow_provider_chartmogul.sensors.activities_export import ActivitiesExpo
 MODES = {
     "deferrable": {"poke_interval": 2},
     "poke": {"deferrable": False, "mode": "poke", "poke_interval": 2},
-    # Seldom: a scheduler that is busy takes a task which is back within seconds for one that was ended from outside, and
-    # fails the try (apache/airflow#72716).
+    # Seldom: a scheduler that is busy takes a task which is back within seconds for one that was ended from outside,
+    # and fails the try (apache/airflow#72716).
     "reschedule": {"deferrable": False, "mode": "reschedule", "poke_interval": 15},
 }
 ENDINGS = {
