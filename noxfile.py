@@ -71,18 +71,22 @@ MATRIX = (
 )
 
 
-#: Tests of what has nothing of Airflow in it: the archive, the download, the sandbox, the project's papers. `make test`
-#: runs them, and the sessions that are whole.
+#: Tests of what has nothing of Airflow in it: the API, intervals, the archive, the download, loads, the sandbox, our
+#: papers. `make test` runs them, and the sessions that are whole.
 THE_SAME_ON_ALL = (
+    "tests/unit/test_api.py",
     "tests/unit/test_archive.py",
     "tests/unit/test_cancellation.py",
+    "tests/unit/test_intervals.py",
     "tests/unit/test_project.py",
     "tests/unit/test_rate_limit.py",
     "tests/unit/test_sandbox_company.py",
+    "tests/unit/test_sandbox_faults.py",
     "tests/integration/test_bench.py",
     "tests/integration/test_breaks.py",
     "tests/integration/test_flips.py",
     "tests/integration/test_kills.py",
+    "tests/integration/test_loads.py",
     "tests/integration/test_sandbox.py",
     "tests/integration/test_sandbox_faults.py",
 )

@@ -162,13 +162,20 @@ def test_its_tasks_run_by_tasks_test_and_by_dags_test(
 
     assert len(sandbox.exports) == 2, "one by hand, one by the task"
     assert sandbox.exports[1].params["end_date"] == "2024-01-03 00:00:00 +0000", "the template was rendered"
-    assert objects(tmp_path) == [f"one/{sandbox.exports[1].id}.csv.gz", "three/2024-01-01.zip"], said
+    # 'tasks test' of Airflow 3.0 leaves a task alone once its trigger has fired, and its commands write at DEBUG what a
+    # task asks of them, to mask a secret too. Both can go when 3.0 does.
+    is_3_0 = airflow.__version__.startswith("3.0.")
+    one = [f"one/{sandbox.exports[1].id}.csv.gz"] if not is_3_0 else []
+    assert objects(tmp_path) == [*one, "three/2024-01-01.zip"], said
+    assert not is_3_0 or "Trigger completed" in said
 
     said = run_commands("dags test commands 2024-05-02")
 
     assert len(sandbox.exports) == 4
     made = Counter(path.partition("/")[0] for path in objects(tmp_path))
-    assert made == {"one": 2, "three": 1}, said
+    assert made == {"one": 1 + len(one), "three": 1}, said
+    if is_3_0:
+        said = "\n".join(line for line in said.splitlines() if "msg=MaskSecret(" not in line)
     assert sandbox.api_key not in said
     assert "X-Amz-Signature" not in said
 
