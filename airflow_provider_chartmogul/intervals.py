@@ -15,9 +15,23 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import Enum
 from itertools import count, pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import pendulum
+from airflow_provider_chartmogul.times import (
+    PERIODS,
+    Length,
+    after,
+    aware,
+    length_of,
+    moved,
+    parse_duration,
+    parse_time,
+    plain_utc,
+    read_zone,
+)
+from airflow_provider_chartmogul.times import (
+    IntervalError as IntervalError,
+)
 
 WAYS_OUT = (
     "Ways out: schedule the DAG with CronDataIntervalTimetable('0 0 * * *', timezone='UTC') or "
@@ -47,10 +61,6 @@ class _Default(Enum):
 DATA_INTERVAL: Final = _Default.DATA_INTERVAL
 
 
-class IntervalError(ValueError):
-    """There is no window to export, or it makes no sense."""
-
-
 @dataclass(frozen=True)
 class Interval:
     """A window of time, in UTC; None leaves an end open."""
@@ -61,155 +71,6 @@ class Interval:
     def __str__(self) -> str:
         start = self.start.isoformat() if self.start else "the beginning"
         return f"{start} to {self.end.isoformat() if self.end else 'now'}"
-
-
-def parse_time(value: object, name: str) -> datetime:
-    """
-    Read a time as UTC.
-
-    :param value: a ``datetime``, a ``date`` (its midnight), or an ISO 8601 text of either; what has no time
-        zone is UTC
-    :param name: what it is called in an error
-    :raises IntervalError: for anything else
-    """
-    if isinstance(value, str) and value.strip().lower() in ("", "none", "null"):
-        raise IntervalError(
-            f"{name} came out as {value!r}. If that end is meant to be open, write {name}=None in the DAG; "
-            "a template or an XCom that is empty does not mean all of history."
-        )
-    return _plain(_aware(value, name, UTC), name)
-
-
-def _aware(value: object, name: str, zone: tzinfo) -> datetime:
-    """Read a time as ``parse_time`` does, with the time zone it has, or ``zone`` where it has none."""
-    parsed: Any = value
-    if isinstance(value, str):
-        text = value.strip()
-        try:
-            # pendulum takes 'now' too, which would be another time at each retry.
-            parsed = pendulum.parse(text, exact=True, tz=zone) if text[:1].isdecimal() and "/" not in text else None
-            if isinstance(parsed, datetime):
-                # Of an hour that comes twice pendulum takes the second; a datetime of Python's means the first.
-                parsed = parsed.replace(fold=0)
-        except (ValueError, TypeError, OverflowError):  # it raises all of these
-            parsed = None
-    if isinstance(parsed, datetime):
-        return parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)
-    if isinstance(parsed, date):
-        return datetime(parsed.year, parsed.month, parsed.day, tzinfo=zone)
-    raise IntervalError(
-        f"{name} cannot be {str(value)[:60]!r}: it is a date, a datetime, or an ISO 8601 text such as "
-        "2024-01-31 or 2024-01-31T00:00:00+01:00"
-    )
-
-
-def _plain(value: datetime, name: str) -> datetime:
-    """Make a plain UTC datetime; pendulum's loses its time zone in arithmetic when that is the standard library's."""
-    try:
-        utc = value.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise IntervalError(f"{name}, {value.isoformat()}, is outside the calendar in UTC") from error
-    return datetime(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond, tzinfo=UTC)
-
-
-def _moved(start: datetime, duration: timedelta, name: str, *, back: bool = False) -> datetime:
-    """Move a time, by pendulum, for which a month is a month."""
-    try:
-        moved = pendulum.instance(start) - duration if back else pendulum.instance(start) + duration
-    except (ValueError, OverflowError) as error:
-        raise IntervalError(f"{name}, {duration}, leads outside the calendar from {start.isoformat()}") from error
-    return _plain(moved, name)
-
-
-def parse_duration(value: object, name: str) -> timedelta:
-    """
-    Read a length of time above zero.
-
-    :param value: a ``timedelta`` (a pendulum ``Duration`` is one), or an ISO 8601 text such as ``P7D``
-    :raises IntervalError: for anything else
-    """
-    parsed = value
-    if isinstance(value, str) and value.strip()[:1] == "P":
-        try:
-            parsed = pendulum.parse(value.strip(), exact=True)
-        except (ValueError, TypeError, OverflowError):
-            parsed = None
-    if isinstance(parsed, timedelta) and parsed > timedelta(0):
-        return parsed
-    raise IntervalError(
-        f"{name} cannot be {str(value)[:60]!r}: it is a timedelta above zero, or an ISO 8601 text such as P7D"
-    )
-
-
-def _zone(value: object, name: str) -> tzinfo:
-    """Read a time zone: a name such as ``Europe/Berlin``, or a ``tzinfo``."""
-    # pytz's zones, which cannot be put on a datetime as others can, have their name in 'zone'.
-    key = value if isinstance(value, str) else getattr(value, "key", None) or getattr(value, "zone", None)
-    if isinstance(key, str):
-        try:
-            return pendulum.timezone(key.strip())
-        except (ValueError, OSError):
-            pass
-    elif isinstance(value, tzinfo):
-        return value
-    raise IntervalError(f"{name} cannot be {str(value)[:60]!r}: it is the name of a time zone, such as Europe/Berlin")
-
-
-class _Length(NamedTuple):
-    """A length of time: months and days of the calendar, and the rest, that is elapsed time."""
-
-    months: int = 0
-    days: int = 0
-    rest: timedelta = timedelta(0)
-
-
-#: The periods of the calendar by name. Each begins at midnight, weeks on Monday.
-_PERIODS: Final = {
-    "day": _Length(days=1),
-    "week": _Length(days=7),
-    "month": _Length(months=1),
-    "quarter": _Length(months=3),
-    "year": _Length(months=12),
-}
-
-
-def _length(duration: timedelta, name: str) -> _Length:
-    """
-    Take a length of time apart.
-
-    Whole days are the calendar's, also those of a plain ``timedelta``, which cannot tell a day from 24 hours. A
-    length with hours in it, and no months, is elapsed time altogether.
-    """
-    if isinstance(duration, pendulum.Duration) and not isinstance(duration, pendulum.Interval):
-        months = duration.years * 12 + duration.months
-        days = duration.weeks * 7 + duration.remaining_days
-        rest = duration.as_timedelta() - timedelta(days=duration.years * 365 + duration.months * 30 + days)
-    else:
-        months, days, rest = 0, duration.days, timedelta(0, duration.seconds, duration.microseconds)
-    if min(months, days) < 0 or rest < timedelta(0):
-        raise IntervalError(f"{name} cannot be {duration!r}: it goes forward with one part and back with another")
-    if rest and not months:
-        return _Length(rest=timedelta(days=days) + rest)
-    return _Length(months, days, rest)
-
-
-def _after(start: datetime, length: _Length, times: int = 1) -> datetime:
-    """
-    Give the time that is so many times a length after another, in UTC.
-
-    Counted at once and not step by step, so that the months after January 31st end on their own last days.
-
-    :param start: with the time zone that days and months are of
-    :raises ValueError: outside the calendar
-    :raises OverflowError: the same
-    """
-    if length.months or length.days:
-        wall = pendulum.naive(*start.timetuple()[:6], start.microsecond)
-        wall = wall.add(months=times * length.months, days=times * length.days)
-        # Of an hour that comes twice this is the first. One that does not come is as long after the change, so
-        # that a day without a midnight begins with its first moment.
-        start = datetime(*wall.timetuple()[:6], wall.microsecond, tzinfo=start.tzinfo)
-    return _plain(start, "a border") + times * length.rest
 
 
 def split_interval(
@@ -243,10 +104,10 @@ def split_interval(
     :raises IntervalError: for a range that is empty or reversed, too many windows, and what cannot be read
     """
     types = _types(activity_types)
-    zone = None if timezone is None else _zone(timezone, "timezone")
-    begin = _aware(start, "start", zone or UTC)
-    zone = zone or _zone(begin.tzinfo, "the time zone of start")
-    borders, last = [_plain(begin, "start")], _plain(_aware(end, "end", zone), "end")
+    zone = None if timezone is None else read_zone(timezone, "timezone")
+    begin = aware(start, "start", zone or UTC)
+    zone = zone or read_zone(begin.tzinfo, "the time zone of start")
+    borders, last = [plain_utc(begin, "start")], plain_utc(aware(end, "end", zone), "end")
     if borders[0] >= last:
         raise IntervalError(
             f"the range to split is {'empty' if borders[0] == last else 'reversed'}: it starts at "
@@ -255,7 +116,7 @@ def split_interval(
     anchor, length = _grid(borders[0].astimezone(zone), every)
     for number in count(1):
         try:
-            border = _after(anchor, length, number)
+            border = after(anchor, length, number)
         except (ValueError, OverflowError):  # the calendar ends, and so does the range before it
             break
         if border >= last:
@@ -293,15 +154,15 @@ def _types(activity_types: Sequence[str] | None) -> list[dict[str, str]]:
     return [{"activity_type": activity_type} for activity_type in types]
 
 
-def _grid(start: datetime, every: object) -> tuple[datetime, _Length]:
+def _grid(start: datetime, every: object) -> tuple[datetime, Length]:
     """Tell from where the windows' borders are counted, and how far they are apart."""
-    period = _PERIODS.get(every) if isinstance(every, str) else None
+    period = PERIODS.get(every) if isinstance(every, str) else None
     if period is None:
         try:
             duration = parse_duration(every, "every")
         except IntervalError as error:
-            raise IntervalError(f"{error}, or one of {', '.join(_PERIODS)}") from error
-        return start, _length(duration, "every")
+            raise IntervalError(f"{error}, or one of {', '.join(PERIODS)}") from error
+        return start, length_of(duration, "every")
     day = start.toordinal() - (start.weekday() if every == "week" else 0)
     if period.months:
         day = date(start.year, start.month - (start.month - 1) % period.months, 1).toordinal()
@@ -349,7 +210,7 @@ def resolve_interval(
     resolved_start = run[0] if run and start_default else _given(start, "interval_start", open_ends)
     resolved_end = run[1] if run and end_default else _given(end, "interval_end", open_ends)
     if lookback is not None and resolved_start is not None:
-        resolved_start = _moved(resolved_start, parse_duration(lookback, "lookback"), "lookback", back=True)
+        resolved_start = moved(resolved_start, parse_duration(lookback, "lookback"), "lookback", back=True)
     if resolved_start is not None and resolved_end is not None:
         if resolved_start == resolved_end:
             whose = "this run's data interval has no width: " if start_default and end_default else ""
@@ -409,8 +270,8 @@ def _partition_interval(
     told = partition_timezone
     if told is None and partition_date is not None:
         told = timetable_zone
-    zone = UTC if told is None else _zone(told, "partition_timezone")
-    ends: datetime | _Length | None
+    zone = UTC if told is None else read_zone(told, "partition_timezone")
+    ends: datetime | Length | None
     try:
         start, ends = _read_key(key, name, zone)
     except IntervalError:
@@ -427,11 +288,11 @@ def _partition_interval(
         )
     try:
         if isinstance(ends, datetime):
-            return _plain(start, name), _plain(ends, name)
+            return plain_utc(start, name), plain_utc(ends, name)
         if partition_length is not None:
-            ends = _length(parse_duration(partition_length, "partition_length"), "partition_length")
-            start = start.astimezone(_zone(told or timetable_zone or UTC, "partition_timezone"))
-        return None if ends is None else (_plain(start, name), _after(start, ends))
+            ends = length_of(parse_duration(partition_length, "partition_length"), "partition_length")
+            start = start.astimezone(read_zone(told or timetable_zone or UTC, "partition_timezone"))
+        return None if ends is None else (plain_utc(start, name), after(start, ends))
     except (ValueError, OverflowError) as error:
         if isinstance(error, IntervalError):
             raise
@@ -448,15 +309,15 @@ _PERIOD_KEY: Final = re.compile(
 )
 
 
-def _read_key(key: object, name: str, zone: tzinfo) -> tuple[datetime, datetime | _Length | None]:
+def _read_key(key: object, name: str, zone: tzinfo) -> tuple[datetime, datetime | Length | None]:
     """Read a partition key: where its window starts, and, where it says so, where that ends or how long it is."""
     text = key.strip() if isinstance(key, str) else ""
     if text.count("/") == 1:
         start, end = text.split("/")
-        return _aware(start, name, zone), _aware(end, name, zone)
+        return aware(start, name, zone), aware(end, name, zone)
     found = _PERIOD_KEY.fullmatch(text)
     if found is None:
-        return _aware(key, name, zone), None
+        return aware(key, name, zone), None
     try:
         if found["monday"]:
             day, period = date.fromisoformat(found["monday"]), "week"
@@ -468,7 +329,7 @@ def _read_key(key: object, name: str, zone: tzinfo) -> tuple[datetime, datetime 
             period = "month" if found["month"] else "quarter" if found["quarter"] else "year"
     except ValueError as error:
         raise IntervalError(f"{name} cannot be {text!r}: {error}") from error
-    return datetime(day.year, day.month, day.day, tzinfo=zone), _PERIODS[period]
+    return datetime(day.year, day.month, day.day, tzinfo=zone), PERIODS[period]
 
 
 def written_as_none(

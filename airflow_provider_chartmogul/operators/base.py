@@ -15,10 +15,10 @@ from airflow_provider_chartmogul.intervals import (
     DATA_INTERVAL,
     Interval,
     IntervalError,
-    parse_duration,
     resolve_interval,
     written_as_none,
 )
+from airflow_provider_chartmogul.times import parse_duration
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg

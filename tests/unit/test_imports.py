@@ -114,7 +114,7 @@ STOREYS = [
     {""},
     {"errors"},
     {"api"},
-    {"waiting"},
+    {"times", "waiting"},
     {"connection", "intervals", "rate_limit", "archive", "scratch", "cancellation"},
     {"object_storage", "parquet"},
     {"hooks.sync_client", "hooks.chartmogul", "hooks.async_client", "download"},
