@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_chartmogul import cancellation as room
 from airflow_provider_chartmogul.cancellation import Cancellation, TaskKilledError, UploadNotGoneError
@@ -220,7 +221,8 @@ def test_a_timeout_of_an_upload_that_will_not_end_says_so(loop: Loop, monkeypatc
                 continue
 
     def too_late(*_: Any) -> None:
-        raise TimeoutError("the task's time is up")
+        # As Airflow's own is no Exception. A TimeoutError is an OSError, which asyncio swallows where it wakes its loop.
+        raise AirflowTaskTimeout("the task's time is up")
 
     before = signal.signal(signal.SIGUSR1, too_late)
     try:
