@@ -221,7 +221,7 @@ def test_a_timeout_of_an_upload_that_will_not_end_says_so(loop: Loop, monkeypatc
                 continue
 
     def too_late(*_: Any) -> None:
-        # As Airflow's own is no Exception. A TimeoutError is an OSError, which asyncio swallows where it wakes its loop.
+        # No TimeoutError, which is an OSError, and such are swallowed by asyncio where it wakes its loop.
         raise AirflowTaskTimeout("the task's time is up")
 
     before = signal.signal(signal.SIGUSR1, too_late)
