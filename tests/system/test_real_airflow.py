@@ -199,7 +199,9 @@ def test_neither_key_nor_signed_url_in_anything_that_airflow_wrote(
     # The search would see them: urllib3's own lines about the download are there, without their query, and what the
     # tasks returned is in the database.
     task_logs = b"".join(path.read_bytes() for path in files if "move_to_storage" in str(path))
-    assert b"/activities-" in task_logs
+    assert b"Wrote file://" in task_logs
+    # Airflow 3.0 lets urllib3 say nothing, at DEBUG neither. This can go when 3.0 does.
+    assert (b"/activities-" in task_logs) is not airflow.version.startswith("3.0.")
     returned = b"".join(value for table, value in values if table == "xcom")
     moved = [made.id.encode() for made in sandbox.exports if "2024-01-01" in str(made.params)]
     assert len(moved) == 2
