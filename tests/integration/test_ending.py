@@ -298,4 +298,6 @@ class TestFailAndARetry:
         assert s3.content is not None
         assert ran.xcoms["object"]["sha256"] == hashlib.sha256(s3.content).hexdigest()
         puts = [asked for asked in s3.server.asked if asked.method == "PUT"]
-        assert len(puts) == 2
+        # How often the client sends it again is its own affair: with aiohttp 3.10 twice, once without a body, which is
+        # refused; with today's once.
+        assert len(puts) in (2, 3)
