@@ -2,6 +2,7 @@
 """Waits that end badly, in each of the three modes, with and without ``soft_fail``; the exports come as parameters."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG
 
@@ -14,12 +15,18 @@ MODES = {
     # and fails the try (apache/airflow#72716).
     "reschedule": {"deferrable": False, "mode": "reschedule", "poke_interval": 15},
 }
-ENDINGS = {
-    "failed": {"export_id": "{{ params.failed }}"},
-    "late": {"export_id": "{{ params.never }}", "timeout": 6},
-    "unknown": {"export_id": "no-such-export"},
-    "overtime": {"export_id": "{{ params.never }}", "execution_timeout": timedelta(seconds=6)},
-}
+#: Seconds that a wait may take. Back from the triggerer, a task can be back too soon in the same way.
+LIMITS = {"deferrable": 20, "poke": 6, "reschedule": 6}
+
+
+def endings(limit: int) -> dict[str, dict[str, Any]]:
+    return {
+        "failed": {"export_id": "{{ params.failed }}"},
+        "late": {"export_id": "{{ params.never }}", "timeout": limit},
+        "unknown": {"export_id": "no-such-export"},
+        "overtime": {"export_id": "{{ params.never }}", "execution_timeout": timedelta(seconds=limit)},
+    }
+
 
 with DAG(
     "endings",
@@ -30,7 +37,7 @@ with DAG(
     default_args={"retries": 2, "retry_delay": timedelta(seconds=1)},
 ):
     for mode_name, mode in MODES.items():
-        for ending_name, ending in ENDINGS.items():
+        for ending_name, ending in endings(LIMITS[mode_name]).items():
             if (mode_name, ending_name) == ("reschedule", "overtime"):
                 continue  # Airflow's own rule: it limits each look, and none takes that long.
             for soft_fail in (False, True):
