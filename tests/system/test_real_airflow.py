@@ -131,6 +131,8 @@ def test_every_mode_and_mapped_tasks(airflow: RealAirflow, sandbox: Sandbox, lak
 
 def test_every_ending_in_every_mode(airflow: RealAirflow, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", sandbox.connection_uri)
+    # As long as the waits of `dags/endings.py` last, and why, is said there.
+    monkeypatch.setattr(sandbox, "export_seconds", 25)
     made = {}
     with ChartMogulHook() as hook:
         for outcome in ("failed", "never"):
