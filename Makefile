@@ -28,8 +28,9 @@ demo: .venv/.package ## one day of activities, end to end, in a real Airflow on 
 up: .venv/.package ## the same, and the Airflow page stays open until Ctrl-C
 	@$(BIN)/python -m dev.demo --stay
 
+# Most of these wait more than they work, a file of them for minutes.
 test: .venv/.tools ## unit, integration and system tests, but for those that take minutes each
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/integration
+	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal tests/unit tests/integration
 	@$(BIN)/python -m pytest tests/system -m 'not long'
 
 # Three hard days of 60 runs take half an hour; HARD_DAY=short is one of 12.

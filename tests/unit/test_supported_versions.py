@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 #: What `make test-matrix` tries, and on which of Pythons it may: ``2.11`` to ``{"3.11", "3.12"}``.
-MATRIX = {airflow.name: set(airflow.pythons) for airflow in noxfile.MATRIX if airflow.requirements}
+MATRIX = {airflow.name: set(airflow.pythons) for airflow in noxfile.MATRIX if not airflow.lowest}
 PYTHONS = set.union(*MATRIX.values())
 
 
