@@ -54,8 +54,8 @@ class Airflow:
 
 
 MATRIX = (
-    # Whole, since the floors of aiohttp, urllib3 and isal are those of the download and the archive. The examples' loads
-    # read with Airflow's ObjectStoragePath, and that of 2.11.0 is not one that today's universal_pathlib knows.
+    # Whole, since the floors of aiohttp, urllib3 and isal are those of the download and the archive. The examples'
+    # loads read with Airflow's ObjectStoragePath, and that of 2.11.0 is not one that today's universal_pathlib knows.
     Airflow("2.11-lowest", ("universal-pathlib<0.3",), ("3.11", "3.12"), whole=True, lowest=True),
     Airflow("2.11", ("apache-airflow==2.11.*",), ("3.12", "3.11"), system=True),
     # Airflow 3.0 does not set the content type that today's FastAPI insists on, so dag.test() fails with it; its own
