@@ -33,12 +33,12 @@ test: .venv/.tools ## unit, integration and system tests, but for those that tak
 	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal tests/unit tests/integration
 	@$(BIN)/python -m pytest tests/system -m 'not long'
 
-# Three hard days of 60 runs take half an hour; HARD_DAY=short is one of 12.
-HARD_DAY := long
-test-system: .venv/.tools ## the system tests that take long: every example, crashes, hard days, Celery (HARD_DAY=short)
+# Three hard days of 60 runs take half an hour, a backfill of 31 days a quarter; FORM=short is a day of 12, and ten days.
+FORM := long
+test-system: .venv/.tools ## the system tests that take long: every example, crashes, hard days, Celery (FORM=short)
 	@if ! command -v redis-server >/dev/null; then \
 		echo "This machine has no redis-server, which the test with CeleryExecutor needs." >&2; exit 1; fi
-	@HARD_DAY=$(HARD_DAY) $(BIN)/python -m pytest tests/system -m long --capture=no
+	@SYSTEM_TESTS_FORM=$(FORM) $(BIN)/python -m pytest tests/system -m long --capture=no
 
 lint: .venv/.tools ## ruff, mypy, and the schemas of the workflows
 	@$(BIN)/ruff check .

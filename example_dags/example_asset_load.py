@@ -2,8 +2,12 @@
 """Loads each object of ChartMogul activities as soon as there is one, whichever DAG has written it.
 
 Airflow starts it by the asset that ``example_full_refresh``, ``example_daily`` and ``example_backfill`` write. Where
-the object is, and for which window and type it stands, comes with the asset's events; one run may have several.
-It needs what ``example_duckdb`` needs.
+the object is, and for which window and type it stands, comes with the asset's events; one run may have several. It
+needs what ``example_duckdb`` needs.
+
+Of events that come shortly after one another, or while the DAG has as many runs as it may, Airflow gives some to no
+run before there is another event (https://github.com/apache/airflow/issues/56050). So a run loads what it was started
+for and all that has come since. An object may then be loaded twice, which replaces its window with the same rows.
 """
 
 from __future__ import annotations
@@ -11,22 +15,22 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Asset, get_current_context, task
+from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, Asset, get_current_context, task
+
+ACTIVITIES = Asset("chartmogul://activities")
 
 with DAG(
     dag_id="example_asset_load",
     description="Loads each object of ChartMogul activities as soon as there is one.",
-    schedule=[Asset("chartmogul://activities")],
+    schedule=[ACTIVITIES],
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
-    # One after another: DuckDB lets one process write at a time, and of two loads of one window the later one counts.
-    max_active_runs=1,
     default_args={"owner": "data", "retries": 3, "retry_delay": timedelta(minutes=1)},
     tags=["chartmogul", "example"],
     doc_md=__doc__,
 ) as dag:
-
-    @task
+    # One after another, of all runs: DuckDB lets one process write at a time.
+    @task(inlets=[ACTIVITIES], max_active_tis_per_dag=1)
     def load(database: str) -> list[dict[str, Any]]:
         """Replace the window of each object in the table; gives the counts of each."""
         from warehouse_loads import load_into_duckdb
@@ -34,9 +38,15 @@ with DAG(
         context: Any = get_current_context()
         # Airflow 2 calls assets datasets.
         by_asset = context.get("triggering_asset_events") or context.get("triggering_dataset_events")
-        events = sorted((event for events in by_asset.values() for event in events), key=lambda event: event.timestamp)
+        first = min((event.timestamp for events in by_asset.values() for event in events), default=None)
+        if first is None:
+            raise AirflowSkipException("no event has started this run: to load an object again, clear the run that did")
+        since = context["inlet_events"][ACTIVITIES]
+        if hasattr(since, "after"):  # Since Airflow 3.1; before, they are all of the asset's events.
+            since = since.after(first)
         loaded = []
-        for event in events:
+        # The latest of a window comes last, and counts.
+        for event in sorted((event for event in since if event.timestamp >= first), key=lambda event: event.timestamp):
             exported = event.extra
             counts = load_into_duckdb(
                 database,

@@ -8,14 +8,13 @@ the scheduler with the tasks it runs, or a while before them. ChartMogul goes aw
 the end every run is a success, every object whole, and an export too many there is only where a worker died between
 the request and its note.
 
-``HARD_DAY=long`` (``make test-system``) is three days of 60 runs, ``HARD_DAY=short`` one of 12.
+The long form (``make test-system``) is three days of 60 runs, the short one (``FORM=short``) a day of 12.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import time
 from collections import Counter
@@ -35,6 +34,7 @@ from dev.real_airflow import RealAirflow
 from tests.postgres import postgres_server
 from tests.system.crashes import PATIENCE, ObservedSandbox, Worker, is_alive, kill_family, wait_for
 from tests.system.example_runs import DAG_ID, ExampleRuns, copy_example
+from tests.system.forms import FORM
 
 pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(3600)]
 
@@ -46,7 +46,6 @@ FORMS = {
     "long": (60, {"download": 6, "post": 3, "triggerer": 3, "scheduler": 2, "orphans": 1, "sandbox": 4}),
 }
 SEEDS = {"short": (1,), "long": (1, 2, 3)}
-FORM = os.environ.get("HARD_DAY", "short")
 
 #: So many tasks, and so many runs, are under way at a time.
 SLOTS = 8

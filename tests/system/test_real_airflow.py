@@ -10,10 +10,12 @@ signed URLs, has everything to search.
 from __future__ import annotations
 
 import base64
+import csv
+import gzip
 import re
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,12 @@ from psycopg import sql
 
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
-from dev.real_airflow import RealAirflow
+from airflow_provider_chartmogul.sandbox.company import COLUMNS
+from dev.real_airflow import FINISHED_RUN_STATES, RealAirflow
 from tests.postgres import postgres_server
+from tests.system.crashes import wait_for
 from tests.system.example_runs import rows_of
+from tests.tables import difference, duckdb_rows
 
 pytestmark = pytest.mark.system
 
@@ -62,6 +67,7 @@ def airflow(
         "AIRFLOW_CONN_CHARTMOGUL_DEFAULT": sandbox.connection_uri,
         "AIRFLOW_VAR_CHARTMOGUL_DESTINATION": f"file://{lake}/example",
         "AIRFLOW_VAR_LAKE": f"file://{lake}",
+        "AIRFLOW_VAR_CHARTMOGUL_DUCKDB": str(lake / "activities.duckdb"),
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
     }
     url = database.replace("postgresql://", "postgresql+psycopg2://")
@@ -169,6 +175,41 @@ def test_every_ending_in_every_mode(airflow: RealAirflow, sandbox: Sandbox, monk
         else "was not done within the task's execution_timeout",
     }.items():
         assert words in airflow.task_log("endings", run_id, task_id, 1)
+
+
+def test_of_objects_in_a_burst_the_example_loads_all(airflow: RealAirflow, sandbox: Sandbox, lake: Path) -> None:
+    """Airflow gives the first of such events to a run, and others to none."""
+    dag_id, first = "example_asset_load", datetime(2025, 6, 1, tzinfo=UTC)
+    days = [(first + timedelta(days=number), first + timedelta(days=number + 1)) for number in range(5)]
+    told = []
+    for start, end in days:
+        file = lake / f"burst-{start:%d}.csv.gz"
+        with gzip.open(file, "wt", newline="") as opened:
+            writer = csv.DictWriter(opened, COLUMNS)
+            writer.writeheader()
+            writer.writerows(sandbox.truth(start, end))
+        window = {"interval_start": start.isoformat(), "interval_end": end.isoformat(), "activity_type": None}
+        told.append({"uri": f"file://{file}", **window})
+    airflow.wait_for_dag(dag_id)
+    airflow.unpause(dag_id)
+    if airflow.version.startswith("2."):
+        path, asset = f"{airflow.rest.root}/datasets/events", {"dataset_uri": "chartmogul://activities"}
+    else:
+        (found,) = airflow.request("GET", f"{airflow.rest.root}/assets?uri_pattern=chartmogul")["assets"]
+        path, asset = f"{airflow.rest.root}/assets/events", {"asset_id": found["id"]}
+    for extra in told:
+        airflow.request("POST", path, {**asset, "extra": extra})
+
+    def loaded() -> set[str] | None:
+        runs = airflow.runs(dag_id)
+        if not {run["state"] for run in runs} <= FINISHED_RUN_STATES:
+            return None
+        assert {run["state"] for run in runs} <= {"success"}
+        return {counts["uri"] for run in runs for counts in airflow.xcom(dag_id, run["dag_run_id"], "load")}
+
+    wait_for("all loads", lambda: loaded() == {extra["uri"] for extra in told}, every=0.5, patience=500)
+    rows = duckdb_rows(lake / "activities.duckdb", "activities_of_events", COLUMNS)
+    assert difference(rows, sandbox.truth(days[0][0], days[-1][1])) == []
 
 
 def test_no_authorization_reached_the_download_host(airflow: RealAirflow, sandbox: Sandbox) -> None:

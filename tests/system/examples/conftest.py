@@ -13,8 +13,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psycopg
 import pytest
@@ -82,21 +84,33 @@ class World:
             if task_id in (None, ti["task_id"])
         }
 
-    def loads_of(self, dag_id: str, run_id: str) -> list[tuple[str, list[dict[str, Any]]]] | None:
-        """The runs that events of a run have started, each with those of its events; None while one goes on."""
+    def events_of(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """What a run has told of the asset."""
+        of_the_run = urlencode({"source_dag_id": dag_id, "source_run_id": run_id})
+        events: list[dict[str, Any]] = self.airflow.request("GET", f"/api/v2/assets/events?{of_the_run}")[
+            "asset_events"
+        ]
+        return events
+
+    def tell(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Make events of the same asset that say the same, as fast as Airflow takes them."""
+        return [
+            self.airflow.request(
+                "POST", "/api/v2/assets/events", {"asset_id": event["asset_id"], "extra": event["extra"]}
+            )
+            for event in events
+        ]
+
+    def loads(self) -> list[tuple[datetime, set[str]]] | None:
+        """When each run of the example began to load, and the objects that it has loaded; None while one goes on."""
         found = []
         for run in self.airflow.runs("example_asset_load"):
-            path = f"/api/v2/dags/example_asset_load/dagRuns/{run['dag_run_id']}/upstreamAssetEvents"
-            events = [
-                event
-                for event in self.airflow.request("GET", path)["asset_events"]
-                if (event["source_dag_id"], event["source_run_id"]) == (dag_id, run_id)
-            ]
-            if events:
-                if run["state"] not in FINISHED_RUN_STATES:
-                    return None
-                assert run["state"] == "success", run
-                found.append((run["dag_run_id"], events))
+            if run["state"] not in FINISHED_RUN_STATES:
+                return None
+            assert run["state"] == "success", run
+            (task,) = self.airflow.task_instances("example_asset_load", run["dag_run_id"])
+            counts = self.airflow.xcom("example_asset_load", run["dag_run_id"], "load")
+            found.append((datetime.fromisoformat(task["start_date"]), {one["uri"] for one in counts}))
         return found
 
 

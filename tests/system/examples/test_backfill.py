@@ -2,6 +2,8 @@
 """
 ``airflow backfill create`` over 31 days of the daily examples that load, again, and again after corrections.
 
+In the short form it is ten days.
+
 After each the tables are compared with the sandbox's truth for the range, row by row. The range is what the runs have
 loaded, from the start of the first window, a lookback before the first day, up to and without the end of the last day:
 in all of it the table stands for ChartMogul, also where a window begins and where the last one ends. Runs go four at a
@@ -23,12 +25,14 @@ from airflow_provider_chartmogul.sandbox import Sandbox
 from dev.real_airflow import FINISHED_RUN_STATES
 from tests.system.examples.conftest import MARKS, PATIENCE, World
 from tests.system.examples.test_examples import wait_for
+from tests.system.forms import FORM
 from tests.tables import difference, within
 
 pytestmark = MARKS
 
-DAYS = 31
-FIRST, LAST = datetime(2026, 1, 10, tzinfo=UTC), datetime(2026, 2, 9, tzinfo=UTC)
+DAYS = {"long": 31, "short": 10}[FORM]
+FIRST = datetime(2026, 1, 10, tzinfo=UTC)
+LAST = FIRST + timedelta(days=DAYS - 1)
 START, END = FIRST - timedelta(days=7), LAST + timedelta(days=1)
 TABLES = {
     "example_duckdb": lambda world: world.duckdb_rows("activities"),
@@ -108,7 +112,7 @@ def backfill(world: World, dag_ids: list[str], *arguments: str) -> None:
     assert states == {"success": DAYS * len(dag_ids)}
 
 
-def test_31_days_again_and_after_corrections(world: World, say: Any) -> None:
+def test_a_range_again_and_after_corrections(world: World, say: Any) -> None:
     sandbox, dag_ids = world.chartmogul, list(TABLES)
     world.unpause(*dag_ids)
 
