@@ -192,13 +192,14 @@ def test_of_objects_in_a_burst_the_example_loads_all(airflow: RealAirflow, sandb
         told.append({"uri": f"file://{file}", **window})
     airflow.wait_for_dag(dag_id)
     airflow.unpause(dag_id)
-    if airflow.version.startswith("2."):
-        path, asset = f"{airflow.rest.root}/datasets/events", {"dataset_uri": "chartmogul://activities"}
-    else:
-        (found,) = airflow.request("GET", f"{airflow.rest.root}/assets?uri_pattern=chartmogul")["assets"]
-        path, asset = f"{airflow.rest.root}/assets/events", {"asset_id": found["id"]}
+    # Airflow 2 calls them datasets.
+    assets, named = ("datasets", "dataset_uri") if airflow.version.startswith("2.") else ("assets", "asset_id")
+    (found,) = wait_for(
+        "the asset", lambda: airflow.request("GET", f"{airflow.rest.root}/{assets}?uri_pattern=chartmogul")[assets]
+    )
+    asset = {named: found["uri" if named == "dataset_uri" else "id"]}
     for extra in told:
-        airflow.request("POST", path, {**asset, "extra": extra})
+        airflow.request("POST", f"{airflow.rest.root}/{assets}/events", {**asset, "extra": extra})
 
     def loaded() -> set[str] | None:
         runs = airflow.runs(dag_id)
