@@ -18,7 +18,7 @@ import json
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -160,10 +160,25 @@ class ActivitiesExport:
     end_date: datetime | None = None
     created_at: datetime | None = None
     expires_at: datetime | None = None
+    #: What the answer says of the window or the type in a form that cannot be read. The field is None then, but the
+    #: export is not open at that end, nor of all types.
+    unreadable: tuple[str, ...] = ()
 
     def is_expired(self, now: datetime) -> bool:
         """Whether the file's time is over; after that ChartMogul may or may not give a fresh URL."""
         return self.expires_at is not None and self.expires_at <= now
+
+    def asked_for(
+        self, start_date: datetime | None, end_date: datetime | None, activity_type: str | None
+    ) -> ActivitiesExport:
+        """Fill in what the answer does not say, or not so that it can be read, from what was asked for."""
+        return replace(
+            self,
+            start_date=self.start_date or start_date,
+            end_date=self.end_date or end_date,
+            activity_type=self.activity_type or activity_type,
+            unreadable=(),
+        )
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> ActivitiesExport:
@@ -183,22 +198,30 @@ class ActivitiesExport:
         inner = outer.get("params") if isinstance(outer, Mapping) else None
         params: Mapping[str, Any] = inner if isinstance(inner, Mapping) else {}
         file_url = answer.get("file_url")
-        activity_type = params.get("activity_type") or params.get("type")
+        said = {
+            "start_date": params.get("start_date", params.get("start-date")),
+            "end_date": params.get("end_date", params.get("end-date")),
+            "activity_type": params.get("activity_type") or params.get("type"),
+        }
+        start_date, end_date = _parse_time(said["start_date"]), _parse_time(said["end_date"])
+        activity_type = said["activity_type"] if isinstance(said["activity_type"], str) else None
+        read = {"start_date": start_date, "end_date": end_date, "activity_type": activity_type}
         return cls(
             id=export_id,
             status=ExportStatus.parse(status_word),
             status_word=status_word.strip(),
             file_url=file_url if isinstance(file_url, str) and file_url else None,
-            activity_type=activity_type if isinstance(activity_type, str) else None,
-            start_date=_parse_time(params.get("start_date", params.get("start-date"))),
-            end_date=_parse_time(params.get("end_date", params.get("end-date"))),
+            activity_type=activity_type,
+            start_date=start_date,
+            end_date=end_date,
+            unreadable=tuple(name for name, value in said.items() if value not in (None, "") and read[name] is None),
             created_at=_parse_time(answer.get("created_at")),
             expires_at=_parse_time(answer.get("expires_at")),
         )
 
 
 def _parse_time(value: object) -> datetime | None:
-    """Read a time in any of the forms the API echoes; what cannot be read is None, as nothing hangs on it."""
+    """Read a time in any of the forms the API echoes; what cannot be read is None."""
     if not isinstance(value, str):
         return None
     # '2020-01-01 00:00:00 +0000' is one of the recorded forms; fromisoformat wants no space before the offset.

@@ -207,7 +207,9 @@ class Transfer:
             return None
         if self.if_exists == "fail":
             raise ObjectExistsError(f"{stored.uri} exists already, and if_exists is 'fail'; {without}")
-        return Moved(self._facts(stored, export, size=stored.size()), _source_uri(hook), found=True)
+        # What is there may be of another export.
+        facts = {**self._facts(stored, export, size=stored.size()), "exported_at": None}
+        return Moved(facts, _source_uri(hook), found=True)
 
     @property
     def _placeholders(self) -> set[str]:
@@ -236,6 +238,7 @@ class Transfer:
         cancellation: Cancellation,
         *,
         is_retry: bool = False,
+        asked: tuple[Interval, str | None] | None = None,
     ) -> Moved:
         """
         Download, check and publish an export.
@@ -245,11 +248,22 @@ class Transfer:
         :param cancellation: by which the task can be told to end in the middle
         :param is_retry: with ``if_exists="fail"``: an earlier try may have published the very same object, so
             what is there is compared, not refused at once
+        :param asked: window and type that the export was asked for, where known: what ChartMogul's answer does not
+            say of them is taken from there, since what loads the object replaces that window
         :raises ChartMogulError: see ``api``, ``download``, ``archive`` and ``object_storage``
         """
         self._example().prepare()
         export = hook.get_activities_export(export_id)
         _require_done(export)
+        if asked is not None:
+            interval, activity_type = asked
+            export = export.asked_for(interval.start, interval.end, activity_type)
+        if export.unreadable:
+            raise api.UnexpectedAnswerError(
+                f"ChartMogul says {' and '.join(export.unreadable)} of export {export.id} in a form that this version "
+                "cannot read, so that what the object stands for is not known: look for a newer version of this "
+                "package; ActivitiesToObjectStorageOperator, which makes the export itself, does without"
+            )
         stored = self.object_of(export)
         may_be_ours = self.if_exists == "fail" and is_retry
         found = None if may_be_ours else self._existing(hook, stored, export, "nothing was downloaded")
@@ -380,6 +394,7 @@ class Transfer:
             "interval_end": export.end_date and export.end_date.isoformat(),
             "activity_type": export.activity_type,
             "export_id": export.id or None,
+            "exported_at": export.created_at and export.created_at.isoformat(),
             "chartmogul_conn_id": self.chartmogul_conn_id,
         }
 

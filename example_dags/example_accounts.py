@@ -39,7 +39,9 @@ with DAG(
             "activities_of_accounts",
             start=exported["interval_start"],
             end=exported["interval_end"],
+            uuid_column="uuid",
             part={"account": exported["chartmogul_conn_id"]},
+            # object_storage_conn_id="aws_default",
         )
 
     @task_group

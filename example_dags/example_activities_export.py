@@ -31,7 +31,7 @@ with DAG(
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
-    # A backfill makes this many exports at a time.
+    # So many exports at a time. (On Airflow 3 a backfill has its own limit, `--max-active-runs`.)
     max_active_runs=4,
     default_args={
         "owner": "data",

@@ -42,9 +42,9 @@ with DAG(
         ),
         "if_exists": Param(
             "overwrite",
-            enum=["overwrite", "skip"],
+            enum=["overwrite", "reuse", "skip"],
             title="Objects that are there already",
-            description="'skip' goes on with a range that was left half done.",
+            description="'reuse' goes on with a range left half done; 'skip' too, but tells nobody of what is there.",
         ),
     },
     tags=["chartmogul", "example"],

@@ -50,6 +50,9 @@ with DAG(
             start=exported["interval_start"],
             end=exported["interval_end"],
             date_column="date",
+            # With it, what was moved into the window goes from where it stood before.
+            uuid_column="uuid",
+            merge=False,
             loaded_at_column="_loaded_at",
             # object_storage_conn_id="aws_default",
         )

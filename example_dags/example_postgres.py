@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each day's ChartMogul activities into PostgreSQL, by merging on the activity's UUID.
 
-It needs ``pip install apache-airflow-providers-postgres``, the connection ``postgres_default`` to PostgreSQL 15 or
-later, and ``warehouse_loads.py`` from the same folder as this file. What the window no longer has is deleted:
-a merge alone would keep what was removed in ChartMogul.
+It needs ``pip install 'airflow-provider-chartmogul[parquet]' apache-airflow-providers-postgres``, the connection
+``postgres_default`` to PostgreSQL 15 or later, and ``warehouse_loads.py`` from the same folder as this file. What the
+window no longer has is deleted: a merge alone would keep what was removed in ChartMogul.
 """
 
 from __future__ import annotations

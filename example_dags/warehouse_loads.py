@@ -4,9 +4,9 @@ Loads of exported objects into DuckDB and PostgreSQL that can be repeated.
 
 Copy this file next to the DAGs that import it. ChartMogul's activities change after the fact, so that a load never
 appends. In one transaction it either *replaces the window* (what the table has of it goes, the file's rows inside
-it come), or, given the name of the column that identifies an activity, *merges*: what the window no longer has goes,
-what is new comes, and what was there is updated, also where it stood under another date. Either leaves the same
-table behind when it runs twice.
+it come) or *merges*: what the window no longer has goes, what is new comes, and what was there is updated. Given the
+name of the column that identifies an activity, either finds it also where it stood under another date. Either leaves
+the same table behind when it runs twice.
 
 The window is half-open, from ``start`` up to and without ``end``, and only the file's rows inside it are taken:
 whether an export holds its window's end is documented nowhere. Every column is text, but for the date, which is
@@ -112,6 +112,7 @@ def load_window(
     end: str | datetime | None,
     date_column: str = "date",
     uuid_column: str | None = None,
+    merge: bool = True,
     part: Mapping[str, str] | None = None,
     loaded_at_column: str | None = None,
 ) -> dict[str, int]:
@@ -121,10 +122,14 @@ def load_window(
     :param start: first moment of the window; None: from the beginning. Times without a time zone are UTC
     :param end: the moment at which it is over, not included; None: no end
     :param date_column: the column with an activity's date
-    :param uuid_column: the column that identifies an activity: merge on it. None: replace the window
+    :param uuid_column: the column that identifies an activity. None: the window alone is replaced, and an activity that
+        was moved into it from outside, where another load has it, is there twice
+    :param merge: with ``uuid_column``: update what is there, insert what is new. False: replace the window, and take
+        what the file has from wherever else it stands
     :param part: what the file stands for, where that is not the whole window: values by column, such as
         ``{"type": "churn"}`` for an export of one type, or ``{"account": "acme"}``. No other row of the table is
-        touched. A column that the file does not have is filled with its value
+        touched, but for the same activity under another value of a column of the file. A column that the file does not
+        have is filled with its value
     :param loaded_at_column: a column for when a row was loaded, or updated: by it one sees whether loads still come,
         as dbt's ``source freshness`` does. None: none
     """
@@ -139,6 +144,9 @@ def load_window(
     inside += [f"{date} < {_moment(end)}"] if end else []
     ours = [f"{quoted(column)} = {_text(value)}" for column, value in part.items()]
     window = " AND ".join([*inside, *ours]) or "TRUE"
+    # An activity is itself whatever the file says of it now, a type too; but not another account's.
+    same = [f".{uuid} = w.{uuid}"]
+    same += [f".{quoted(column)} = {_text(value)}" for column, value in part.items() if column not in columns]
 
     (staged, dated, named, unique) = execute(
         f"SELECT count(*), count({date}), "
@@ -152,6 +160,16 @@ def load_window(
             f"column {uuid_column!r} does not identify the file's {staged} rows: {staged - named} have nothing in it, "
             f"and there are {unique} different values"
         )
+
+    for column in set(part) & set(columns):
+        (others,) = execute(
+            f"SELECT count(*) FROM {STAGED} WHERE {quoted(column)} IS DISTINCT FROM {_text(part[column])}"
+        ).fetchone()
+        if others:
+            raise LoadError(
+                f"{others} of the file's {staged} rows have another {column!r} than {part[column]!r}, which the file "
+                "stands for: none of them would be loaded"
+            )
 
     names = [*columns, *(column for column in part if column not in columns)]
     given = {column: f"CAST({_text(value)} AS TEXT)" for column, value in part.items() if column not in columns}
@@ -172,16 +190,16 @@ def load_window(
             execute(f"ALTER TABLE {target} ADD COLUMN {quoted(name)} {kind}")
 
     # Counted first: not every driver tells how many rows a statement has changed.
+    found = f"EXISTS (SELECT 1 FROM {WINDOW} AS w WHERE {' AND '.join(target + condition for condition in same)})"
     gone = window
     if uuid_column:
-        gone += f" AND NOT EXISTS (SELECT 1 FROM {WINDOW} AS w WHERE w.{uuid} = {target}.{uuid})"
+        gone = f"{window} AND NOT {found}" if merge else f"({window}) OR {found}"
     (deleted,) = execute(f"SELECT count(*) FROM {target} WHERE {gone}").fetchone()
     execute(f"DELETE FROM {target} WHERE {gone}")
     every = ", ".join(quoted(name) for name in names)
-    if uuid_column:
-        same = " AND ".join([f"t.{uuid} = w.{uuid}", *(f"t.{condition}" for condition in ours)])
+    if uuid_column and merge:
         execute(
-            f"MERGE INTO {target} AS t USING {WINDOW} AS w ON {same} "
+            f"MERGE INTO {target} AS t USING {WINDOW} AS w ON {' AND '.join('t' + condition for condition in same)} "
             f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{quoted(name)} = w.{quoted(name)}' for name in names)} "
             f"WHEN NOT MATCHED THEN INSERT ({every}) VALUES ({', '.join(f'w.{quoted(name)}' for name in names)})"
         )

@@ -15,6 +15,7 @@ import random
 import zipfile
 from base64 import b64encode
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
@@ -48,7 +49,10 @@ class TestPublishing:
         published = store.read("a/2024-01-01.zip")
         assert rows_in(published) == sandbox.truth(START, END)
         assert ran.value == f"{store.plain}/a/2024-01-01.zip"
-        assert ran.xcoms["object"] == {
+        facts = dict(ran.xcoms["object"])
+        exported_at = datetime.fromisoformat(facts.pop("exported_at"))
+        assert abs(exported_at - sandbox.exports[0].created_at) < timedelta(seconds=1)
+        assert facts == {
             "uri": ran.value,
             "bucket": "" if store.scheme == "file" else store.plain.removeprefix(f"{store.scheme}://"),
             "key": ran.value.removeprefix("file://" if store.scheme == "file" else f"{store.plain}/"),
@@ -91,6 +95,7 @@ class TestPublishing:
         ran = move(make_export(), f"{store.base}/x.zip", if_exists="reuse")
         assert store.read("x.zip") == b"before"
         assert ran.xcoms["object"]["bytes"] == len(b"before")
+        assert ran.xcoms["object"]["exported_at"] is None, "it is of an export that nobody knows"
         assert [seen for seen in sandbox.requests if seen.host == "download"] == []
 
     def test_skip(self, sandbox: Sandbox, store: Store) -> None:

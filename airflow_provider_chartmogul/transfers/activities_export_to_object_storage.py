@@ -35,7 +35,8 @@ class ActivitiesExportToObjectStorageOperator(ToObjectStorageOperator):
     :param output_format: ``zip`` (the bytes as they came), ``csv``, ``csv.gz`` or ``parquet``, where the destination's
         suffix does not say so (templated)
     :param if_exists: ``overwrite``; ``reuse`` (the object that is there is this task's result); ``skip`` (the
-        task is skipped); ``fail``. But for the first, nothing is downloaded when there is one; except that with
+        task's first try is skipped; a later one, before which an earlier may have written it, is as with ``reuse``);
+        ``fail``. But for the first, nothing is downloaded when there is one; except that with
         ``fail`` a retry compares, and succeeds where the object is the one that it would have written (templated)
     :param column_types: for ``parquet``: Arrow types by column, such as ``{"activity_mrr": "int64"}``; every other
         column is text, so that the schema is the same for each window (templated)

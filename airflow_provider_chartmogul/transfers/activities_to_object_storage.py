@@ -88,7 +88,8 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
     :param output_format: ``zip`` (the bytes as they came), ``csv``, ``csv.gz`` or ``parquet``, where the destination's
         suffix does not say so (templated)
     :param if_exists: ``overwrite``; ``reuse`` (the object that is there is this task's result); ``skip`` (the
-        task is skipped); ``fail``. But for the first, no export is made when there is one (where ``destination`` has
+        task's first try is skipped; a later one, before which an earlier may have written it, is as with ``reuse``);
+        ``fail``. But for the first, no export is made when there is one (where ``destination`` has
         ``{export_id}``, that is seen only afterwards); except that with ``fail`` a retry compares, and succeeds where
         the object is the one that it would have written (templated)
     :param column_types: for ``parquet``: Arrow types by column, such as ``{"activity_mrr": "int64"}``; every other
@@ -241,7 +242,7 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
             failing_for_good(api.NotFoundError, api.UnusableExportError),
             ChartMogulHook(self.chartmogul_conn_id) as hook,
         ):
-            return self._move(context, transfer, hook, export_id)
+            return self._move(context, transfer, hook, export_id, self._wanted(context))
 
     @contextmanager
     def _curing(self, context: Mapping[str, Any], *, is_wait: bool = False) -> Iterator[None]:

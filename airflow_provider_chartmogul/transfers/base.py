@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
     from airflow.providers.openlineage.extractors.base import OperatorLineage
 
+    from airflow_provider_chartmogul.intervals import Interval
     from airflow_provider_chartmogul.transfer import Moved, Transfer
 
 
@@ -77,9 +78,17 @@ class ToObjectStorageOperator(ChartMogulOperator):
             upload_options=self.upload_options,
         )
 
-    def _move(self, context: Context, transfer: Transfer, hook: ChartMogulHook, export_id: str) -> str:
+    def _move(
+        self,
+        context: Context,
+        transfer: Transfer,
+        hook: ChartMogulHook,
+        export_id: str,
+        asked: tuple[Interval, str | None] | None = None,
+    ) -> str:
         """Move the export, tell of it, and give the object's URI."""
-        moved = transfer.move(hook, export_id, self.log, self._cancellation, is_retry=context["ti"].try_number > 1)
+        is_retry = context["ti"].try_number > 1
+        moved = transfer.move(hook, export_id, self.log, self._cancellation, is_retry=is_retry, asked=asked)
         if not moved.found:
             self._moved = moved
             _report_lineage(moved, hook)
@@ -87,7 +96,8 @@ class ToObjectStorageOperator(ChartMogulOperator):
 
     def _finish(self, context: Context, moved: Moved) -> str:
         """Tell the tasks after this one of the object."""
-        if moved.found and self.if_exists == "skip":
+        # A later try may find what an earlier one has written and, killed right behind that, told nobody of.
+        if moved.found and self.if_exists == "skip" and context["ti"].try_number == 1:
             raise AirflowSkipException(f"{moved.uri} exists already, and if_exists is 'skip'")
         context["ti"].xcom_push(key="object", value=moved.facts)
         for outlet in self.outlets:

@@ -2,8 +2,8 @@
 """Each day's ChartMogul activities into Redshift: to a bucket, from there by COPY to staging, into the table.
 
 **Not run against Redshift.** Checked without it: that the operators take what they are given, that the templates
-render with what the export hands on, that Redshift's grammar has the SQL (by sqlglot), and, translated for DuckDB,
-that it leaves the right table behind. Try it on a schema of no importance first.
+render with what the export hands on, that Redshift's grammar has the SQL (by sqlglot), and that it leaves the right
+table behind in a PostgreSQL (COPY itself was not run). Try it on a schema of no importance first.
 
 It needs ``pip install 'airflow-provider-chartmogul[amazon]' apache-airflow-providers-common-sql``; the connection
 ``redshift_default``, whose user may create tables in the schema (``GRANT USAGE, CREATE ON SCHEMA … TO …``); the Airflow
@@ -185,6 +185,6 @@ FROM {{ params.schema }}.{{ staged }}
         conn_id=REDSHIFT,
         sql=NAMES + "DROP TABLE IF EXISTS {{ params.schema }}.{{ staged }}",
         autocommit=True,
-    ).as_teardown(setups=create)
+    ).as_teardown(setups=[create, stage])
 
     export >> create >> stage >> check >> load >> drop

@@ -151,6 +151,8 @@ def execute(request: pytest.FixtureRequest) -> Iterator[Execute]:
             values = ", ".join("(" + ", ".join(f"'{value}'" for value in row) + ")" for row in rows)
             connection.execute(f"CREATE TABLE {table} ({TYPES})")
             connection.execute(f"INSERT INTO {table} ({COLUMNS}) VALUES {values}")
+        # As the loads of the examples make it.
+        connection.execute("ALTER TABLE activities ADD COLUMN _loaded_at TIMESTAMP WITH TIME ZONE")
         # Nothing is committed, so that nothing of it is left in the server either.
         yield lambda sql: connection.execute(sql).fetchall()
 

@@ -64,7 +64,7 @@ def test_the_events_of_outlets_carry_the_facts(sandbox: Sandbox, tmp_path: Path)
     assert ran.xcoms["object"]["rows"] > 0
     assert ran.xcoms["object"].keys() == {
         *("uri", "bucket", "key", "bytes", "sha256", "format", "rows", "columns"),
-        *("interval_start", "interval_end", "activity_type", "export_id", "chartmogul_conn_id"),
+        *("interval_start", "interval_end", "activity_type", "export_id", "exported_at", "chartmogul_conn_id"),
     }
     assert [events[outlet].extra for outlet in outlets] == [ran.xcoms["object"]] * 2
 

@@ -153,16 +153,47 @@ def test_of_a_file_only_the_rows_inside_the_window_are_taken(
     assert warehouse.rows(list(truth[0])) == sorted_rows(sandbox.truth(*JANUARY))
 
 
-def test_a_merge_finds_an_activity_that_was_moved_in_from_outside_the_window(
-    warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
+@pytest.mark.parametrize("merge", [True, False], ids=["merging", "replacing"])
+def test_an_activity_that_was_moved_in_from_outside_the_window_is_found(
+    merge: bool, warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
 ) -> None:
-    warehouse.load(export(), uuid_column="uuid")
+    warehouse.load(export(), uuid_column="uuid", merge=merge)
     correct_the_books(sandbox)
-    warehouse.load(export(WEEK), WEEK, uuid_column="uuid")
+    for _ in range(2):
+        warehouse.load(export(WEEK), WEEK, uuid_column="uuid", merge=merge)
     columns = list(sandbox.truth(*WEEK)[0])
     loaded = warehouse.rows(columns)
     assert [row for row in loaded if "2024-01-08" <= row["date"] < "2024-01-15"] == sorted_rows(sandbox.truth(*WEEK))
     assert len({row["uuid"] for row in loaded}) == len(loaded), "none is there twice"
+
+
+@pytest.mark.parametrize("merge", [True, False], ids=["merging", "replacing"])
+def test_an_activity_of_another_type_now_is_still_the_same(
+    merge: bool, warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
+) -> None:
+    how: dict[str, Any] = {"uuid_column": "uuid", "merge": merge}
+    for account in ("europe", "america"):
+        warehouse.load(export(), part={"account": account}, **how)
+    changed = next(row for row in sandbox.truth(*JANUARY) if row["type"] == "expansion")
+    before = sandbox.truth(*JANUARY)
+    sandbox.amend(removed=[changed["uuid"]], added=[{**changed, "type": "contraction"}])
+    of_the_type = export(activity_type="contraction")
+    warehouse.load(of_the_type, part={"account": "europe", "type": "contraction"}, **how)
+    expected = [{**row, "account": "america"} for row in before]
+    expected += [{**row, "account": "europe"} for row in sandbox.truth(*JANUARY)]
+    key = lambda row: (row["account"], row["uuid"])  # noqa: E731
+    assert sorted(warehouse.rows([*before[0], "account"]), key=key) == sorted(expected, key=key)
+
+
+def test_a_file_that_has_not_what_it_stands_for(
+    warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
+) -> None:
+    """Such as types in other words than the API's: none of its rows would be loaded, and nobody would be told."""
+    warehouse.load(export())
+    with pytest.raises(LoadError, match="have another 'type' than 'lost', which the file stands for"):
+        warehouse.load(export(activity_type="churn"), part={"type": "lost"})
+    truth = sandbox.truth(*JANUARY)
+    assert warehouse.rows(list(truth[0])) == sorted_rows(truth)
 
 
 @ways

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_chartmogul import api
 from airflow_provider_chartmogul.sandbox import Sandbox
+from airflow_provider_chartmogul.sandbox.account import Window
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
 from tests.integration.running import Ran, run_task
 from tests.integration.test_formats import READERS
@@ -51,6 +52,20 @@ def test_from_the_window_to_the_object(deferrable: bool, sandbox: Sandbox, tmp_p
     assert ran.worker_starts == (2 if deferrable else 1), "one to make the export, one to move it"
 
 
+@both_modes
+@pytest.mark.parametrize("echo", [{}, {"start_date": "1.1.2024", "end_date": 1704153600, "activity_type": ["churn"]}])
+def test_what_the_api_does_not_say_is_what_was_asked_for(
+    deferrable: bool, echo: Any, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load replaces the window that the facts name: all of the table, were both ends taken for open."""
+    monkeypatch.setattr(Window, "echo", lambda window: echo)
+    sandbox.export_seconds = 1
+    ran = run(f"file://{tmp_path}/{{activity_type}}.csv", activity_type="churn", deferrable=deferrable)
+    facts = ran.xcoms["object"]
+    assert (facts["interval_start"], facts["interval_end"]) == (START.isoformat(), END.isoformat())
+    assert (facts["activity_type"], facts["key"].rpartition("/")[2]) == ("churn", "churn.csv")
+
+
 def test_what_it_takes_of_all_three_is_used(sandbox: Sandbox, tmp_path: Path) -> None:
     ran = run(
         f"file://{tmp_path}/{{activity_type}}-{{interval_start:%d}}.x",
@@ -79,6 +94,14 @@ class TestIfExists:
         (tmp_path / "x.zip").write_bytes(b"there")
         with pytest.raises(AirflowSkipException):
             run(f"file://{tmp_path}/x.zip", if_exists="skip")
+        assert sandbox.requests == []
+
+    def test_a_later_try_with_skip_may_have_found_its_own(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """Killed right behind the writing, it has told nobody; skipped, nobody would load the object."""
+        (tmp_path / "x.zip").write_bytes(b"there")
+        ran = run(f"file://{tmp_path}/x.zip", if_exists="skip", try_number=2)
+        assert ran.value == ran.xcoms["object"]["uri"] == f"file://{tmp_path}/x.zip"
+        assert ran.xcoms["object"]["interval_end"] == END.isoformat()
         assert sandbox.requests == []
 
     def test_fail_makes_no_export(self, sandbox: Sandbox, tmp_path: Path) -> None:

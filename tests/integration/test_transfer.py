@@ -124,6 +124,16 @@ class TestBreaksOnTheWay:
             move("e-1", f"{store.base}/x.zip")
         assert store.list() == []
 
+    def test_a_window_that_cannot_be_read(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is not an open one: what loads the object would replace all of the table."""
+        export = {"params": {"kind": "activities", "params": {"start_date": 1704067200, "end_date": "2024-01-03"}}}
+        with (
+            serve(lambda asked: Answer(500), monkeypatch, **export),
+            pytest.raises(api.UnexpectedAnswerError, match="says start_date of export e-1 in a form that"),
+        ):
+            move("e-1", f"{store.base}/x.zip")
+        assert store.list() == []
+
     def test_an_open_end_has_no_name(self, sandbox: Sandbox, store: Store) -> None:
         with pytest.raises(AirflowFailException, match="open at that end"):
             move(make_export(start_date=None), store.base + "/{interval_start:%Y}.zip")

@@ -178,18 +178,20 @@ def test_every_ending_in_every_mode(airflow: RealAirflow, sandbox: Sandbox, monk
 
 
 def test_of_objects_in_a_burst_the_example_loads_all(airflow: RealAirflow, sandbox: Sandbox, lake: Path) -> None:
-    """Airflow gives the first of such events to a run, and others to none."""
+    """Airflow gives the first of such events to a run, and others to none; and exports are done in any order."""
     dag_id, first = "example_asset_load", datetime(2025, 6, 1, tzinfo=UTC)
     days = [(first + timedelta(days=number), first + timedelta(days=number + 1)) for number in range(5)]
     told = []
-    for start, end in days:
-        file = lake / f"burst-{start:%d}.csv.gz"
+    # The last to come is the oldest: made before all others, of the first day, which was empty then.
+    for number, (start, end) in enumerate([*days, days[0]]):
+        file = lake / f"burst-{number}.csv.gz"
         with gzip.open(file, "wt", newline="") as opened:
             writer = csv.DictWriter(opened, COLUMNS)
             writer.writeheader()
-            writer.writerows(sandbox.truth(start, end))
+            writer.writerows(sandbox.truth(start, end) if number < len(days) else [])
         window = {"interval_start": start.isoformat(), "interval_end": end.isoformat(), "activity_type": None}
-        told.append({"uri": f"file://{file}", **window})
+        made = datetime.now(UTC) - timedelta(hours=1 if number < len(days) else 2)
+        told.append({"uri": f"file://{file}", **window, "exported_at": made.isoformat()})
     airflow.wait_for_dag(dag_id)
     airflow.unpause(dag_id)
     # Airflow 2 calls them datasets.

@@ -54,6 +54,18 @@ def test_status_words(word: str, status: api.ExportStatus, final: bool) -> None:
     assert status.is_final is final
 
 
+def test_what_cannot_be_read_is_not_taken_for_open() -> None:
+    echo = {"start_date": "1.1.2024", "end_date": 1704153600, "activity_type": ["churn"]}
+    export = api.ActivitiesExport.from_answer(export_answer(params={"params": echo}))
+    assert (export.start_date, export.end_date, export.activity_type) == (None, None, None)
+    assert export.unreadable == ("start_date", "end_date", "activity_type")
+    asked = export.asked_for(NOW, None, "churn")
+    assert (asked.start_date, asked.end_date, asked.activity_type, asked.unreadable) == (NOW, None, "churn", ())
+    said = api.ActivitiesExport.from_answer(export_answer())
+    assert said.unreadable == ()
+    assert said.asked_for(NOW, NOW, "churn") == said, "what ChartMogul says counts"
+
+
 def test_a_recorded_answer_is_read() -> None:
     export = api.ActivitiesExport.from_answer(export_answer())
     assert export == api.ActivitiesExport(
