@@ -46,7 +46,7 @@ with DAG(
 
         context: Any = get_current_context()
         # Airflow 2 calls assets datasets.
-        by_asset = context.get("triggering_asset_events") or context.get("triggering_dataset_events")
+        by_asset = context.get("triggering_asset_events") or context.get("triggering_dataset_events") or {}
         mine = [exported_at(event) for events in by_asset.values() for event in events]
         # A run may have been given none of those that started it.
         since = min(mine, default=context["dag_run"].start_date) - timedelta(minutes=10)
