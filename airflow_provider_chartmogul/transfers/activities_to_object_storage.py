@@ -26,7 +26,7 @@ from airflow_provider_chartmogul.deferral import (
     read_event,
 )
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
-from airflow_provider_chartmogul.intervals import DATA_INTERVAL
+from airflow_provider_chartmogul.intervals import DATA_INTERVAL, Interval
 from airflow_provider_chartmogul.operators.base import ExportRequestOperator
 from airflow_provider_chartmogul.resumption import create_or_resume, forget
 from airflow_provider_chartmogul.transfers.base import ToObjectStorageOperator
@@ -57,9 +57,9 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
     The archive is downloaded to local disk and checked, every byte of it, before anything is written at the
     destination; there, all of it appears at once or nothing does. What is known of the object is pushed as XCom
     ``object``: ``uri``, ``bucket``, ``key``, ``bytes``, ``sha256``, ``format``, ``rows``, ``columns``,
-    ``interval_start``, ``interval_end``, ``activity_type``, ``export_id`` and ``chartmogul_conn_id`` (None where
-    not known); events of the task's outlets carry the same as their ``extra``. A move is reported to Airflow's hook
-    lineage collector, and to OpenLineage where its provider is installed.
+    ``interval_start``, ``interval_end``, ``activity_type``, ``export_id``, ``exported_at`` and ``chartmogul_conn_id``
+    (None where not known); events of the task's outlets carry the same as their ``extra``. A move is reported to
+    Airflow's hook lineage collector, and to OpenLineage where its provider is installed.
 
     :param interval_start: start of the window: a template, ISO 8601 text, ``date`` or ``datetime``; None: from
         the beginning (templated)
@@ -170,10 +170,10 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
                     self._cancellation.check()
                     export = create_or_resume(context, hook, interval, activity_type, self.log)
             if export.status is not api.ExportStatus.SUCCEEDED:
-                self._wait(context, export.id)
-            return self._move_it(context, transfer, export.id)
+                self._wait(context, export.id, interval, activity_type)
+            return self._move_it(context, transfer, export.id, (interval, activity_type))
 
-    def _wait(self, context: Context, export_id: str) -> None:
+    def _wait(self, context: Context, export_id: str, interval: Interval, activity_type: str | None) -> None:
         """Defer; or, on the worker, return when the export is done."""
         self._cancellation.check()
         if self.deferrable:
@@ -185,7 +185,15 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
                 poll_interval=self.poke_interval,
                 timeout=self.timeout,
                 max_failure_seconds=self.max_failure_seconds,
-                kwargs={"export_id": export_id},
+                # As plain values, which every Airflow hands on as they are.
+                kwargs={
+                    "export_id": export_id,
+                    "asked": {
+                        "start_date": interval.start and interval.start.isoformat(),
+                        "end_date": interval.end and interval.end.isoformat(),
+                        "activity_type": activity_type,
+                    },
+                },
             )
         started = time.monotonic()
         wait = ExportWait(
@@ -214,7 +222,11 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
                         delay = wait.answered(export, time.monotonic())
 
     def execute_complete(
-        self, context: Context, event: dict[str, Any] | None = None, export_id: str | None = None
+        self,
+        context: Context,
+        event: dict[str, Any] | None = None,
+        export_id: str | None = None,
+        asked: dict[str, str | None] | None = None,
     ) -> str:
         """Go on after the wait: move the export, or fail as the trigger's event says."""
         if export_id is None:  # dag.test() hands on nothing but the event
@@ -234,15 +246,17 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
         self.log.info("Export %s is done", export_id)
         with failing_for_good():
             transfer = self._make_transfer()
-        return self._move_it(context, transfer, export_id)
+        return self._move_it(context, transfer, export_id, _read_asked(asked))
 
-    def _move_it(self, context: Context, transfer: Transfer, export_id: str) -> str:
+    def _move_it(
+        self, context: Context, transfer: Transfer, export_id: str, asked: tuple[Interval, str | None] | None
+    ) -> str:
         with (
             self._curing(context),
             failing_for_good(api.NotFoundError, api.UnusableExportError),
             ChartMogulHook(self.chartmogul_conn_id) as hook,
         ):
-            return self._move(context, transfer, hook, export_id, self._wanted(context))
+            return self._move(context, transfer, hook, export_id, asked)
 
     @contextmanager
     def _curing(self, context: Mapping[str, Any], *, is_wait: bool = False) -> Iterator[None]:
@@ -283,6 +297,14 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
 
 class _NewExportNeededError(api.ChartMogulError):
     """There is nothing to be had from the export; the next try makes a new one."""
+
+
+def _read_asked(asked: dict[str, str | None] | None) -> tuple[Interval, str | None] | None:
+    """Read what was handed on over the deferral; None where nothing was: dag.test() hands on the event alone."""
+    if asked is None:
+        return None
+    start, end = (value and datetime.fromisoformat(value) for value in (asked["start_date"], asked["end_date"]))
+    return Interval(start or None, end or None), asked["activity_type"]
 
 
 def _seconds(value: timedelta | float, name: str) -> float:
