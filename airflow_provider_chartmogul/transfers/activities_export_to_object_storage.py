@@ -22,8 +22,8 @@ class ActivitiesExportToObjectStorageOperator(ToObjectStorageOperator):
     destination; there, all of it appears at once or nothing does. What is known of the object is pushed as XCom
     ``object``: ``uri``, ``bucket``, ``key``, ``bytes``, ``sha256``, ``format``, ``rows``, ``columns``,
     ``interval_start``, ``interval_end``, ``activity_type``, ``export_id``, ``exported_at`` and ``chartmogul_conn_id``
-    (None where not known); events of the task's outlets carry the same as their ``extra``. A move is reported to Airflow's hook
-    lineage collector, and to OpenLineage where its provider is installed.
+    (None where not known); events of the task's outlets carry the same as their ``extra``. A move is reported to
+    Airflow's hook lineage collector, and to OpenLineage where its provider is installed.
 
     :param export_id: a finished export, usually ``wait.output`` of the sensor (templated)
     :param destination: the object's full name, ``s3://[connection@]bucket/key`` or ``file:///folder/name``;
