@@ -72,7 +72,8 @@ def by_package(output_format: str, api: str, target: Path, *, isal: bool) -> Wor
     os.environ["AIRFLOW_CONN_CHARTMOGUL_DEFAULT"] = json.dumps(
         {"conn_type": "chartmogul", "host": api, "password": "the-api-key-of-the-benchmark"}
     )
-    from airflow_provider_chartmogul import archive, download, object_storage
+    from airflow_provider_chartmogul.formats import archive
+    from airflow_provider_chartmogul.storage import download, object_storage
     from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
         ActivitiesExportToObjectStorageOperator,
     )
@@ -80,7 +81,7 @@ def by_package(output_format: str, api: str, target: Path, *, isal: bool) -> Wor
     if (archive._zlib.__name__ == "isal.isal_zlib") != isal or not download:
         raise RuntimeError(f"the archive is inflated by {archive._zlib.__name__}")
     if output_format == "parquet":
-        from airflow_provider_chartmogul import parquet  # noqa: F401
+        from airflow_provider_chartmogul.formats import parquet  # noqa: F401
     destination = f"file://{target}"
     operator = ActivitiesExportToObjectStorageOperator(task_id="move", export_id=EXPORT_ID, destination=destination)
     object_storage.StoredObject.parse(destination).prepare()

@@ -269,7 +269,7 @@ def _measure_package(number: int, ready_after: float) -> Measured:
 
     from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
 
-    async_client: Any = import_module("airflow_provider_chartmogul.hooks.async_client")
+    async_client: Any = import_module("airflow_provider_chartmogul.client.async_client")
     sends, bare = Sends(), Sends()
     session = functools.partial(aiohttp.ClientSession, trace_configs=[sends.trace()])
 

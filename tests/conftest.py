@@ -19,6 +19,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from airflow_provider_chartmogul.api import retries
+
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
 (AIRFLOW_HOME / "dags").mkdir()
 atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
@@ -42,7 +44,6 @@ import pytest  # noqa: E402
 
 pytest.register_assert_rewrite("tests.storage_cases")
 
-from airflow_provider_chartmogul import api  # noqa: E402
 from airflow_provider_chartmogul.sandbox import Sandbox  # noqa: E402
 
 
@@ -65,7 +66,7 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
 @pytest.fixture
 def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of retries, made to run faster."""
-    monkeypatch.setattr(api, "_MAX_BACKOFF_SECONDS", 0.05)
+    monkeypatch.setattr(retries, "_MAX_BACKOFF_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -22,8 +22,7 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.object_storage import ObjectStorageError
+from airflow_provider_chartmogul.exceptions import ChartMogulError, ObjectStorageError
 from airflow_provider_chartmogul.sandbox import Sandbox
 from tests.integration.moving import END, START, make_export, move, rows_in, serve
 from tests.integration.servers import Answer, Asked
@@ -120,7 +119,7 @@ class TestPublishing:
     def test_a_folder_of_that_name_is_no_object(self, sandbox: Sandbox, store: Store) -> None:
         if isinstance(store, Folder):
             (store.root / "x.zip").mkdir()
-            with pytest.raises(api.ChartMogulError, match="could not write"):
+            with pytest.raises(ChartMogulError, match="could not write"):
                 move(make_export(), f"{store.base}/x.zip", if_exists="reuse")
         else:
             store.write("x.zip/inside", b"")
@@ -203,7 +202,7 @@ class TestNothingIsPublished:
         (tmp_path / "scratch").mkdir()
         with (
             serve(lambda asked: damage(archive), monkeypatch),
-            pytest.raises(api.ChartMogulError) as raised,
+            pytest.raises(ChartMogulError) as raised,
         ):
             move("e-1", f"{store.base}/x.zip", download_dir=str(tmp_path / "scratch"))
         assert says in str(raised.value)

@@ -22,9 +22,28 @@ from airflow.providers.common.compat.sdk import (
     mask_secret,
 )
 
-from airflow_provider_chartmogul import api, get_provider_info
-from airflow_provider_chartmogul.connection import ConnectionSettings
-from airflow_provider_chartmogul.rate_limit import RateLimit
+from airflow_provider_chartmogul.api.exports import ActivitiesExport
+from airflow_provider_chartmogul.api.requests import (
+    API_VERSION,
+    ApiRequest,
+    account_request,
+    create_activities_export_request,
+    get_activities_export_request,
+    ping_request,
+)
+from airflow_provider_chartmogul.api.responses import parse_response
+from airflow_provider_chartmogul.api.retries import may_repeat, retry_delay
+from airflow_provider_chartmogul.client.rate_limit import RateLimit
+from airflow_provider_chartmogul.client.settings import ConnectionSettings
+from airflow_provider_chartmogul.exceptions import (
+    AuthenticationError,
+    ChartMogulError,
+    ConnectionSettingsError,
+    NoResponseError,
+    NotFoundError,
+    UnexpectedResponseError,
+)
+from airflow_provider_chartmogul.get_provider_info import get_provider_info
 
 if TYPE_CHECKING:
     import requests
@@ -40,7 +59,7 @@ def missing_connection_text(conn_id: str) -> str:
 
 
 @contextmanager
-def failing_for_good(*but: type[api.ChartMogulError]) -> Iterator[None]:
+def fail_without_retry(*but: type[ChartMogulError]) -> Iterator[None]:
     """
     End the task without a retry where no retry can help.
 
@@ -49,7 +68,7 @@ def failing_for_good(*but: type[api.ChartMogulError]) -> Iterator[None]:
     """
     try:
         yield
-    except api.ChartMogulError as error:
+    except ChartMogulError as error:
         if error.permanent and not isinstance(error, but):
             raise AirflowFailException(str(error)) from error
         raise
@@ -116,7 +135,7 @@ class ChartMogulHook(BaseHook):
         """
         try:
             settings = self._look_up()
-        except api.ConnectionSettingsError as error:
+        except ConnectionSettingsError as error:
             # There are tools that show variables with a traceback, and where this comes from the key is one.
             raise error.with_traceback(None) from None
         # Airflow masks the password by itself, but not a key that is held as the login.
@@ -131,14 +150,14 @@ class ChartMogulHook(BaseHook):
 
     def _look_up(self) -> ConnectionSettings:
         if not isinstance(self.chartmogul_conn_id, str) or not self.chartmogul_conn_id.strip():
-            raise api.ConnectionSettingsError(
+            raise ConnectionSettingsError(
                 f"chartmogul_conn_id came out as {self.chartmogul_conn_id!r}: it is the name of an Airflow connection "
                 "of type 'chartmogul'; look at the template or the XCom that it is taken from"
             )
         try:
             connection = self.get_connection(self.chartmogul_conn_id)
         except AirflowNotFoundException:
-            raise api.ConnectionSettingsError(missing_connection_text(self.chartmogul_conn_id)) from None
+            raise ConnectionSettingsError(missing_connection_text(self.chartmogul_conn_id)) from None
         return ConnectionSettings.from_connection(connection, connection.extra_dejson)
 
     @cached_property
@@ -148,7 +167,7 @@ class ChartMogulHook(BaseHook):
     @property
     def base_url(self) -> str:
         """The API's address with its version, as in ``hook.get_conn().get(f"{hook.base_url}/customers")``."""
-        return f"{self.settings.base_url}/{api.API_VERSION}"
+        return f"{self.settings.base_url}/{API_VERSION}"
 
     def get_conn(self) -> requests.Session:
         """
@@ -160,7 +179,7 @@ class ChartMogulHook(BaseHook):
         :raises ConnectionSettingsError: when the connection cannot be used
         """
         if self._session is None:
-            from airflow_provider_chartmogul.hooks.sync_client import GuardedSession
+            from airflow_provider_chartmogul.client.sync_client import GuardedSession
 
             settings = self.settings
             self._session = GuardedSession(settings.base_url, settings.api_key, settings.timeout)
@@ -184,7 +203,7 @@ class ChartMogulHook(BaseHook):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
         activity_type: str | None = None,
-    ) -> api.ActivitiesExport:
+    ) -> ActivitiesExport:
         """
         Make an activities export. Creating is not idempotent: two calls make two exports.
 
@@ -196,18 +215,18 @@ class ChartMogulHook(BaseHook):
         :param activity_type: one of ``api.ACTIVITY_TYPES``; None: all of them
         :raises ChartMogulError: see ``api``
         """
-        request = api.create_activities_export_request(
+        request = create_activities_export_request(
             start_date=start_date, end_date=end_date, activity_type=activity_type
         )
-        return api.ActivitiesExport.from_answer(self._ask(request))
+        return ActivitiesExport.from_response(self._ask(request))
 
-    def get_activities_export(self, export_id: str) -> api.ActivitiesExport:
+    def get_activities_export(self, export_id: str) -> ActivitiesExport:
         """
         Retrieve an activities export: its status and, once it is done, its ``file_url``.
 
         :raises ChartMogulError: see ``api``; ``NotFoundError`` when there is no such export
         """
-        return api.ActivitiesExport.from_answer(self._ask(api.get_activities_export_request(export_id)))
+        return ActivitiesExport.from_response(self._ask(get_activities_export_request(export_id)))
 
     def get_account(self) -> dict[str, Any]:
         """
@@ -215,24 +234,24 @@ class ChartMogulHook(BaseHook):
 
         :raises ChartMogulError: see ``api``
         """
-        return self._ask(api.account_request())
+        return self._ask(account_request())
 
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the connection works and, if not, what is wrong with it."""
         try:
-            answer = self._ask(api.ping_request(), retry_seconds=0.0)
-        except api.AuthenticationError:
+            answer = self._ask(ping_request(), retry_seconds=0.0)
+        except AuthenticationError:
             return False, (
                 f"The server at {self.settings.base_url} refused the API key (401). "
                 "Check the field 'API key', the connection's password; in ChartMogul: Profile, API keys."
             )
-        except api.UnexpectedAnswerError as error:
+        except UnexpectedResponseError as error:
             return False, f"This does not look like ChartMogul; check the host (Base URL). {_sentence(error)}"
-        except api.NotFoundError as error:
+        except NotFoundError as error:
             return False, f"This does not look like ChartMogul; check the host (Base URL). {_sentence(error)}"
-        except api.NoAnswerError as error:
+        except NoResponseError as error:
             return False, f"The host cannot be reached. {_sentence(error)}"
-        except api.ChartMogulError as error:
+        except ChartMogulError as error:
             return False, _sentence(error)
         finally:
             self.close()
@@ -243,9 +262,9 @@ class ChartMogulHook(BaseHook):
             )
         return True, f"ChartMogul at {self.settings.base_url} accepts the API key."
 
-    def _ask(self, request: api.ApiRequest, *, retry_seconds: float | None = None) -> dict[str, Any]:
+    def _ask(self, request: ApiRequest, *, retry_seconds: float | None = None) -> dict[str, Any]:
         """Send a request until it is answered, for as long as it may be repeated and time is left."""
-        from airflow_provider_chartmogul.hooks.sync_client import send
+        from airflow_provider_chartmogul.client.sync_client import send
 
         settings = self.settings
         give_up = time.monotonic() + (self.retry_seconds if retry_seconds is None else retry_seconds)
@@ -254,17 +273,17 @@ class ChartMogulHook(BaseHook):
             try:
                 with self._rate_limit.slot():
                     response = send(self.get_conn(), settings, request)
-                return api.read_answer(
+                return parse_response(
                     response.status_code,
                     response.headers,
                     response.content,
                     api_key=settings.api_key,
                     now=datetime.now(UTC),
                 )
-            except api.ChartMogulError as error:
+            except ChartMogulError as error:
                 failures += 1
-                delay = api.retry_delay(failures, error)
-                if not api.may_repeat(request, error) or time.monotonic() + delay > give_up:
+                delay = retry_delay(failures, error)
+                if not may_repeat(request, error) or time.monotonic() + delay > give_up:
                     raise
                 self.log.warning("Asking ChartMogul again in %.0f s: %s", delay, error)
             time.sleep(delay)

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
+from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
 from airflow_provider_chartmogul.operators.base import ExportRequestOperator
-from airflow_provider_chartmogul.resumption import create_or_resume
+from airflow_provider_chartmogul.sources.resumption import create_or_resume
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -43,5 +43,5 @@ class CreateActivitiesExportOperator(ExportRequestOperator):
 
     def execute(self, context: Context) -> str:
         interval, activity_type = self._wanted(context)
-        with failing_for_good(), ChartMogulHook(self.chartmogul_conn_id) as hook:
+        with fail_without_retry(), ChartMogulHook(self.chartmogul_conn_id) as hook:
             return create_or_resume(context, hook, interval, activity_type, self.log).id

@@ -9,16 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
-from airflow_provider_chartmogul import api
+from airflow_provider_chartmogul.api.exports import validate_activity_type
+from airflow_provider_chartmogul.exceptions import IntervalError
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
-from airflow_provider_chartmogul.intervals import (
-    DATA_INTERVAL,
-    Interval,
-    IntervalError,
-    resolve_interval,
-    written_as_none,
-)
-from airflow_provider_chartmogul.times import parse_duration
+from airflow_provider_chartmogul.intervals.run_window import DATA_INTERVAL, Interval, resolve_interval, written_as_none
+from airflow_provider_chartmogul.intervals.times import parse_duration
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -99,7 +94,7 @@ class ExportRequestOperator(ChartMogulOperator):
             )
             # A template or XCom that came out as None is not 'all types' either.
             unwritten_none = self.activity_type is None and "activity_type" not in written
-            activity_type = api.validate_activity_type("None" if unwritten_none else self.activity_type)
+            activity_type = validate_activity_type("None" if unwritten_none else self.activity_type)
         except (IntervalError, ValueError) as error:
             raise AirflowFailException(str(error)) from error
         return interval, activity_type

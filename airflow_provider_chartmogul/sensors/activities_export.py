@@ -19,8 +19,11 @@ from airflow.providers.common.compat.sdk import (
     Stats,
 )
 
-from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.deferral import (
+from airflow_provider_chartmogul.api.exports import validate_export_id
+from airflow_provider_chartmogul.exceptions import ChartMogulError
+from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
+from airflow_provider_chartmogul.sources.polling import ExportWait
+from airflow_provider_chartmogul.triggers.deferral import (
     backstop_text,
     defer_wait,
     earlier_limit,
@@ -28,8 +31,6 @@ from airflow_provider_chartmogul.deferral import (
     late_text,
     read_event,
 )
-from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
-from airflow_provider_chartmogul.waiting import ExportWait
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -93,9 +94,9 @@ class ActivitiesExportSensor(BaseSensorOperator):
         self._next_look = 0.0
 
     def execute(self, context: Context) -> str:
-        with self._skipping():
-            with failing_for_good():
-                self.export_id = api.validate_export_id(self.export_id)
+        with self._apply_soft_fail():
+            with fail_without_retry():
+                self.export_id = validate_export_id(self.export_id)
             self._wait = ExportWait(
                 self.export_id,
                 poll_interval=self.poke_interval,
@@ -138,10 +139,10 @@ class ActivitiesExportSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once; failures that may pass by themselves mean 'not done yet'."""
         assert self._wait is not None
-        with failing_for_good(), ChartMogulHook(self.chartmogul_conn_id, retry_seconds=0) as hook:
+        with fail_without_retry(), ChartMogulHook(self.chartmogul_conn_id, retry_seconds=0) as hook:
             try:
                 export = hook.get_activities_export(self.export_id)
-            except api.ChartMogulError as error:
+            except ChartMogulError as error:
                 self._next_look = self._wait.failed(error, time.monotonic())
                 return PokeReturnValue(False)
             delay = self._wait.answered(export, time.monotonic())
@@ -166,7 +167,7 @@ class ActivitiesExportSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """End the wait as the trigger's event says; the outcome is logged here too, as trigger logs get lost."""
-        export_id = api.validate_export_id(self.export_id)
+        export_id = validate_export_id(self.export_id)
         outcome = read_event(event, export_id)
         if outcome.message is None:
             self.log.info("Export %s is done", export_id)
@@ -175,18 +176,18 @@ class ActivitiesExportSensor(BaseSensorOperator):
             raise _EXCEPTIONS.get(outcome.late, AirflowSensorTimeout)(outcome.message)
         if outcome.permanent:
             raise AirflowFailException(outcome.message)
-        raise api.ChartMogulError(outcome.message)
+        raise ChartMogulError(outcome.message)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after the deferral; ``soft_fail`` holds as it does everywhere (Airflow's own code differs here)."""
-        with self._skipping():
+        with self._apply_soft_fail():
             if is_backstop(next_kwargs):
                 raise _EXCEPTIONS[earlier_limit(self, self.timeout)](backstop_text())
             # Past BaseSensorOperator, whose own soft_fail skips on a crashed trigger too.
             return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
 
     @contextmanager
-    def _skipping(self) -> Iterator[None]:
+    def _apply_soft_fail(self) -> Iterator[None]:
         """Make a skip of what ``soft_fail`` and ``never_fail`` say, and of nothing else."""
         try:
             yield
@@ -197,7 +198,7 @@ class ActivitiesExportSensor(BaseSensorOperator):
                 name = "soft_fail" if self.soft_fail else "never_fail"
                 raise AirflowSkipException(f"Skipped, as {name} is set: {error}") from error
             raise
-        except api.ChartMogulError as error:
+        except ChartMogulError as error:
             if self.never_fail:
                 raise AirflowSkipException(f"Skipped, as never_fail is set: {error}") from error
             raise

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
+from airflow_provider_chartmogul.api.exports import validate_export_id
+from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
 from airflow_provider_chartmogul.transfers.base import ToObjectStorageOperator
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class ActivitiesExportToObjectStorageOperator(ToObjectStorageOperator):
         self.export_id: Any = export_id
 
     def execute(self, context: Context) -> str:
-        with failing_for_good():
+        with fail_without_retry():
             transfer = self._make_transfer()
-            export_id = api.validate_export_id(self.export_id)
+            export_id = validate_export_id(self.export_id)
             with ChartMogulHook(self.chartmogul_conn_id) as hook:
                 return self._move(context, transfer, hook, export_id)

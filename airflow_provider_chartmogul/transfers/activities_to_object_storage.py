@@ -16,8 +16,20 @@ from airflow.providers.common.compat.sdk import (
     Stats,
 )
 
-from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.deferral import (
+from airflow_provider_chartmogul.api.exports import ExportStatus, validate_export_id
+from airflow_provider_chartmogul.exceptions import (
+    ChartMogulError,
+    ExportTimeoutError,
+    NotFoundError,
+    UnusableExportError,
+)
+from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
+from airflow_provider_chartmogul.intervals.run_window import DATA_INTERVAL, Interval
+from airflow_provider_chartmogul.operators.base import ExportRequestOperator
+from airflow_provider_chartmogul.sources.polling import ExportWait
+from airflow_provider_chartmogul.sources.resumption import create_or_resume, forget
+from airflow_provider_chartmogul.transfers.base import ToObjectStorageOperator
+from airflow_provider_chartmogul.triggers.deferral import (
     backstop_text,
     defer_wait,
     earlier_limit,
@@ -25,21 +37,11 @@ from airflow_provider_chartmogul.deferral import (
     late_text,
     read_event,
 )
-from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
-from airflow_provider_chartmogul.intervals import DATA_INTERVAL, Interval
-from airflow_provider_chartmogul.operators.base import ExportRequestOperator
-from airflow_provider_chartmogul.resumption import create_or_resume, forget
-from airflow_provider_chartmogul.transfers.base import ToObjectStorageOperator
-from airflow_provider_chartmogul.waiting import ExportWait
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_chartmogul.transfer import Transfer
-
-
-class ExportNotInTimeError(api.ChartMogulError):
-    """The export was not done within the task's ``timeout``; the next try makes a new one."""
+    from airflow_provider_chartmogul.storage.delivery import Transfer
 
 
 class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOperator):
@@ -156,9 +158,9 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
         self.soft_fail = soft_fail
 
     def execute(self, context: Context) -> str:
-        with self._skipping():
+        with self._apply_soft_fail():
             interval, activity_type = self._wanted(context)
-            with failing_for_good():
+            with fail_without_retry():
                 transfer = self._make_transfer()
                 # Before an export is made: a file system that is not installed, an object that is there already.
                 with ChartMogulHook(self.chartmogul_conn_id) as hook:
@@ -169,7 +171,7 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
                     # A task that was told to end makes no export that nobody will fetch.
                     self._cancellation.check()
                     export = create_or_resume(context, hook, interval, activity_type, self.log)
-            if export.status is not api.ExportStatus.SUCCEEDED:
+            if export.status is not ExportStatus.SUCCEEDED:
                 self._wait(context, export.id, interval, activity_type)
             return self._move_it(context, transfer, export.id, (interval, activity_type))
 
@@ -205,18 +207,21 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
             stats=Stats,
         )
         delay: float | None = wait.first_delay()
-        with self._curing(context, is_wait=True), failing_for_good(api.NotFoundError, api.UnusableExportError):
+        with (
+            self._recreate_export_on_retry(context, is_wait=True),
+            fail_without_retry(NotFoundError, UnusableExportError),
+        ):
             while delay is not None:
                 left = started + self.timeout - time.monotonic()
                 if left <= 0:
-                    raise ExportNotInTimeError(late_text(export_id, "timeout", wait.status_word))
+                    raise ExportTimeoutError(late_text(export_id, "timeout", wait.status_word))
                 # The last look comes right after the deadline, so that a wait is never given up unseen.
                 time.sleep(min(delay, left + 0.01))
                 self._cancellation.check()
                 with ChartMogulHook(self.chartmogul_conn_id, retry_seconds=0) as hook:
                     try:
                         export = hook.get_activities_export(export_id)
-                    except api.ChartMogulError as error:
+                    except ChartMogulError as error:
                         delay = wait.failed(error, time.monotonic())
                     else:
                         delay = wait.answered(export, time.monotonic())
@@ -230,21 +235,21 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
     ) -> str:
         """Go on after the wait: move the export, or fail as the trigger's event says."""
         if export_id is None:  # dag.test() hands on nothing but the event
-            export_id = api.validate_export_id(event.get("export_id") if isinstance(event, dict) else None)
+            export_id = validate_export_id(event.get("export_id") if isinstance(event, dict) else None)
         outcome = read_event(event, export_id)
         if outcome.message is not None:
-            with self._curing(context, is_wait=True):
+            with self._recreate_export_on_retry(context, is_wait=True):
                 if outcome.late == "execution_timeout":
                     raise AirflowTaskTimeout(outcome.message)
                 if outcome.late:
-                    raise ExportNotInTimeError(outcome.message)
+                    raise ExportTimeoutError(outcome.message)
                 if outcome.unusable:
-                    raise api.UnusableExportError(outcome.what or outcome.message)
+                    raise UnusableExportError(outcome.what or outcome.message)
             if outcome.permanent:
                 raise AirflowFailException(outcome.message)
-            raise api.ChartMogulError(outcome.message)
+            raise ChartMogulError(outcome.message)
         self.log.info("Export %s is done", export_id)
-        with failing_for_good():
+        with fail_without_retry():
             transfer = self._make_transfer()
         return self._move_it(context, transfer, export_id, _read_asked(asked))
 
@@ -252,50 +257,50 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ToObjectStorageOp
         self, context: Context, transfer: Transfer, export_id: str, asked: tuple[Interval, str | None] | None
     ) -> str:
         with (
-            self._curing(context),
-            failing_for_good(api.NotFoundError, api.UnusableExportError),
+            self._recreate_export_on_retry(context),
+            fail_without_retry(NotFoundError, UnusableExportError),
             ChartMogulHook(self.chartmogul_conn_id) as hook,
         ):
             return self._move(context, transfer, hook, export_id, asked)
 
     @contextmanager
-    def _curing(self, context: Mapping[str, Any], *, is_wait: bool = False) -> Iterator[None]:
+    def _recreate_export_on_retry(self, context: Mapping[str, Any], *, is_wait: bool = False) -> Iterator[None]:
         """Where a new export can help, let the next try make one, and say so."""
         try:
             yield
-        except (ExportNotInTimeError, AirflowTaskTimeout):
+        except (ExportTimeoutError, AirflowTaskTimeout):
             # An export that takes for ever; but one whose download does is as good as any.
             if is_wait:
                 forget(context, self.log)
             raise
-        except (api.UnusableExportError, api.NotFoundError) as error:
+        except (UnusableExportError, NotFoundError) as error:
             forget(context, self.log)
             what = getattr(error, "what", str(error))
             raise _NewExportNeededError(f"{what}; the next try of this task makes a new export") from error
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after the deferral."""
-        with self._skipping():
+        with self._apply_soft_fail():
             if is_backstop(next_kwargs):
-                with self._curing(context, is_wait=True):
+                with self._recreate_export_on_retry(context, is_wait=True):
                     if earlier_limit(self, self.timeout) == "execution_timeout":
                         raise AirflowTaskTimeout(backstop_text())
-                    raise ExportNotInTimeError(backstop_text())
+                    raise ExportTimeoutError(backstop_text())
             return super().resume_execution(next_method, next_kwargs, context)
 
     @contextmanager
-    def _skipping(self) -> Iterator[None]:
+    def _apply_soft_fail(self) -> Iterator[None]:
         try:
             yield
         except AirflowSkipException:
             raise
-        except (ExportNotInTimeError, _NewExportNeededError, AirflowTaskTimeout, AirflowFailException) as error:
+        except (ExportTimeoutError, _NewExportNeededError, AirflowTaskTimeout, AirflowFailException) as error:
             if self.soft_fail:
                 raise AirflowSkipException(f"Skipped, as soft_fail is set: {error}") from error
             raise
 
 
-class _NewExportNeededError(api.ChartMogulError):
+class _NewExportNeededError(ChartMogulError):
     """There is nothing to be had from the export; the next try makes a new one."""
 
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_chartmogul.cancellation import Cancellation
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.operators.base import ChartMogulOperator
+from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
     from airflow.providers.openlineage.extractors.base import OperatorLineage
 
-    from airflow_provider_chartmogul.intervals import Interval
-    from airflow_provider_chartmogul.transfer import Moved, Transfer
+    from airflow_provider_chartmogul.intervals.run_window import Interval
+    from airflow_provider_chartmogul.storage.delivery import Moved, Transfer
 
 
 class ToObjectStorageOperator(ChartMogulOperator):
@@ -65,7 +65,7 @@ class ToObjectStorageOperator(ChartMogulOperator):
     def _make_transfer(self) -> Transfer:
         """Check what the task was told; see ``Transfer`` for the errors."""
         # Loaded here, so that reading a DAG loads no file systems.
-        from airflow_provider_chartmogul.transfer import Transfer
+        from airflow_provider_chartmogul.storage.delivery import Transfer
 
         return Transfer(
             destination=self.destination,
@@ -110,7 +110,7 @@ class ToObjectStorageOperator(ChartMogulOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """Give OpenLineage its datasets: ChartMogul's activities, and the object that was made of them."""
-        from airflow_provider_chartmogul.lineage import operator_lineage
+        from airflow_provider_chartmogul.lineage.openlineage import operator_lineage
 
         return operator_lineage(self._moved)
 

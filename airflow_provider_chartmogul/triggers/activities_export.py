@@ -11,8 +11,8 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.waiting import ExportWait
+from airflow_provider_chartmogul.exceptions import ChartMogulError, NotFoundError, UnusableExportError
+from airflow_provider_chartmogul.sources.polling import ExportWait
 
 #: So long may the last look take, which begins at the deadline.
 _LAST_LOOK_SECONDS = 5.0
@@ -24,7 +24,7 @@ async def _transport_module() -> Any:
     """Load the triggerer's transport, with aiohttp: in a thread, where it holds up no other trigger, and once."""
     global _transport
     if _transport is None:
-        _transport = await asyncio.to_thread(import_module, "airflow_provider_chartmogul.hooks.async_client")
+        _transport = await asyncio.to_thread(import_module, "airflow_provider_chartmogul.client.async_client")
     return _transport
 
 
@@ -82,14 +82,14 @@ class ActivitiesExportTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         try:
             payload = await self._wait()
-        except api.ChartMogulError as error:
+        except ChartMogulError as error:
             payload = {
                 "status": "error",
                 "export_id": self.export_id,
                 "message": str(error),
                 "permanent": error.permanent,
                 # What a new export can cure: also one that the server does not know any more.
-                "unusable": isinstance(error, (api.UnusableExportError, api.NotFoundError)),
+                "unusable": isinstance(error, (UnusableExportError, NotFoundError)),
                 "what": getattr(error, "what", None),
             }
         yield TriggerEvent(payload)
@@ -124,7 +124,7 @@ class ActivitiesExportTrigger(BaseTrigger):
                         export = await client.get_activities_export(self.export_id)
                 except TimeoutError:
                     pass
-                except api.ChartMogulError as error:
+                except ChartMogulError as error:
                     delay = wait.failed(error, time.monotonic())
                 else:
                     delay = wait.answered(export, time.monotonic())

@@ -19,10 +19,7 @@ from typing import Any
 import s3fs  # noqa: F401
 from airflow.providers.amazon.aws.fs import s3  # noqa: F401
 
-import airflow_provider_chartmogul.download
-import airflow_provider_chartmogul.parquet
-import airflow_provider_chartmogul.transfer  # noqa: F401
-from airflow_provider_chartmogul.object_storage import StoredObject
+from airflow_provider_chartmogul.storage.object_storage import StoredObject
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
     ActivitiesExportToObjectStorageOperator,
 )

@@ -31,9 +31,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.archive import ArchiveError
-from airflow_provider_chartmogul.download import MAX_BREAKS, Downloaded, DownloadError, DownloadRefusedError, download
+from airflow_provider_chartmogul.api import retries
+from airflow_provider_chartmogul.exceptions import ArchiveError, DownloadError, DownloadRefusedError
+from airflow_provider_chartmogul.storage.download import MAX_BREAKS, Downloaded, download
 from tests.integration.moving import move
 
 LOG = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ def server() -> Iterator[BreakingServer]:
 def _no_waits() -> Iterator[None]:
     """The clock of retries, made to stand still."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(api, "_MAX_BACKOFF_SECONDS", 0.0)
+        monkeypatch.setattr(retries, "_MAX_BACKOFF_SECONDS", 0.0)
         yield
 
 

@@ -19,7 +19,8 @@ from typing import Any
 import airflow
 import pytest
 
-from airflow_provider_chartmogul import __version__, get_provider_info
+from airflow_provider_chartmogul import __version__
+from airflow_provider_chartmogul.get_provider_info import get_provider_info
 from airflow_provider_chartmogul.sandbox import Sandbox
 from tests.conftest import AIRFLOW_HOME
 from tests.integration.moving import make_export

@@ -25,9 +25,11 @@ from airflow.triggers.base import BaseTrigger
 from packaging.requirements import Requirement
 
 import airflow_provider_chartmogul
-from airflow_provider_chartmogul import api, errors, transfer
+from airflow_provider_chartmogul import exceptions as errors
+from airflow_provider_chartmogul.api.responses import parse_response
 from airflow_provider_chartmogul.sandbox import Fault, Sandbox
 from airflow_provider_chartmogul.sandbox.faults import PLACES, SPOILING, TAKES
+from airflow_provider_chartmogul.storage import delivery as transfer
 from tests.integration.test_windows_of_runs import AIRFLOW_3
 from tests.pages import DOCS, PAGES, block_with, blocks, run, table_with
 from tests.postgres import postgres_server
@@ -223,7 +225,7 @@ def test_the_table_of_statuses_is_what_the_package_makes_of_them() -> None:
     assert {int(row["status"]) for row in rows} >= {400, 401, 402, 403, 404, 422, 429, 500, 502, 503, 504, 520, 524}
     for row in rows:
         with pytest.raises(errors.HTTPStatusError) as caught:
-            api.read_answer(int(row["status"]), {}, b"", api_key="key", now=datetime.now(UTC))
+            parse_response(int(row["status"]), {}, b"", api_key="key", now=datetime.now(UTC))
         error = caught.value
         does = "fails at once" if error.permanent else "asks again" if error.transient else "fails this try"
         assert (row["error"], row["what the task does"]) == (f"`{type(error).__name__}`", does)

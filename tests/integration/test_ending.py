@@ -24,8 +24,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
-from airflow_provider_chartmogul import cancellation
-from airflow_provider_chartmogul.cancellation import Cancellation, TaskKilledError
+from airflow_provider_chartmogul.exceptions import TaskCancelledError
+from airflow_provider_chartmogul.runtime import cancellation
+from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
     ActivitiesExportToObjectStorageOperator,
@@ -175,7 +176,7 @@ class TestAnUploadIsCancelled:
         s3.on_part = terminate
         before = signal.signal(signal.SIGTERM, on_term)
         try:
-            with serve(lambda asked: Answer(200, archive), monkeypatch), pytest.raises(TaskKilledError):
+            with serve(lambda asked: Answer(200, archive), monkeypatch), pytest.raises(TaskCancelledError):
                 move("e-1", s3.destination, started=running.append, download_dir=str(tmp_path))
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -193,7 +194,7 @@ class TestAnUploadIsCancelled:
             running[0].on_kill()
             return Answer(200, archive)
 
-        with serve(kill_it, monkeypatch), pytest.raises(TaskKilledError):
+        with serve(kill_it, monkeypatch), pytest.raises(TaskCancelledError):
             move("e-1", s3.destination, started=running.append, download_dir=str(tmp_path))
         assert s3.server.asked == []
         assert list(tmp_path.iterdir()) == []
@@ -211,7 +212,7 @@ class TestAnUploadIsCancelled:
             copy(self)
 
         monkeypatch.setattr(Cancellation, "check", kill_at_the_last_moment)
-        with serve(lambda asked: Answer(200, archive), monkeypatch), pytest.raises(TaskKilledError):
+        with serve(lambda asked: Answer(200, archive), monkeypatch), pytest.raises(TaskCancelledError):
             move("e-1", f"file://{tmp_path}/x.zip")
         assert calls
         assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]

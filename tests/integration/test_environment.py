@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_chartmogul import api, download
+from airflow_provider_chartmogul.api.exports import ExportStatus
+from airflow_provider_chartmogul.exceptions import ChartMogulError
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
+from airflow_provider_chartmogul.storage import download
 from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
 from tests.integration.running import run_trigger
 from tests.integration.servers import ScriptedServer, json_answer
@@ -39,9 +41,9 @@ def look(where: str) -> str:
     try:
         with ChartMogulHook(retry_seconds=0) as hook:
             found = hook.get_activities_export(EXPORT_ID)
-    except api.ChartMogulError as error:
+    except ChartMogulError as error:
         return str(error)
-    return "done" if found.status is api.ExportStatus.SUCCEEDED else found.status_word
+    return "done" if found.status is ExportStatus.SUCCEEDED else found.status_word
 
 
 both = pytest.mark.parametrize("where", ["worker", "triggerer"])

@@ -23,12 +23,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul import archive as archive_module
-from airflow_provider_chartmogul.archive import Archive, ArchiveError
-from airflow_provider_chartmogul.download import DownloadError, download
-from airflow_provider_chartmogul.parquet import TableError, write_parquet
-from airflow_provider_chartmogul.waiting import TaskLog
+from airflow_provider_chartmogul.exceptions import ArchiveError, ChartMogulError, DownloadError, TableError
+from airflow_provider_chartmogul.formats import archive as archive_module
+from airflow_provider_chartmogul.formats.archive import Archive
+from airflow_provider_chartmogul.formats.parquet import write_parquet
+from airflow_provider_chartmogul.runtime.task_log import TaskLog
+from airflow_provider_chartmogul.storage.download import download
 from tests.integration.moving import move, serve
 from tests.integration.servers import Answer, ScriptedServer
 
@@ -265,7 +265,7 @@ def test_through_the_operator(
                 if with_md5:
                     stack.enter_context(pytest.raises(DownloadError, match="checksum"))
                 else:
-                    stack.enter_context(contextlib.suppress(api.ChartMogulError))
+                    stack.enter_context(contextlib.suppress(ChartMogulError))
                 move("e-1", f"file://{target}")
             published = target.read_bytes()
             if published != b"before":

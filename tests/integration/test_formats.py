@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_chartmogul import api, transfer
-from airflow_provider_chartmogul import archive as archive_module
-from airflow_provider_chartmogul.archive import ArchiveError
+from airflow_provider_chartmogul.exceptions import ArchiveError, ChartMogulError
+from airflow_provider_chartmogul.formats import archive as archive_module
 from airflow_provider_chartmogul.sandbox import Sandbox
+from airflow_provider_chartmogul.storage import delivery as transfer
 from tests.integration.moving import END, START, make_export, move, serve
 from tests.integration.running import Ran
 from tests.integration.servers import Answer
@@ -186,7 +186,7 @@ def test_what_is_no_type_is_refused_before_a_request(types: dict[str, Any], sand
 def test_what_is_no_table_is_said_for_parquet(
     content: bytes, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(api.ChartMogulError) as raised:
+    with pytest.raises(ChartMogulError) as raised:
         moved(as_zip(("a.csv", content)), tmp_path, monkeypatch, "x.parquet")
     assert says in str(raised.value)
     assert list(tmp_path.iterdir()) == []
@@ -219,7 +219,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_written(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage(10, 0, 10))
-    with pytest.raises(transfer.NoRoomError, match="download_dir"):
+    with pytest.raises(transfer.InsufficientDiskSpaceError, match="download_dir"):
         move(make_export(), f"file://{tmp_path}/x.{output_format}")
     assert list(tmp_path.iterdir()) == []
 
@@ -229,7 +229,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
 ) -> None:
     import sys
 
-    monkeypatch.delitem(sys.modules, "airflow_provider_chartmogul.parquet", raising=False)
+    monkeypatch.delitem(sys.modules, "airflow_provider_chartmogul.formats.parquet", raising=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(AirflowFailException, match=r"pip install 'airflow-provider-chartmogul\[parquet\]'"):
         move("e-1", f"file://{tmp_path}/x.parquet")
@@ -250,8 +250,8 @@ def test_a_killed_ones_scratch_is_removed_by_the_next(
     lake.mkdir()
     script = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from airflow_provider_chartmogul.scratch import hidden_file, scratch_folder\n"
-        "with scratch_folder(sys.argv[1]) as f, hidden_file(Path(sys.argv[2]) / 'x.zip') as h:\n"
+        "from airflow_provider_chartmogul.runtime.temporary_files import hidden_file, temporary_folder\n"
+        "with temporary_folder(sys.argv[1]) as f, hidden_file(Path(sys.argv[2]) / 'x.zip') as h:\n"
         "    (f / 'archive.zip').write_bytes(b'half'); h.write_bytes(b'half')\n"
         "    print('ready', flush=True); time.sleep(600)\n"
     )

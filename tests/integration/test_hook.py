@@ -21,9 +21,20 @@ import pytest
 import requests
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_chartmogul import __version__, api
-from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, failing_for_good
-from airflow_provider_chartmogul.hooks.sync_client import ForeignRedirectError
+from airflow_provider_chartmogul import __version__
+from airflow_provider_chartmogul.api import retries
+from airflow_provider_chartmogul.api.exports import ExportStatus
+from airflow_provider_chartmogul.api.requests import create_activities_export_request
+from airflow_provider_chartmogul.api.retries import may_repeat
+from airflow_provider_chartmogul.client.sync_client import ForeignRedirectError
+from airflow_provider_chartmogul.exceptions import (
+    ChartMogulError,
+    NoResponseError,
+    RateLimitError,
+    ServerError,
+    UnexpectedResponseError,
+)
+from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
 from airflow_provider_chartmogul.sandbox import Sandbox
 from tests.integration.servers import Answer, ScriptedServer, closed_port, json_answer
 
@@ -40,7 +51,7 @@ def use(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, **hook: Any) ->
 @pytest.fixture(autouse=True)
 def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of retries, made to run faster."""
-    monkeypatch.setattr(api, "_MAX_BACKOFF_SECONDS", 0.05)
+    monkeypatch.setattr(retries, "_MAX_BACKOFF_SECONDS", 0.05)
 
 
 class TestTheSandbox:
@@ -51,10 +62,10 @@ class TestTheSandbox:
                 end_date=datetime(2024, 2, 1, tzinfo=UTC),
                 activity_type="churn",
             )
-            assert made.status is api.ExportStatus.PENDING
+            assert made.status is ExportStatus.PENDING
             done = hook.get_activities_export(made.id)
 
-        assert done.status is api.ExportStatus.SUCCEEDED
+        assert done.status is ExportStatus.SUCCEEDED
         assert (done.start_date, done.end_date) == (datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC))
         assert done.activity_type == "churn"
         assert done.file_url is not None
@@ -151,7 +162,7 @@ class TestTheKeyStaysAtHome:
                 with pytest.raises(ForeignRedirectError) as raised:
                     hook.get_conn().get(home.url)
                 assert "secret" not in str(raised.value)
-                with pytest.raises(api.UnexpectedAnswerError, match="redirect"):
+                with pytest.raises(UnexpectedResponseError, match="redirect"):
                     ChartMogulHook(retry_seconds=0).get_account()
             assert other.asked == []
 
@@ -213,7 +224,7 @@ class TestAPostIsSentOnce:
         self, answer: Answer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with ScriptedServer(answer) as server:
-            with pytest.raises(api.ChartMogulError):
+            with pytest.raises(ChartMogulError):
                 use(server, monkeypatch).create_activities_export()
             time.sleep(0.2)
             assert [asked.method for asked in server.asked] == ["POST"]
@@ -226,18 +237,18 @@ class TestAPostIsSentOnce:
     def test_it_is_sent_again_when_the_connection_could_not_be_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with closed_port() as port:
             monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", f"chartmogul://:k@127.0.0.1:{port}/http")
-            with pytest.raises(api.NoAnswerError) as raised:
+            with pytest.raises(NoResponseError) as raised:
                 ChartMogulHook(retry_seconds=0.5).create_activities_export()
         assert raised.value.sent is False
-        request = api.create_activities_export_request(start_date=None, end_date=None, activity_type=None)
-        assert api.may_repeat(request, raised.value)
+        request = create_activities_export_request(start_date=None, end_date=None, activity_type=None)
+        assert may_repeat(request, raised.value)
 
     def test_a_kept_connection_that_was_closed_is_not_a_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The server closes an idle connection just as the next request goes out: it may have been acted on."""
         with ScriptedServer(json_answer({"data": "pong!"}), Answer(hang_up=True), MADE) as server:
             hook = use(server, monkeypatch)
             hook.get_conn().get(f"{hook.base_url}/ping")
-            with pytest.raises(api.NoAnswerError):
+            with pytest.raises(NoResponseError):
                 hook.create_activities_export()
             assert [asked.method for asked in server.asked] == ["GET", "POST"]
 
@@ -251,18 +262,18 @@ class TestAGetIsSentAgain:
     )
     def test_until_it_is_answered(self, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
         with ScriptedServer(answer, json_answer({"id": "e-1", "status": "succeeded"})) as server:
-            assert use(server, monkeypatch).get_activities_export("e-1").status is api.ExportStatus.SUCCEEDED
+            assert use(server, monkeypatch).get_activities_export("e-1").status is ExportStatus.SUCCEEDED
             assert len(server.asked) == 2
 
     def test_no_longer_than_it_was_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with ScriptedServer(Answer(503, b"Over capacity")) as server:
-            with pytest.raises(api.ServerError, match="503: Over capacity"):
+            with pytest.raises(ServerError, match="503: Over capacity"):
                 use(server, monkeypatch, retry_seconds=0.3).get_activities_export("e-1")
             assert 2 <= len(server.asked) < 60
 
     def test_not_when_the_server_asks_for_more_patience_than_there_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with ScriptedServer(Answer(429, headers={"Retry-After": "3600"})) as server:
-            with pytest.raises(api.RateLimitError):
+            with pytest.raises(RateLimitError):
                 use(server, monkeypatch).get_activities_export("e-1")
             assert len(server.asked) == 1
 
@@ -282,7 +293,7 @@ def test_what_no_retry_can_help_fails_at_once_in_chartmoguls_words(
     answer: Answer, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ScriptedServer(answer) as server:
-        with pytest.raises(AirflowFailException) as raised, failing_for_good():
+        with pytest.raises(AirflowFailException) as raised, fail_without_retry():
             use(server, monkeypatch).get_activities_export("e-1")
         assert says in str(raised.value)
         assert len(server.asked) == 1
@@ -297,7 +308,7 @@ def test_no_error_and_no_log_line_shows_the_key(
         return Answer(500, json.dumps(asked.headers).encode())
 
     caplog.set_level(logging.DEBUG)
-    with ScriptedServer(echo) as server, pytest.raises(api.ServerError) as raised:
+    with ScriptedServer(echo) as server, pytest.raises(ServerError) as raised:
         use(server, monkeypatch, retry_seconds=0.2).get_account()
     seen = caplog.text + str(raised.value) + repr(raised.value) + repr(raised.value.__dict__)
     assert server.asked[0].headers["authorization"] == BASIC
@@ -322,7 +333,7 @@ def test_a_connection_in_many_forms(connection: str, sandbox: Sandbox, monkeypat
 
 @pytest.mark.parametrize("conn_id", [None, "", " "])
 def test_a_connection_id_that_came_out_empty_is_told(conn_id: Any) -> None:
-    with pytest.raises(AirflowFailException, match="chartmogul_conn_id came out as"), failing_for_good():
+    with pytest.raises(AirflowFailException, match="chartmogul_conn_id came out as"), fail_without_retry():
         ChartMogulHook(conn_id).get_account()
 
 
@@ -367,7 +378,7 @@ class TestTls:
         thread.join(10)
 
     def test_a_post_is_sent_once_though_tls_breaks(self, posts: list[bytes]) -> None:
-        with pytest.raises(api.NoAnswerError) as raised:
+        with pytest.raises(NoResponseError) as raised:
             ChartMogulHook().create_activities_export()
         assert raised.value.sent
         assert len(posts) == 1

@@ -292,8 +292,8 @@ def test_it_leaves_the_old_object_or_the_whole_new_one(
         # All of it is in the file's buffer until the end.
         ("zip", archive_of(TEXT[:5000], zipfile.ZIP_STORED), 1000, "DownloadError"),
         # What is made of it does not fit in.
-        ("csv", archive_of(WIDE, zipfile.ZIP_DEFLATED), 3 << 20, "NoRoomError"),
-        ("parquet", archive_of(WIDE, zipfile.ZIP_DEFLATED), 3 << 20, "NoRoomError"),
+        ("csv", archive_of(WIDE, zipfile.ZIP_DEFLATED), 3 << 20, "InsufficientDiskSpaceError"),
+        ("parquet", archive_of(WIDE, zipfile.ZIP_DEFLATED), 3 << 20, "InsufficientDiskSpaceError"),
     ],
 )
 def test_a_disk_that_fills_up_leaves_what_was_there(

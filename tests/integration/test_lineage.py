@@ -13,7 +13,7 @@ from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collec
 from airflow.providers.common.compat.sdk import Asset
 
 from airflow_provider_chartmogul.sandbox import Sandbox
-from airflow_provider_chartmogul.transfer import Moved
+from airflow_provider_chartmogul.storage.delivery import Moved
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
     ActivitiesExportToObjectStorageOperator,
 )
@@ -93,7 +93,7 @@ def test_openlineage_gets_the_datasets(sandbox: Sandbox, tmp_path: Path) -> None
     [("s3://b/a/x.zip", "b", "s3://b"), ("gcs://b/a/x.zip", "b", "gs://b"), ("abfs://c/a/x.zip", "c", "abfss://c")],
 )
 def test_stores_have_openlineage_s_names(uri: str, bucket: str, namespace: str) -> None:
-    from airflow_provider_chartmogul.lineage import operator_lineage
+    from airflow_provider_chartmogul.lineage.openlineage import operator_lineage
 
     facts = {"uri": uri, "bucket": bucket, "key": "a/x.zip", "columns": None, "rows": None, "bytes": 7}
     (output,) = operator_lineage(Moved(facts, "chartmogul://api.chartmogul.com/activities")).outputs

@@ -30,11 +30,11 @@ from aiohttp.web_server import Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul import waiting
-from airflow_provider_chartmogul.hooks import async_client
-from airflow_provider_chartmogul.rate_limit import RateLimit
+from airflow_provider_chartmogul.client import async_client
+from airflow_provider_chartmogul.client.rate_limit import RateLimit
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.account import Window
+from airflow_provider_chartmogul.sources import polling as waiting
 from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
 from tests.integration.servers import Answer, Asked, ScriptedServer, json_answer
 

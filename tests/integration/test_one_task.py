@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
-from airflow_provider_chartmogul import api
+from airflow_provider_chartmogul.exceptions import ChartMogulError
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.account import Window
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
@@ -140,7 +140,7 @@ class TestTheNextTryCures:
     def test_a_failed_export(self, deferrable: bool, sandbox: Sandbox, tmp_path: Path) -> None:
         sandbox.outcome = "failed"
         told = {"destination": f"file://{tmp_path}/x.zip", "deferrable": deferrable}
-        store = self.fails(api.ChartMogulError, "the next try of this task makes a new export", **told)
+        store = self.fails(ChartMogulError, "the next try of this task makes a new export", **told)
         sandbox.outcome = "succeeded"
         run(try_number=2, store=store, **told)
         assert posts(sandbox) == 2
@@ -149,7 +149,7 @@ class TestTheNextTryCures:
     def test_a_hung_export(self, deferrable: bool, sandbox: Sandbox, tmp_path: Path) -> None:
         sandbox.outcome = "never"
         told = {"destination": f"file://{tmp_path}/x.zip", "deferrable": deferrable, "timeout": 1}
-        store = self.fails(api.ChartMogulError, "not done within the task's timeout", **told)
+        store = self.fails(ChartMogulError, "not done within the task's timeout", **told)
         sandbox.outcome = "succeeded"
         run(try_number=2, store=store, **told)
         assert posts(sandbox) == 2
@@ -167,7 +167,7 @@ class TestTheNextTryCures:
     def test_an_expired_export(self, deferrable: bool, sandbox: Sandbox, tmp_path: Path) -> None:
         sandbox.url_seconds, sandbox.fresh_urls = 0, False
         told = {"destination": f"file://{tmp_path}/x.zip", "deferrable": deferrable}
-        store = self.fails(api.ChartMogulError, "the next try of this task makes a new export", **told)
+        store = self.fails(ChartMogulError, "the next try of this task makes a new export", **told)
         sandbox.url_seconds = 3600
         run(try_number=2, store=store, **told)
         assert posts(sandbox) == 2
@@ -187,7 +187,7 @@ def test_a_crash_before_the_wait_goes_on_with_what_was_made(sandbox: Sandbox, tm
         run(f"file://{tmp_path}/x.zip", store=store)
     sandbox.outcome = "succeeded"
     store.set = keep  # type: ignore[method-assign]
-    with pytest.raises(api.ChartMogulError, match="within the task's timeout"):
+    with pytest.raises(ChartMogulError, match="within the task's timeout"):
         run(f"file://{tmp_path}/x.zip", store=store, try_number=2, timeout=1)
     assert posts(sandbox) == 1, "the outcome of an export is fixed when it is made"
     run(f"file://{tmp_path}/x.zip", store=store, try_number=3)
@@ -198,7 +198,7 @@ def test_a_crash_while_it_moves_costs_no_export(sandbox: Sandbox, tmp_path: Path
     store = Store()
     destination = f"file://{tmp_path}/gone/x.zip"
     (tmp_path / "gone").write_text("in the way")
-    with pytest.raises(api.ChartMogulError, match="could not"):
+    with pytest.raises(ChartMogulError, match="could not"):
         run(destination, store=store)
     (tmp_path / "gone").unlink()
     ran = run(destination, store=store, try_number=2)
@@ -255,7 +255,7 @@ def test_on_kill_ends_a_wait_on_the_worker(sandbox: Sandbox, tmp_path: Path) -> 
     )
     killer = threading.Thread(target=lambda: (_until(lambda: posts(sandbox)), running[0].on_kill()))
     killer.start()
-    with pytest.raises(api.ChartMogulError, match="told to end"):
+    with pytest.raises(ChartMogulError, match="told to end"):
         run_task(operator, started=running.append, **DAY)
     killer.join()
 

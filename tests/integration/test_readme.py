@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseHook
 
-from airflow_provider_chartmogul.connection import ConnectionSettings
+from airflow_provider_chartmogul.client.settings import ConnectionSettings
 from tests.pages import PAGES, README, block_with, blocks, run
 
 

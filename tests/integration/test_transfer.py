@@ -23,9 +23,16 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_chartmogul import api, download
+from airflow_provider_chartmogul.api.exports import ActivitiesExport
+from airflow_provider_chartmogul.exceptions import (
+    ChartMogulError,
+    ConnectionSettingsError,
+    ExportNotReadyError,
+    UnexpectedResponseError,
+)
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
+from airflow_provider_chartmogul.storage import download
 from tests.integration.moving import END, START, make_export, move, rows_in, serve
 from tests.integration.servers import Answer, Asked, ScriptedServer
 from tests.stores import Store
@@ -112,9 +119,9 @@ class TestBreaksOnTheWay:
         ("export", "ends", "says"),
         [
             ({"status": "failed"}, AirflowFailException, "clear the task that creates"),
-            ({"status": "processing"}, api.ExportNotFinishedError, "ActivitiesExportSensor"),
-            ({"status": "being_reviewed"}, api.ExportNotFinishedError, "being_reviewed"),
-            ({"file_url": None}, api.ExportNotFinishedError, "gives no file"),
+            ({"status": "processing"}, ExportNotReadyError, "ActivitiesExportSensor"),
+            ({"status": "being_reviewed"}, ExportNotReadyError, "being_reviewed"),
+            ({"file_url": None}, ExportNotReadyError, "gives no file"),
         ],
     )
     def test_an_export_that_is_not_done(
@@ -129,7 +136,7 @@ class TestBreaksOnTheWay:
         export = {"params": {"kind": "activities", "params": {"start_date": 1704067200, "end_date": "2024-01-03"}}}
         with (
             serve(lambda asked: Answer(500), monkeypatch, **export),
-            pytest.raises(api.UnexpectedAnswerError, match="says start_date of export e-1 in a form that"),
+            pytest.raises(UnexpectedResponseError, match="says start_date of export e-1 in a form that"),
         ):
             move("e-1", f"{store.base}/x.zip")
         assert store.list() == []
@@ -224,7 +231,7 @@ class TestTheSignedUrl:
         """There are tools that report errors with the variables of each frame; what they see of this package."""
         key, export_id = sandbox.api_key, make_export()
         sandbox.faults.add(fault)
-        with pytest.raises((api.ChartMogulError, AirflowFailException)) as raised:
+        with pytest.raises((ChartMogulError, AirflowFailException)) as raised:
             move(export_id, f"{store.base}/x.zip")
         seen = variables_of(raised.value)
         assert seen, "there are frames of this package"
@@ -234,14 +241,14 @@ class TestTheSignedUrl:
     def test_neither_that_of_half_an_answer(self, sandbox: Sandbox) -> None:
         export_id = make_export()
         sandbox.faults.add("retrieve:half-json")
-        with pytest.raises(api.UnexpectedAnswerError) as raised:
+        with pytest.raises(UnexpectedResponseError) as raised:
             ChartMogulHook(retry_seconds=0).get_activities_export(export_id)
         assert [name for name, value in variables_of(raised.value).items() if "X-Amz-" in value] == []
 
     def test_neither_where_the_connection_cannot_be_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
         connection = {"conn_type": "chartmogul", "password": "the-secret-key", "extra": {"timeout": "soon"}}
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", json.dumps(connection))
-        with pytest.raises(api.ConnectionSettingsError) as raised:
+        with pytest.raises(ConnectionSettingsError) as raised:
             ChartMogulHook().get_account()
         assert [name for name, value in variables_of(raised.value).items() if "the-secret-key" in value] == []
 
@@ -258,9 +265,9 @@ class TestTheSignedUrl:
 
     def test_a_fresh_one_is_used(self, sandbox: Sandbox, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         real = ChartMogulHook.get_activities_export
-        answers: list[api.ActivitiesExport] = []
+        answers: list[ActivitiesExport] = []
 
-        def expired_the_first_time(hook: ChartMogulHook, export_id: str) -> api.ActivitiesExport:
+        def expired_the_first_time(hook: ChartMogulHook, export_id: str) -> ActivitiesExport:
             sandbox.url_seconds = 0 if not answers else 3600
             answers.append(real(hook, export_id))
             return answers[-1]

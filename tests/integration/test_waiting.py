@@ -24,8 +24,9 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.hooks import async_client
+from airflow_provider_chartmogul.api import retries
+from airflow_provider_chartmogul.client import async_client
+from airflow_provider_chartmogul.exceptions import ChartMogulError
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sensors.activities_export import ActivitiesExportSensor
@@ -118,7 +119,7 @@ CASES = [
     Case(
         "an outage",
         [PENDING, error(502)],
-        api.ChartMogulError,
+        ChartMogulError,
         "max_failure_seconds",
         sensor={"max_failure_seconds": 1.0},
         modes=("deferrable", "poke"),
@@ -146,7 +147,7 @@ RUNS = [
 @pytest.fixture(autouse=True)
 def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of retries, made to run faster: a second of backoff is a quarter."""
-    monkeypatch.setattr(api, "_MAX_BACKOFF_SECONDS", 0.25)
+    monkeypatch.setattr(retries, "_MAX_BACKOFF_SECONDS", 0.25)
 
 
 def sensor(**told: Any) -> ActivitiesExportSensor:
@@ -216,7 +217,7 @@ def test_one_that_does_not_pass_ends_the_wait_as_an_outage(
     with ScriptedServer(PENDING, FAULTS[fault]) as server:
         connection = server.connection_json(requests_per_second=100, timeout=1)
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", connection)
-        with pytest.raises(api.ChartMogulError, match="max_failure_seconds"):
+        with pytest.raises(ChartMogulError, match="max_failure_seconds"):
             run_task(sensor(**MODES[mode], max_failure_seconds=1.5))
 
 
@@ -234,14 +235,14 @@ def test_a_host_that_cannot_be_reached_is_an_outage(
         }.get(fault) or request.getfixturevalue("self_signed")
         connection = json.dumps({"conn_type": "chartmogul", "host": host, "password": "k", "extra": {"timeout": 2}})
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", connection)
-        with pytest.raises(api.ChartMogulError, match="max_failure_seconds") as raised:
+        with pytest.raises(ChartMogulError, match="max_failure_seconds") as raised:
             run_task(sensor(**MODES[mode], max_failure_seconds=1))
     says = "TLS failed" if "T" in fault or "cert" in fault else "the connection could not be made"
     assert says in str(raised.value)
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("never_fail", "ends"), [(True, AirflowSkipException), (False, api.ChartMogulError)])
+@pytest.mark.parametrize(("never_fail", "ends"), [(True, AirflowSkipException), (False, ChartMogulError)])
 def test_never_fail_skips_whatever_happens(
     mode: str, never_fail: bool, ends: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +317,7 @@ def test_a_crashed_trigger_is_an_error_that_a_retry_can_cure() -> None:
     [None, {}, {"status": "done"}, {"status": "done", "export_id": "another"}, "done", {"export_id": EXPORT_ID}],
 )
 def test_an_event_that_is_not_its_own_is_an_error(event: Any) -> None:
-    with pytest.raises(api.ChartMogulError):
+    with pytest.raises(ChartMogulError):
         sensor().execute_complete({}, event)
 
 
@@ -420,5 +421,5 @@ def test_an_unreachable_host_is_named_in_the_event(monkeypatch: pytest.MonkeyPat
             "AIRFLOW_CONN_CHARTMOGUL_DEFAULT",
             json.dumps({"conn_type": "chartmogul", "host": f"http://127.0.0.1:{port}", "password": "k"}),
         )
-        with pytest.raises(api.ChartMogulError, match=f"127.0.0.1:{port}.*could not be made"):
+        with pytest.raises(ChartMogulError, match=f"127.0.0.1:{port}.*could not be made"):
             run_task(sensor(max_failure_seconds=0.1))

@@ -22,7 +22,8 @@ from airflow.timetables.base import TimeRestriction
 from airflow.timetables.interval import CronDataIntervalTimetable, DeltaDataIntervalTimetable
 from airflow.timetables.trigger import CronTriggerTimetable
 
-from airflow_provider_chartmogul.intervals import DATA_INTERVAL, IntervalError, resolve_interval
+from airflow_provider_chartmogul.exceptions import IntervalError
+from airflow_provider_chartmogul.intervals.run_window import DATA_INTERVAL, resolve_interval
 
 AIRFLOW_3 = find_spec("airflow.sdk") is not None
 HAS_PARTITIONS = find_spec("airflow.partition_mappers") is not None

@@ -18,7 +18,10 @@ import importlib, json, pathlib, pkgutil
 import airflow_provider_chartmogul as package
 
 found = [module.name for module in pkgutil.walk_packages(package.__path__, "airflow_provider_chartmogul.")]
-needs = {"airflow_provider_chartmogul.parquet": "pyarrow", "airflow_provider_chartmogul.lineage": "openlineage"}
+needs = {
+    "airflow_provider_chartmogul.formats.parquet": "pyarrow",
+    "airflow_provider_chartmogul.lineage.openlineage": "openlineage",
+}
 for name in found:
     if name.endswith(".__main__"):
         continue

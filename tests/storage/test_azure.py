@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_chartmogul.object_storage import ObjectStorageError
+from airflow_provider_chartmogul.exceptions import ObjectStorageError
 from tests.integration.moving import move, serve
 from tests.integration.servers import Answer
 from tests.storage_cases import large_archive

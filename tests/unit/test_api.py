@@ -18,17 +18,52 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul import api, waiting
+from airflow_provider_chartmogul.api.exports import (
+    ACTIVITY_TYPES,
+    ActivitiesExport,
+    ExportStatus,
+    validate_activity_type,
+    validate_export_id,
+)
+from airflow_provider_chartmogul.api.redaction import MESSAGE_LIMIT, redact_urls
+from airflow_provider_chartmogul.api.requests import (
+    ApiRequest,
+    account_request,
+    authorization_header,
+    create_activities_export_request,
+    get_activities_export_request,
+    ping_request,
+)
+from airflow_provider_chartmogul.api.responses import parse_response, parse_retry_after
+from airflow_provider_chartmogul.api.retries import may_repeat, retry_delay
+from airflow_provider_chartmogul.exceptions import (
+    AuthenticationError,
+    ChartMogulError,
+    ConnectionSettingsError,
+    ExportFailedError,
+    HTTPStatusError,
+    InvalidExportIdError,
+    InvalidRequestError,
+    NoResponseError,
+    NotFoundError,
+    OutageError,
+    PermissionDeniedError,
+    RateLimitError,
+    RequestFailedError,
+    ServerError,
+    UnexpectedResponseError,
+)
+from airflow_provider_chartmogul.sources import polling as waiting
 from tests.unit.values import API_KEY, EXPORT_ID, FILE_URL, NOW, SIGNATURE, export_answer
 
 
 def read(status: int, body: bytes = b"", **headers: str) -> dict[str, Any]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return api.read_answer(status, named, body, api_key=API_KEY, now=NOW)
+    return parse_response(status, named, body, api_key=API_KEY, now=NOW)
 
 
-def error_of(status: int, body: bytes = b"", **headers: str) -> api.ChartMogulError:
-    with pytest.raises(api.ChartMogulError) as raised:
+def error_of(status: int, body: bytes = b"", **headers: str) -> ChartMogulError:
+    with pytest.raises(ChartMogulError) as raised:
         read(status, body, **headers)
     return raised.value
 
@@ -39,38 +74,38 @@ def error_of(status: int, body: bytes = b"", **headers: str) -> api.ChartMogulEr
 @pytest.mark.parametrize(
     ("word", "status", "final"),
     [
-        ("pending", api.ExportStatus.PENDING, False),
-        ("processing", api.ExportStatus.PROCESSING, False),
-        ("succeeded", api.ExportStatus.SUCCEEDED, True),
-        ("successful", api.ExportStatus.SUCCEEDED, True),
-        ("failed", api.ExportStatus.FAILED, True),
-        ("Succeeded ", api.ExportStatus.SUCCEEDED, True),
-        ("archiving", api.ExportStatus.UNKNOWN, False),
-        ("unknown", api.ExportStatus.UNKNOWN, False),
+        ("pending", ExportStatus.PENDING, False),
+        ("processing", ExportStatus.PROCESSING, False),
+        ("succeeded", ExportStatus.SUCCEEDED, True),
+        ("successful", ExportStatus.SUCCEEDED, True),
+        ("failed", ExportStatus.FAILED, True),
+        ("Succeeded ", ExportStatus.SUCCEEDED, True),
+        ("archiving", ExportStatus.UNKNOWN, False),
+        ("unknown", ExportStatus.UNKNOWN, False),
     ],
 )
-def test_status_words(word: str, status: api.ExportStatus, final: bool) -> None:
-    assert api.ExportStatus.parse(word) is status
-    assert status.is_final is final
+def test_status_words(word: str, status: ExportStatus, final: bool) -> None:
+    assert ExportStatus.parse(word) is status
+    assert status.is_terminal is final
 
 
 def test_what_cannot_be_read_is_not_taken_for_open() -> None:
     echo = {"start_date": "1.1.2024", "end_date": 1704153600, "activity_type": ["churn"]}
-    export = api.ActivitiesExport.from_answer(export_answer(params={"params": echo}))
+    export = ActivitiesExport.from_response(export_answer(params={"params": echo}))
     assert (export.start_date, export.end_date, export.activity_type) == (None, None, None)
     assert export.unreadable == ("start_date", "end_date", "activity_type")
     asked = export.asked_for(NOW, None, "churn")
     assert (asked.start_date, asked.end_date, asked.activity_type, asked.unreadable) == (NOW, None, "churn", ())
-    said = api.ActivitiesExport.from_answer(export_answer())
+    said = ActivitiesExport.from_response(export_answer())
     assert said.unreadable == ()
     assert said.asked_for(NOW, NOW, "churn") == said, "what ChartMogul says counts"
 
 
 def test_a_recorded_answer_is_read() -> None:
-    export = api.ActivitiesExport.from_answer(export_answer())
-    assert export == api.ActivitiesExport(
+    export = ActivitiesExport.from_response(export_answer())
+    assert export == ActivitiesExport(
         id=EXPORT_ID,
-        status=api.ExportStatus.SUCCEEDED,
+        status=ExportStatus.SUCCEEDED,
         status_word="succeeded",
         file_url=FILE_URL,
         activity_type="new_biz",
@@ -94,26 +129,26 @@ def test_a_recorded_answer_is_read() -> None:
     ],
 )
 def test_every_form_of_an_echoed_date_is_read(text: str) -> None:
-    export = api.ActivitiesExport.from_answer(export_answer(params={"params": {"start_date": text}}))
+    export = ActivitiesExport.from_response(export_answer(params={"params": {"start_date": text}}))
     assert export.start_date == datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("params", [None, {}, {"params": None}, {"params": {}}, {"params": []}, "x", []])
 def test_params_may_be_empty(params: object) -> None:
-    export = api.ActivitiesExport.from_answer(export_answer(params=params))
+    export = ActivitiesExport.from_response(export_answer(params=params))
     assert (export.activity_type, export.start_date, export.end_date) == (None, None, None)
 
 
 @pytest.mark.parametrize("file_url", [None, "", 7, ["https://x"]])
 def test_no_file_url_is_none(file_url: object) -> None:
-    assert api.ActivitiesExport.from_answer(export_answer(file_url=file_url)).file_url is None
+    assert ActivitiesExport.from_response(export_answer(file_url=file_url)).file_url is None
 
 
 def test_the_least_answer_and_unknown_keys() -> None:
-    export = api.ActivitiesExport.from_answer({"id": EXPORT_ID, "status": "pending", "progress": {"done": 3}})
+    export = ActivitiesExport.from_response({"id": EXPORT_ID, "status": "pending", "progress": {"done": 3}})
     assert (export.id, export.status, export.file_url, export.expires_at) == (
         EXPORT_ID,
-        api.ExportStatus.PENDING,
+        ExportStatus.PENDING,
         None,
         None,
     )
@@ -131,12 +166,12 @@ def test_the_least_answer_and_unknown_keys() -> None:
     ],
 )
 def test_an_answer_without_id_or_status_is_no_answer(changes: dict[str, Any], missing: str) -> None:
-    with pytest.raises(api.UnexpectedAnswerError, match=missing):
-        api.ActivitiesExport.from_answer(export_answer(**changes))
+    with pytest.raises(UnexpectedResponseError, match=missing):
+        ActivitiesExport.from_response(export_answer(**changes))
 
 
 def test_the_file_url_is_in_no_text_of_an_export() -> None:
-    export = api.ActivitiesExport.from_answer(export_answer())
+    export = ActivitiesExport.from_response(export_answer())
     for text in (repr(export), str(export), f"{export}"):
         assert "file_url" not in text
         assert "amazonaws" not in text
@@ -157,12 +192,12 @@ answers = st.dictionaries(
 def test_any_object_is_an_export_or_an_unexpected_answer(answer: dict[str, Any], params: object) -> None:
     for candidate in (answer, export_answer(**answer), export_answer(params={"params": params})):
         try:
-            export = api.ActivitiesExport.from_answer(candidate)
-        except api.UnexpectedAnswerError:
+            export = ActivitiesExport.from_response(candidate)
+        except UnexpectedResponseError:
             continue
         times = (export.start_date, export.end_date, export.created_at, export.expires_at)
         assert all(time is None or time.tzinfo is not None for time in times)
-        assert api.validate_export_id(export.id) == export.id
+        assert validate_export_id(export.id) == export.id
 
 
 # Export IDs and activity types
@@ -170,13 +205,13 @@ def test_any_object_is_an_export_or_an_unexpected_answer(answer: dict[str, Any],
 
 @pytest.mark.parametrize("value", [EXPORT_ID, f"  {EXPORT_ID}\n", "a", "A_1-b", "x" * 100])
 def test_export_ids(value: str) -> None:
-    assert api.validate_export_id(value) == value.strip()
+    assert validate_export_id(value) == value.strip()
 
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_an_empty_export_id_is_called_empty(value: object) -> None:
-    with pytest.raises(api.InvalidExportIdError, match=r"^export_id is empty.*create\.output"):
-        api.validate_export_id(value)
+    with pytest.raises(InvalidExportIdError, match=r"^export_id is empty.*create\.output"):
+        validate_export_id(value)
 
 
 @pytest.mark.parametrize(
@@ -207,15 +242,15 @@ def test_an_empty_export_id_is_called_empty(value: object) -> None:
     ],
 )
 def test_odd_export_ids(value: object) -> None:
-    with pytest.raises(api.InvalidExportIdError, match=r"^export_id cannot be ") as raised:
-        api.validate_export_id(value)
+    with pytest.raises(InvalidExportIdError, match=r"^export_id cannot be ") as raised:
+        validate_export_id(value)
     assert raised.value.permanent
     assert isinstance(raised.value, ValueError)
 
 
 def test_a_file_url_given_as_export_id_is_not_shown_with_its_query() -> None:
-    with pytest.raises(api.InvalidExportIdError) as raised:
-        api.validate_export_id(f"https://s3.example/a.zip?X-Amz-Signature={SIGNATURE}")
+    with pytest.raises(InvalidExportIdError) as raised:
+        validate_export_id(f"https://s3.example/a.zip?X-Amz-Signature={SIGNATURE}")
     assert SIGNATURE[:8] not in str(raised.value)
 
 
@@ -224,8 +259,8 @@ def test_a_file_url_given_as_export_id_is_not_shown_with_its_query() -> None:
 @example("a\n")
 def test_an_export_id_never_holds_a_character_of_a_path(text: str) -> None:
     try:
-        request = api.get_activities_export_request(text)
-    except api.InvalidExportIdError:
+        request = get_activities_export_request(text)
+    except InvalidExportIdError:
         return
     prefix, _, last = request.path.rpartition("/")
     assert prefix == "/v1/activities_export"
@@ -236,15 +271,15 @@ def test_an_export_id_never_holds_a_character_of_a_path(text: str) -> None:
 
 @pytest.mark.parametrize("value", [None, "new_biz", "reactivation", "expansion", "contraction", "churn"])
 def test_activity_types(value: str | None) -> None:
-    assert api.validate_activity_type(value) == value
+    assert validate_activity_type(value) == value
 
 
 @pytest.mark.parametrize("value", ["", "None", "NEW_BIZ", " churn", "new_biz,churn", "refund", 1, ["churn"]])
 def test_unknown_activity_types_are_named_with_the_allowed_ones(value: object) -> None:
     with pytest.raises(ValueError, match="activity_type cannot be") as raised:
-        api.validate_activity_type(value)
+        validate_activity_type(value)
     assert repr(value) in str(raised.value)
-    assert all(allowed in str(raised.value) for allowed in api.ACTIVITY_TYPES)
+    assert all(allowed in str(raised.value) for allowed in ACTIVITY_TYPES)
 
 
 # Requests
@@ -253,12 +288,12 @@ def test_unknown_activity_types_are_named_with_the_allowed_ones(value: object) -
 @pytest.mark.parametrize(
     ("request_", "method", "path"),
     [
-        (api.ping_request(), "GET", "/v1/ping"),
-        (api.account_request(), "GET", "/v1/account"),
-        (api.get_activities_export_request(EXPORT_ID), "GET", f"/v1/activities_export/{EXPORT_ID}"),
+        (ping_request(), "GET", "/v1/ping"),
+        (account_request(), "GET", "/v1/account"),
+        (get_activities_export_request(EXPORT_ID), "GET", f"/v1/activities_export/{EXPORT_ID}"),
     ],
 )
-def test_reading_requests(request_: api.ApiRequest, method: str, path: str) -> None:
+def test_reading_requests(request_: ApiRequest, method: str, path: str) -> None:
     assert (request_.method, request_.path, request_.data) == (method, path, None)
     assert request_.repeatable
 
@@ -280,18 +315,18 @@ def test_reading_requests(request_: api.ApiRequest, method: str, path: str) -> N
 def test_the_request_for_an_export(
     start: datetime | None, end: datetime | None, kind: str | None, body: dict[str, str]
 ) -> None:
-    request = api.create_activities_export_request(start_date=start, end_date=end, activity_type=kind)
+    request = create_activities_export_request(start_date=start, end_date=end, activity_type=kind)
     assert (request.method, request.path, request.repeatable) == ("POST", "/v1/activities_export", False)
     assert json.loads(request.data or b"") == body
 
 
 def test_an_unknown_type_makes_no_request() -> None:
     with pytest.raises(ValueError, match="activity_type cannot be 'refund'"):
-        api.create_activities_export_request(start_date=None, end_date=None, activity_type="refund")
+        create_activities_export_request(start_date=None, end_date=None, activity_type="refund")
 
 
 def test_the_key_is_the_user_name_without_a_password() -> None:
-    scheme, _, credentials = api.authorization_header(API_KEY).partition(" ")
+    scheme, _, credentials = authorization_header(API_KEY).partition(" ")
     assert scheme == "Basic"
     assert base64.b64decode(credentials).decode() == f"{API_KEY}:"
 
@@ -299,28 +334,28 @@ def test_the_key_is_the_user_name_without_a_password() -> None:
 # Answers
 
 STATUS_TABLE = [
-    (400, api.InvalidRequestError, "permanent"),
-    (401, api.AuthenticationError, "permanent"),
-    (402, api.RequestFailedError, "neither"),
-    (403, api.PermissionDeniedError, "permanent"),
-    (404, api.NotFoundError, "permanent"),
-    (418, api.HTTPStatusError, "neither"),
-    (422, api.InvalidRequestError, "permanent"),
-    (429, api.RateLimitError, "transient"),
-    (500, api.ServerError, "transient"),
-    (502, api.ServerError, "transient"),
-    (503, api.ServerError, "transient"),
-    (504, api.ServerError, "transient"),
-    (520, api.ServerError, "transient"),
-    (524, api.ServerError, "transient"),
+    (400, InvalidRequestError, "permanent"),
+    (401, AuthenticationError, "permanent"),
+    (402, RequestFailedError, "neither"),
+    (403, PermissionDeniedError, "permanent"),
+    (404, NotFoundError, "permanent"),
+    (418, HTTPStatusError, "neither"),
+    (422, InvalidRequestError, "permanent"),
+    (429, RateLimitError, "transient"),
+    (500, ServerError, "transient"),
+    (502, ServerError, "transient"),
+    (503, ServerError, "transient"),
+    (504, ServerError, "transient"),
+    (520, ServerError, "transient"),
+    (524, ServerError, "transient"),
 ]
 
 
 @pytest.mark.parametrize(("status", "cls", "kind"), STATUS_TABLE)
-def test_what_a_status_means(status: int, cls: type[api.HTTPStatusError], kind: str) -> None:
+def test_what_a_status_means(status: int, cls: type[HTTPStatusError], kind: str) -> None:
     error = error_of(status, b'{"error":"so it is"}')
     assert type(error) is cls
-    assert isinstance(error, api.HTTPStatusError)
+    assert isinstance(error, HTTPStatusError)
     assert (error.permanent, error.transient) == (kind == "permanent", kind == "transient")
     assert (error.status, error.message, error.retry_after) == (status, "so it is", None)
     assert str(error).startswith(f"ChartMogul answered {status}: so it is")
@@ -352,7 +387,7 @@ def test_what_a_status_means(status: int, cls: type[api.HTTPStatusError], kind: 
 )
 def test_the_own_words_of_an_error(body: bytes, words: str) -> None:
     error = error_of(400, body)
-    assert isinstance(error, api.InvalidRequestError)
+    assert isinstance(error, InvalidRequestError)
     assert error.message.startswith(words)
     assert words in str(error)
 
@@ -369,7 +404,7 @@ def test_a_success_gives_its_object() -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b'"pong!"', b"null", b"<html></html>", b'{"id":"1', b"\xff", b"1" * 5000])
 def test_a_success_without_an_object_is_unexpected(body: bytes) -> None:
     error = error_of(200, body)
-    assert type(error) is api.UnexpectedAnswerError
+    assert type(error) is UnexpectedResponseError
     assert error.transient
     assert "no JSON object" in str(error)
 
@@ -377,13 +412,13 @@ def test_a_success_without_an_object_is_unexpected(body: bytes) -> None:
 @pytest.mark.parametrize("status", [200, 422])
 def test_deep_nesting_is_an_error_of_the_package(status: int) -> None:
     for body in (b"[" * 200_000, b'{"a":' * 200_000):
-        assert isinstance(error_of(status, body), api.UnexpectedAnswerError | api.HTTPStatusError)
+        assert isinstance(error_of(status, body), UnexpectedResponseError | HTTPStatusError)
 
 
 @pytest.mark.parametrize("status", [301, 302, 304, 307, 308])
 def test_a_redirect_is_unexpected(status: int) -> None:
     error = error_of(status, b"", Location=FILE_URL)
-    assert type(error) is api.UnexpectedAnswerError
+    assert type(error) is UnexpectedResponseError
     assert "not followed" in str(error)
     assert SIGNATURE not in str(error)
 
@@ -402,7 +437,7 @@ def test_a_redirect_is_unexpected(status: int) -> None:
             "list": json.dumps([FILE_URL, API_KEY]),
             "text": f"{API_KEY}\n{FILE_URL}",
             "title": f"<title>{API_KEY} {FILE_URL}</title>",
-            "header": f"you sent {api.authorization_header(API_KEY)}",
+            "header": f"you sent {authorization_header(API_KEY)}",
             "half a JSON": json.dumps(export_answer())[:-30],
             "half a JSON, slashes escaped": json.dumps(export_answer()).replace("/", "\\/")[:-30],
             "no scheme": FILE_URL.removeprefix("https:"),
@@ -415,11 +450,11 @@ def test_no_error_shows_the_key_or_a_signature(status: int, body: bytes) -> None
     shown = ""
     try:
         read(status, body)  # some of these are JSON objects, and so no errors with 200
-    except api.ChartMogulError as error:
+    except ChartMogulError as error:
         shown = f"{error} {error!r} {vars(error)}"
     assert bool(shown) or status == 200
     assert API_KEY not in shown
-    assert api.authorization_header(API_KEY).removeprefix("Basic ") not in shown
+    assert authorization_header(API_KEY).removeprefix("Basic ") not in shown
     assert SIGNATURE[:16] not in shown
 
 
@@ -431,7 +466,7 @@ around = st.text(max_size=80) | st.text("\"'<>?{}[]:,\\ \n\t", max_size=20)
     parts=st.lists(st.one_of(around, st.sampled_from([API_KEY, FILE_URL])), max_size=6),
     gap=st.sampled_from(["", " ", "\n", ", "]),
     shape=st.sampled_from(["text", "message", "error", "errors", "field", "list", "title", "cut"]),
-    padding=st.integers(0, api.MESSAGE_LIMIT + 20),
+    padding=st.integers(0, MESSAGE_LIMIT + 20),
 )
 def test_whatever_the_body_no_error_shows_the_key_or_a_query(
     status: int, parts: list[str], gap: str, shape: str, padding: int
@@ -450,18 +485,18 @@ def test_whatever_the_body_no_error_shows_the_key_or_a_query(
     shown = ""
     try:
         read(status, body.encode("utf-8", "replace"))
-    except api.ChartMogulError as error:
+    except ChartMogulError as error:
         shown = str(error)
     assert API_KEY not in shown
     assert "X-Amz-" not in shown
-    assert len(shown) <= api.MESSAGE_LIMIT * 2
+    assert len(shown) <= MESSAGE_LIMIT * 2
 
 
 @given(st.integers(100, 599), st.binary(max_size=200), st.text(max_size=40))
 def test_any_answer_is_an_object_or_an_error_of_the_package(status: int, body: bytes, retry_after: str) -> None:
     try:
         answer = read(status, body, Retry_After=retry_after)
-    except api.ChartMogulError:
+    except ChartMogulError:
         return
     assert 200 <= status < 300
     assert isinstance(answer, dict)
@@ -469,8 +504,8 @@ def test_any_answer_is_an_object_or_an_error_of_the_package(status: int, body: b
 
 def test_a_long_message_is_cut() -> None:
     error = error_of(500, b"word " * 1000)
-    assert isinstance(error, api.HTTPStatusError)
-    assert len(error.message) == api.MESSAGE_LIMIT
+    assert isinstance(error, HTTPStatusError)
+    assert len(error.message) == MESSAGE_LIMIT
     assert error.message.endswith("…")
 
 
@@ -485,7 +520,7 @@ def test_a_long_message_is_cut() -> None:
     ],
 )
 def test_queries_are_taken_off_urls(text: str, clean: str) -> None:
-    assert api.without_queries(text) == clean
+    assert redact_urls(text) == clean
 
 
 # Retry-After, and what is sent again
@@ -508,7 +543,7 @@ def test_queries_are_taken_off_urls(text: str, clean: str) -> None:
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
-    assert api.parse_retry_after(value, NOW) == seconds
+    assert parse_retry_after(value, NOW) == seconds
 
 
 @given(st.text(max_size=40) | st.text("0123456789", max_size=400) | st.text("MonJan 0123456789:,+-GMT", max_size=40))
@@ -516,55 +551,55 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 @example("Mon, 01 Jan 2024 00:00:00 +99999999999999999999")
 @example("Mon, 01 Jan 0001 00:00:00 +2359")
 def test_any_retry_after_is_none_or_a_finite_number_of_seconds(value: str) -> None:
-    seconds = api.parse_retry_after(value, NOW)
+    seconds = parse_retry_after(value, NOW)
     assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_an_answer_carries_its_retry_after(status: int) -> None:
     error = error_of(status, b"slow down", Retry_After="17")
-    assert isinstance(error, api.HTTPStatusError)
+    assert isinstance(error, HTTPStatusError)
     assert error.retry_after == 17.0
-    assert 17.0 <= api.retry_delay(1, error) <= 18.0
-    assert 17.0 <= api.retry_delay(9, error) <= 18.0
+    assert 17.0 <= retry_delay(1, error) <= 18.0
+    assert 17.0 <= retry_delay(9, error) <= 18.0
 
 
 @pytest.mark.parametrize("retry_after", ["0", "Wed, 31 Jan 2024 11:59:00 GMT"])
 def test_a_retry_after_that_is_over_already_backs_off(retry_after: str) -> None:
     """A server that says 'now' each time, or whose clock is behind, is not asked twice a second."""
     error = error_of(503, b"down", Retry_After=retry_after)
-    assert all(30.0 <= api.retry_delay(9, error) <= 60.0 for _ in range(100))
+    assert all(30.0 <= retry_delay(9, error) <= 60.0 for _ in range(100))
 
 
-GET = api.get_activities_export_request(EXPORT_ID)
-POST = api.create_activities_export_request(start_date=None, end_date=None, activity_type=None)
+GET = get_activities_export_request(EXPORT_ID)
+POST = create_activities_export_request(start_date=None, end_date=None, activity_type=None)
 
 
 @pytest.mark.parametrize(
     ("error", "get_again", "post_again"),
     [
-        (api.RateLimitError(429, "x"), True, True),
-        (api.NoAnswerError("refused", sent=False), True, True),
-        (api.NoAnswerError("reset", sent=True), True, False),
-        (api.ServerError(503, "x"), True, False),
-        (api.ServerError(500, "x"), True, False),
-        (api.UnexpectedAnswerError("x"), True, False),
-        (api.RequestFailedError(402, "x"), False, False),
-        (api.HTTPStatusError(418, "x"), False, False),
-        (api.AuthenticationError(401, "x"), False, False),
-        (api.InvalidRequestError(422, "x"), False, False),
-        (api.NotFoundError(404, "x"), False, False),
-        (api.ConnectionSettingsError("x"), False, False),
+        (RateLimitError(429, "x"), True, True),
+        (NoResponseError("refused", sent=False), True, True),
+        (NoResponseError("reset", sent=True), True, False),
+        (ServerError(503, "x"), True, False),
+        (ServerError(500, "x"), True, False),
+        (UnexpectedResponseError("x"), True, False),
+        (RequestFailedError(402, "x"), False, False),
+        (HTTPStatusError(418, "x"), False, False),
+        (AuthenticationError(401, "x"), False, False),
+        (InvalidRequestError(422, "x"), False, False),
+        (NotFoundError(404, "x"), False, False),
+        (ConnectionSettingsError("x"), False, False),
     ],
 )
-def test_what_is_sent_again(error: api.ChartMogulError, get_again: bool, post_again: bool) -> None:
-    assert api.may_repeat(GET, error) is get_again
-    assert api.may_repeat(POST, error) is post_again
+def test_what_is_sent_again(error: ChartMogulError, get_again: bool, post_again: bool) -> None:
+    assert may_repeat(GET, error) is get_again
+    assert may_repeat(POST, error) is post_again
 
 
 @pytest.mark.parametrize(("failures", "most"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (50, 60), (5000, 60)])
 def test_the_back_off_grows_to_a_minute(failures: int, most: float) -> None:
-    delays = [api.retry_delay(failures, api.ServerError(500, "x")) for _ in range(200)]
+    delays = [retry_delay(failures, ServerError(500, "x")) for _ in range(200)]
     assert all(most / 2 <= delay <= most for delay in delays)
     assert len(set(delays)) > 1
 
@@ -638,8 +673,8 @@ def a_wait(log: Lines, stats: Counts | None = None, **settings: float) -> waitin
     return waiting.ExportWait(EXPORT_ID, **told, log=log, stats=stats or Counts())
 
 
-def an_export(status: str) -> api.ActivitiesExport:
-    return api.ActivitiesExport.from_answer(export_answer(status=status))
+def an_export(status: str) -> ActivitiesExport:
+    return ActivitiesExport.from_response(export_answer(status=status))
 
 
 @pytest.mark.parametrize("word", ["succeeded", "successful"])
@@ -665,8 +700,8 @@ def test_thousands_that_go_on_after_a_restart_are_spread() -> None:
 def test_metrics_count_looks_throttles_failures_and_time() -> None:
     stats = Counts()
     wait = a_wait(Lines(), stats, now=10.0, age=5.0)
-    wait.failed(api.RateLimitError(429, "slow down"), 11.0)
-    wait.failed(api.ServerError(503, "down"), 12.0)
+    wait.failed(RateLimitError(429, "slow down"), 11.0)
+    wait.failed(ServerError(503, "down"), 12.0)
     wait.answered(an_export("processing"), 13.0)
     wait.answered(an_export("succeeded"), 14.0)
     assert stats.counted == {"chartmogul.polls": 4, "chartmogul.failures": 2, "chartmogul.throttles": 1}
@@ -674,7 +709,7 @@ def test_metrics_count_looks_throttles_failures_and_time() -> None:
 
 
 def test_a_failed_export_says_what_to_clear() -> None:
-    with pytest.raises(api.ExportFailedError, match="clear the task that creates the export") as raised:
+    with pytest.raises(ExportFailedError, match="clear the task that creates the export") as raised:
         a_wait(Lines()).answered(an_export("failed"), 1.0)
     assert raised.value.permanent
     assert SIGNATURE not in str(raised.value)
@@ -701,9 +736,9 @@ def test_the_log_says_each_change_and_a_reminder_every_five_minutes() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [api.AuthenticationError(401, "x"), api.RequestFailedError(402, "x"), api.NotFoundError(404, "x")]
+    "error", [AuthenticationError(401, "x"), RequestFailedError(402, "x"), NotFoundError(404, "x")]
 )
-def test_what_will_not_pass_ends_the_wait_at_once(error: api.ChartMogulError) -> None:
+def test_what_will_not_pass_ends_the_wait_at_once(error: ChartMogulError) -> None:
     with pytest.raises(type(error)) as raised:
         a_wait(Lines()).failed(error, 1.0)
     assert raised.value is error
@@ -712,10 +747,10 @@ def test_what_will_not_pass_ends_the_wait_at_once(error: api.ChartMogulError) ->
 def test_failures_in_a_row_are_borne_for_so_long() -> None:
     log = Lines()
     wait = a_wait(log)
-    assert wait.failed(api.ServerError(503, "busy"), 10.0) <= 1.0
-    assert wait.failed(api.ServerError(503, "busy"), 30.0) <= 2.0
-    with pytest.raises(api.OutageError, match=r"max_failure_seconds is 60.*ChartMogul answered 503: busy"):
-        wait.failed(api.ServerError(503, "busy"), 71.0)
+    assert wait.failed(ServerError(503, "busy"), 10.0) <= 1.0
+    assert wait.failed(ServerError(503, "busy"), 30.0) <= 2.0
+    with pytest.raises(OutageError, match=r"max_failure_seconds is 60.*ChartMogul answered 503: busy"):
+        wait.failed(ServerError(503, "busy"), 71.0)
     assert log.levels == ["warning", "warning"]
 
 
@@ -723,20 +758,20 @@ def test_a_success_in_between_starts_the_count_anew() -> None:
     log = Lines()
     wait = a_wait(log)
     for start in (0.0, 60.0, 120.0):
-        wait.failed(api.NoAnswerError("reset", sent=True), start + 10)
-        wait.failed(api.NoAnswerError("reset", sent=True), start + 50)
+        wait.failed(NoResponseError("reset", sent=True), start + 10)
+        wait.failed(NoResponseError("reset", sent=True), start + 50)
         wait.answered(an_export("pending"), start + 55)
     assert [line for _, line in log.lines if "answers again" in line]
     # The back-off begins anew too.
-    assert wait.failed(api.ServerError(500, "x"), 180.0) <= 1.0
+    assert wait.failed(ServerError(500, "x"), 180.0) <= 1.0
 
 
 def test_one_failure_after_a_long_pause_between_looks_is_borne() -> None:
     wait = a_wait(Lines(), poll_interval=7200.0, max_failure_seconds=3600.0)
     wait.answered(an_export("pending"), 0.0)
-    assert wait.failed(api.ServerError(503, "busy"), 7200.0) <= 1.0
+    assert wait.failed(ServerError(503, "busy"), 7200.0) <= 1.0
 
 
 def test_no_failure_is_borne_where_none_should_be() -> None:
-    with pytest.raises(api.OutageError):
-        a_wait(Lines(), max_failure_seconds=0.0).failed(api.ServerError(503, "busy"), 1.0)
+    with pytest.raises(OutageError):
+        a_wait(Lines(), max_failure_seconds=0.0).failed(ServerError(503, "busy"), 1.0)

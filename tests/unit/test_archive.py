@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul.archive import Archive, ArchiveError, Content
+from airflow_provider_chartmogul.exceptions import ArchiveError
+from airflow_provider_chartmogul.formats.archive import Archive, Content
 
 Members = dict[str, bytes]
 

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_chartmogul import cancellation as room
-from airflow_provider_chartmogul.cancellation import Cancellation, TaskKilledError, UploadNotGoneError
+from airflow_provider_chartmogul.exceptions import TaskCancelledError, UploadStillRunningError
+from airflow_provider_chartmogul.runtime import cancellation as room
+from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
     ActivitiesExportToObjectStorageOperator,
 )
@@ -103,7 +104,7 @@ def test_by_a_signal_in_the_middle_it_is_gone_when_on_kill_returns(
 
     on_term(kill)
     sender = term_when(upload.begun, times)
-    with pytest.raises(TaskKilledError, match="nothing of it is at the destination"):
+    with pytest.raises(TaskCancelledError, match="nothing of it is at the destination"):
         told.run(loop, upload.run())
     sender.join(60)
     assert set(seen) == {True}
@@ -134,7 +135,7 @@ def test_a_signal_just_before_the_upload_is_begun(loop: Loop) -> None:
     """The handler runs in the very thread that would begin it, and must not wait for that."""
     told, upload = Cancellation(), Upload()
     loop.at_hand_over = told.cancel
-    with pytest.raises(TaskKilledError, match="before the upload began"):
+    with pytest.raises(TaskCancelledError, match="before the upload began"):
         told.run(loop, upload.run())
     assert not upload.begun.is_set()
 
@@ -158,7 +159,7 @@ def test_by_another_thread(loop: Loop) -> None:
     told, upload = Cancellation(), Upload()
     thread = threading.Thread(target=lambda: upload.begun.wait(60) and told.cancel())
     thread.start()
-    with pytest.raises(TaskKilledError):
+    with pytest.raises(TaskCancelledError):
         told.run(loop, upload.run())
     thread.join(60)
     assert upload.cleaned_up
@@ -168,9 +169,9 @@ def test_before_there_is_an_upload_none_is_begun(loop: Loop) -> None:
     told, upload = Cancellation(), Upload()
     told.cancel()
     told.cancel()
-    with pytest.raises(TaskKilledError, match="nothing was published"):
+    with pytest.raises(TaskCancelledError, match="nothing was published"):
         told.check()
-    with pytest.raises(TaskKilledError, match="before the upload began"):
+    with pytest.raises(TaskCancelledError, match="before the upload began"):
         told.run(loop, upload.run())
     assert not upload.begun.is_set()
 
@@ -199,7 +200,7 @@ def test_an_upload_that_will_not_end_is_told_by_the_task_and_not_by_on_kill(
 
     on_term(lambda: returned.append(told.cancel()))
     sender = term_when(begun)
-    with pytest.raises(UploadNotGoneError, match="its object may appear"):
+    with pytest.raises(UploadStillRunningError, match="its object may appear"):
         told.run(loop, stubborn())
     sender.join(60)
     may_end.set()
@@ -226,7 +227,7 @@ def test_a_timeout_of_an_upload_that_will_not_end_says_so(loop: Loop, monkeypatc
 
     before = signal.signal(signal.SIGUSR1, too_late)
     try:
-        with pytest.raises(UploadNotGoneError):
+        with pytest.raises(UploadStillRunningError):
             told.run(loop, stubborn())
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -279,5 +280,5 @@ def test_a_file_system_whose_loop_is_closed() -> None:
 def test_on_kill_of_a_task_that_has_not_begun_ends_it_when_it_does(operator: Any) -> None:
     operator.on_kill()
     operator.on_kill()
-    with pytest.raises(TaskKilledError):
+    with pytest.raises(TaskCancelledError):
         operator._cancellation.check()

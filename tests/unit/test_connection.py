@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.connection import ConnectionSettings
+from airflow_provider_chartmogul.api.requests import ping_request
+from airflow_provider_chartmogul.client.settings import ConnectionSettings
+from airflow_provider_chartmogul.exceptions import ConnectionSettingsError
 from tests.unit.values import API_KEY
 
 DEFAULT = "https://api.chartmogul.com"
@@ -35,7 +36,7 @@ def settings(**fields: Any) -> ConnectionSettings:
 
 
 def refusal(**fields: Any) -> str:
-    with pytest.raises(api.ConnectionSettingsError) as raised:
+    with pytest.raises(ConnectionSettingsError) as raised:
         settings(**fields)
     assert raised.value.permanent
     text = str(raised.value)
@@ -71,7 +72,7 @@ def refusal(**fields: Any) -> str:
 def test_base_url(host: str | None, schema: str | None, port: int | None, base_url: str) -> None:
     found = settings(host=host, schema=schema, port=port)
     assert found.base_url == base_url
-    assert found.url(api.ping_request()) == f"{base_url}/v1/ping"
+    assert found.url(ping_request()) == f"{base_url}/v1/ping"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_connections_as_people_write_them(monkeypatch: pytest.MonkeyPatch, value
 def test_any_host_is_an_origin_or_refused(host: str | None, schema: str | None, port: int | None) -> None:
     try:
         found = settings(host=host, schema=schema, port=port)
-    except api.ConnectionSettingsError:
+    except ConnectionSettingsError:
         return
     parts = urlsplit(found.base_url)
     assert parts.scheme in ("http", "https")

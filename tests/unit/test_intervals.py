@@ -14,16 +14,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul.intervals import (
-    DATA_INTERVAL,
-    WAYS_OUT,
-    Interval,
-    IntervalError,
-    parse_duration,
-    parse_time,
-    resolve_interval,
-    split_interval,
-)
+from airflow_provider_chartmogul.exceptions import IntervalError
+from airflow_provider_chartmogul.intervals import split_interval
+from airflow_provider_chartmogul.intervals.run_window import DATA_INTERVAL, WAYS_OUT, Interval, resolve_interval
+from airflow_provider_chartmogul.intervals.times import parse_duration, parse_time
 
 JAN_1 = datetime(2024, 1, 1, tzinfo=UTC)
 JAN_2 = datetime(2024, 1, 2, tzinfo=UTC)

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 from packaging.version import Version
 
-from airflow_provider_chartmogul import __version__, get_provider_info
-from airflow_provider_chartmogul.hooks.sync_client import USER_AGENT
+from airflow_provider_chartmogul import __version__
+from airflow_provider_chartmogul.client.sync_client import USER_AGENT
+from airflow_provider_chartmogul.get_provider_info import get_provider_info
 from tests.unit.values import ROOT
 
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()

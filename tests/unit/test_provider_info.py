@@ -22,8 +22,9 @@ from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, BaseSens
 from airflow.triggers.base import BaseTrigger
 
 import airflow_provider_chartmogul
-from airflow_provider_chartmogul import __version__, get_provider_info
-from airflow_provider_chartmogul.connection import ConnectionSettings
+from airflow_provider_chartmogul import __version__
+from airflow_provider_chartmogul.client.settings import ConnectionSettings
+from airflow_provider_chartmogul.get_provider_info import get_provider_info
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from tests.unit.values import ROOT, run_python
 
@@ -125,7 +126,7 @@ def test_a_module_holds_what_it_should(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted({kind.partition(",")[0] for kind in MODULES}))
 def test_nothing_in_its_folder_is_left_out(kind: str) -> None:
     package = Path(airflow_provider_chartmogul.__path__[0])
-    found = {path.stem for path in (package / kind).glob("*.py")} - {"__init__", "base", "sync_client", "async_client"}
+    found = {path.stem for path in (package / kind).glob("*.py")} - {"__init__", "base", "deferral"}
     assert found == {
         module.rpartition(".")[2] for name, (module, _, _) in MODULES.items() if name.partition(",")[0] == kind
     }
@@ -177,7 +178,7 @@ def test_the_form_has_every_setting_and_no_other() -> None:
 
 def test_the_entry_point_is_the_function() -> None:
     assert PROJECT["entry-points"]["apache_airflow_provider"] == {
-        "provider_info": "airflow_provider_chartmogul:get_provider_info"
+        "provider_info": "airflow_provider_chartmogul.get_provider_info:get_provider_info"
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul.rate_limit import RateLimit
+from airflow_provider_chartmogul.client.rate_limit import RateLimit
 
 
 class Clock:

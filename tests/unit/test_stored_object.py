@@ -17,13 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul.object_storage import (
-    DestinationError,
-    ObjectExistsError,
-    ObjectStorageError,
-    StoredObject,
-)
-from airflow_provider_chartmogul.scratch import hidden_file, scratch_folder
+from airflow_provider_chartmogul.exceptions import DestinationError, ObjectExistsError, ObjectStorageError
+from airflow_provider_chartmogul.runtime.temporary_files import hidden_file, temporary_folder
+from airflow_provider_chartmogul.storage.object_storage import StoredObject
 from tests.unit.values import ROOT
 
 
@@ -196,7 +192,7 @@ def test_what_a_killed_one_left_is_removed_but_not_what_another_is_writing(tmp_p
         file.truncate(1 << 30)
     program = (
         "import sys, pathlib\n"
-        "from airflow_provider_chartmogul.object_storage import StoredObject\n"
+        "from airflow_provider_chartmogul.storage.object_storage import StoredObject\n"
         "StoredObject.parse(sys.argv[1]).publish(pathlib.Path(sys.argv[2]))\n"
     )
     other = subprocess.Popen([sys.executable, "-c", program, str(target), str(large)], cwd=ROOT)
@@ -244,9 +240,9 @@ def test_a_folder_of_a_network(has_locks: bool, tmp_path: Path, source: Path, mo
     scratch.mkdir()
     target.parent.mkdir()
     NetworkFolder(has_locks=has_locks, monkeypatch=monkeypatch)
-    with scratch_folder(str(scratch)) as held, hidden_file(target) as hidden:
+    with temporary_folder(str(scratch)) as held, hidden_file(target) as hidden:
         (held / "archive.zip").write_bytes(b"what another is working on")
-        with scratch_folder(str(scratch)) as another:
+        with temporary_folder(str(scratch)) as another:
             assert another != held
         at(target).publish(source)
         assert (held / "archive.zip").exists()
@@ -256,7 +252,7 @@ def test_a_folder_of_a_network(has_locks: bool, tmp_path: Path, source: Path, mo
     # What a killed one left, of which it can be told that nobody holds it, is removed.
     (scratch / held.name).mkdir()
     (target.parent / hidden.name).touch()
-    with scratch_folder(str(scratch)):
+    with temporary_folder(str(scratch)):
         at(target).publish(source)
         assert (scratch / held.name).exists() is not has_locks
     assert (target.parent / hidden.name).exists() is not has_locks

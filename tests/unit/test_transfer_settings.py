@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.object_storage import DestinationError, StoredObject
-from airflow_provider_chartmogul.transfer import PLACEHOLDERS, Transfer, TransferSettingsError
+from airflow_provider_chartmogul.api.exports import ACTIVITY_TYPES, ActivitiesExport
+from airflow_provider_chartmogul.exceptions import DestinationError, TransferSettingsError
+from airflow_provider_chartmogul.storage.delivery import PLACEHOLDERS, Transfer
+from airflow_provider_chartmogul.storage.object_storage import StoredObject
 from tests.unit.values import EXPORT_ID, SIGNATURE, export_answer
 
 
@@ -31,8 +32,8 @@ def refusal(destination: str = "s3://b/k.zip", **settings: Any) -> str:
     return str(raised.value)
 
 
-def an_export(**params: str) -> api.ActivitiesExport:
-    return api.ActivitiesExport.from_answer(export_answer(params={"params": params}))
+def an_export(**params: str) -> ActivitiesExport:
+    return ActivitiesExport.from_response(export_answer(params={"params": params}))
 
 
 FULL = an_export(activity_type="churn", start_date="2024-01-31T00:00:00Z", end_date="2024-02-01 00:00:00 +0000")
@@ -198,7 +199,7 @@ def test_what_is_not_the_full_name_of_an_object() -> None:
 times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
 
 
-@given(times, times, st.sampled_from(api.ACTIVITY_TYPES))
+@given(times, times, st.sampled_from(ACTIVITY_TYPES))
 def test_exports_of_other_windows_have_other_names(start: datetime, end: datetime, kind: str) -> None:
     export = an_export(activity_type=kind, start_date=start.isoformat(), end_date=end.isoformat())
     stored = transfer(

@@ -15,21 +15,13 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from airflow_provider_chartmogul.errors import ChartMogulError
+from airflow_provider_chartmogul.exceptions import TaskCancelledError, UploadStillRunningError
 
 #: So long is a cancelled upload waited for; it has to close its connections, and to abort what it began.
 _GONE_SECONDS = 60.0
 
 #: Between two looks whether an upload is gone.
 _LOOK_SECONDS = 0.02
-
-
-class TaskKilledError(ChartMogulError):
-    """Airflow has told the task to end."""
-
-
-class UploadNotGoneError(TaskKilledError):
-    """An upload was cancelled, and does not end: its object may yet appear."""
 
 
 class Cancellation:
@@ -63,10 +55,10 @@ class Cancellation:
         """
         Stop here where the task was told to end.
 
-        :raises TaskKilledError: when it was
+        :raises TaskCancelledError: when it was
         """
         if self.is_cancelled:
-            raise TaskKilledError("the task was told to end, and nothing was published")
+            raise TaskCancelledError("the task was told to end, and nothing was published")
 
     def run(self, loop: asyncio.AbstractEventLoop, upload: Coroutine[Any, Any, Any]) -> None:
         """
@@ -76,14 +68,14 @@ class Cancellation:
 
         :param loop: the event loop, which runs in another thread
         :param upload: does the upload; on being cancelled it leaves nothing behind
-        :raises TaskKilledError: when it was cancelled
+        :raises TaskCancelledError: when it was cancelled
         """
         end = _End()
 
         def start() -> None:
             if self.is_cancelled or end.is_said:
                 upload.close()
-                end.say(TaskKilledError("the task was told to end before the upload began"))
+                end.say(TaskCancelledError("the task was told to end before the upload began"))
                 return
             self._task = loop.create_task(upload)
             self._task.add_done_callback(lambda task: _pass_on(task, end))
@@ -96,7 +88,7 @@ class Cancellation:
             # Of this thread: a timeout, a signal.
             self._cancel_upload()
             # An upload that is not gone in time is more than what ended the task.
-            if isinstance(end.error, UploadNotGoneError):
+            if isinstance(end.error, UploadStillRunningError):
                 raise end.error from None
             raise
         finally:
@@ -113,7 +105,7 @@ class Cancellation:
         def cancel() -> None:
             if self._task is None:
                 # A signal that came when the upload was about to be begun; its beginning is after this.
-                end.say(TaskKilledError("the task was told to end before the upload began"))
+                end.say(TaskCancelledError("the task was told to end before the upload began"))
             elif not self._task.cancelling():
                 # Once: a second time would cut short what the upload does to leave nothing behind.
                 self._task.cancel()
@@ -121,10 +113,10 @@ class Cancellation:
         try:
             loop.call_soon_threadsafe(cancel)
         except RuntimeError:
-            end.say(TaskKilledError("the file system's event loop was closed, and the upload with it"))
+            end.say(TaskCancelledError("the file system's event loop was closed, and the upload with it"))
         if not end.wait(_GONE_SECONDS):
             end.say(
-                UploadNotGoneError(
+                UploadStillRunningError(
                     f"the upload was cancelled, and is not gone after {_GONE_SECONDS:.0f} s: its object may appear"
                 )
             )
@@ -167,6 +159,6 @@ class _End:
 
 def _pass_on(task: asyncio.Task[Any], end: _End) -> None:
     if task.cancelled():
-        end.say(TaskKilledError("the upload was cancelled; nothing of it is at the destination"))
+        end.say(TaskCancelledError("the upload was cancelled; nothing of it is at the destination"))
     else:
         end.say(task.exception())

@@ -5,8 +5,8 @@ What can go wrong between this package and ChartMogul, and whether asking again 
     * ChartMogulError
       * ConnectionSettingsError      the Airflow connection cannot be used as it is
       * InvalidExportIdError         not something that may become part of a path
-      * NoAnswerError                refused, reset, timed out: nothing that could be read came back
-      * UnexpectedAnswerError        an answer came, but not one of ChartMogul's (HTML, half a JSON, a redirect)
+      * NoResponseError                refused, reset, timed out: nothing that could be read came back
+      * UnexpectedResponseError        an answer came, but not one of ChartMogul's (HTML, half a JSON, a redirect)
       * HTTPStatusError              ChartMogul said no; ``status`` says which, ``message`` in its own words
         * InvalidRequestError        400, 422
         * AuthenticationError        401
@@ -18,7 +18,7 @@ What can go wrong between this package and ChartMogul, and whether asking again 
       * UnusableExportError          nothing is to be had from the export, a new one is needed
         * ExportFailedError          ChartMogul ended it as failed
         * ExportExpiredError         the time of its file is over
-      * ExportNotFinishedError       the export is still being made
+      * ExportNotReadyError       the export is still being made
       * OutageError                  no success for longer than a wait was told to bear
 
 Downloads, archives, destinations and settings have their own, in the modules that raise them; all are
@@ -54,7 +54,7 @@ class InvalidExportIdError(ChartMogulError, ValueError):
     permanent = True
 
 
-class NoAnswerError(ChartMogulError):
+class NoResponseError(ChartMogulError):
     """
     Nothing came back that could be read.
 
@@ -69,7 +69,7 @@ class NoAnswerError(ChartMogulError):
         self.sent = sent
 
 
-class UnexpectedAnswerError(ChartMogulError):
+class UnexpectedResponseError(ChartMogulError):
     """An answer came, but not one of ChartMogul's: HTML where JSON should be, half a JSON, a redirect."""
 
     transient = True
@@ -162,9 +162,73 @@ class ExportExpiredError(UnusableExportError):
     """The time of the export's file is over."""
 
 
-class ExportNotFinishedError(ChartMogulError):
+class ExportNotReadyError(ChartMogulError):
     """The export is not done yet."""
 
 
 class OutageError(ChartMogulError):
     """There was no success for longer than the wait was told to bear."""
+
+
+class TransferSettingsError(ChartMogulError, ValueError):
+    """What the transfer was told makes no sense."""
+
+    permanent = True
+
+
+class InsufficientDiskSpaceError(ChartMogulError):
+    """The local disk has too little room, or cannot be written to."""
+
+
+class DownloadError(ChartMogulError):
+    """The archive could not be downloaded; a retry of the task tries again."""
+
+
+class DownloadRefusedError(ExportExpiredError, DownloadError):
+    """The URL is refused and there is no fresh one: the export has expired, and has to be made again."""
+
+
+class ArchiveError(ChartMogulError):
+    """What was downloaded is not a whole and sound zip archive of the kind ChartMogul makes."""
+
+
+class ColumnTypesError(ChartMogulError, ValueError):
+    """``column_types`` names a type or a column that there is not, or a value does not fit its type."""
+
+    permanent = True
+
+
+class TableError(ChartMogulError):
+    """The CSV cannot be read as a table."""
+
+
+class ObjectStorageError(ChartMogulError):
+    """The object storage did not do what it was asked; the message has its own words."""
+
+
+class DestinationError(ObjectStorageError):
+    """The destination is not one that can be written to: malformed, or its file system is not installed."""
+
+    permanent = True
+
+
+class ObjectExistsError(ObjectStorageError):
+    """There is an object of that name already."""
+
+    permanent = True
+
+
+class ExportTimeoutError(ChartMogulError):
+    """The export was not done within the task's ``timeout``; the next try makes a new one."""
+
+
+class TaskCancelledError(ChartMogulError):
+    """Airflow has told the task to end."""
+
+
+class UploadStillRunningError(TaskCancelledError):
+    """An upload was cancelled, and does not end: its object may yet appear."""
+
+
+class IntervalError(ValueError):
+    """There is no window to export, or it makes no sense."""

@@ -18,15 +18,10 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationParseErro
 from urllib3.exceptions import SSLError as Urllib3SSLError
 
 from airflow_provider_chartmogul import __version__
-from airflow_provider_chartmogul.api import (
-    MAX_ANSWER_BYTES,
-    ApiRequest,
-    ConnectionSettingsError,
-    NoAnswerError,
-    UnexpectedAnswerError,
-    authorization_header,
-)
-from airflow_provider_chartmogul.connection import ConnectionSettings
+from airflow_provider_chartmogul.api.requests import ApiRequest, authorization_header
+from airflow_provider_chartmogul.api.responses import MAX_RESPONSE_BYTES
+from airflow_provider_chartmogul.client.settings import ConnectionSettings
+from airflow_provider_chartmogul.exceptions import ConnectionSettingsError, NoResponseError, UnexpectedResponseError
 
 USER_AGENT = f"airflow-provider-chartmogul/{__version__}"
 
@@ -152,7 +147,7 @@ def send(session: requests.Session, settings: ConnectionSettings, request: ApiRe
     """
     Send one request, once, and read its whole answer.
 
-    :raises NoAnswerError: when nothing that could be read came back
+    :raises NoResponseError: when nothing that could be read came back
     :raises ConnectionSettingsError: where the environment is such that nothing can be sent
     """
     headers = {"Accept": "application/json"}
@@ -171,7 +166,7 @@ def send(session: requests.Session, settings: ConnectionSettings, request: ApiRe
         )
         with response:
             body = bytearray()
-            while len(body) < MAX_ANSWER_BYTES and (part := response.raw.read1(65536, decode_content=True)):
+            while len(body) < MAX_RESPONSE_BYTES and (part := response.raw.read1(65536, decode_content=True)):
                 body += part
                 if time.monotonic() > until:
                     raise requests.ReadTimeout
@@ -180,7 +175,7 @@ def send(session: requests.Session, settings: ConnectionSettings, request: ApiRe
     except _CertificatesError as error:
         raise ConnectionSettingsError(f"the certificates that the environment names cannot be read: {error}") from None
     except ForeignRedirectError as error:
-        raise UnexpectedAnswerError(f"{error}; check the connection's host") from None
+        raise UnexpectedResponseError(f"{error}; check the connection's host") from None
     except requests.RequestException as error:
         problem, sent = what_happened(error), was_sent(error)
     except (HTTPError, UnicodeError) as error:
@@ -188,4 +183,4 @@ def send(session: requests.Session, settings: ConnectionSettings, request: ApiRe
         sent = not isinstance(error, (LocationParseError, UnicodeError))
         problem = "the connection broke while the answer was read" if sent else "the host cannot be one"
     # Raised out here, so that the error of requests, which quotes the request, is not chained to it.
-    raise NoAnswerError(f"no answer from ChartMogul at {settings.base_url}: {problem}", sent=sent)
+    raise NoResponseError(f"no answer from ChartMogul at {settings.base_url}: {problem}", sent=sent)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_chartmogul.api import API_VERSION, DEFAULT_BASE_URL, ApiRequest, ConnectionSettingsError
+from airflow_provider_chartmogul.api.requests import API_VERSION, DEFAULT_BASE_URL, ApiRequest
+from airflow_provider_chartmogul.exceptions import ConnectionSettingsError
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 

@@ -26,7 +26,7 @@ _LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def scratch_folder(parent: str | None) -> Iterator[Path]:
+def temporary_folder(parent: str | None) -> Iterator[Path]:
     """
     Make a hidden folder; it is gone afterwards, with all that is in it.
 

@@ -27,10 +27,15 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 from airflow.providers.common.compat.sdk import io as airflow_io  # type: ignore[attr-defined]
 
-from airflow_provider_chartmogul.api import MESSAGE_LIMIT, without_queries
-from airflow_provider_chartmogul.cancellation import Cancellation
-from airflow_provider_chartmogul.errors import ChartMogulError
-from airflow_provider_chartmogul.scratch import hidden_file
+from airflow_provider_chartmogul.api.redaction import MESSAGE_LIMIT, redact_urls
+from airflow_provider_chartmogul.exceptions import (
+    ChartMogulError,
+    DestinationError,
+    ObjectExistsError,
+    ObjectStorageError,
+)
+from airflow_provider_chartmogul.runtime.cancellation import Cancellation
+from airflow_provider_chartmogul.runtime.temporary_files import hidden_file
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -52,22 +57,6 @@ _S3_SCHEMES = ("s3", "s3a", "s3n")
 _PART_BYTES = 8 << 20
 _MAX_PARTS = 10_000
 _PARALLEL_PARTS = 3
-
-
-class ObjectStorageError(ChartMogulError):
-    """The object storage did not do what it was asked; the message has its own words."""
-
-
-class DestinationError(ObjectStorageError):
-    """The destination is not one that can be written to: malformed, or its file system is not installed."""
-
-    permanent = True
-
-
-class ObjectExistsError(ObjectStorageError):
-    """There is an object of that name already."""
-
-    permanent = True
 
 
 @dataclass(frozen=True)
@@ -340,7 +329,7 @@ def _says_exists(error: Exception) -> bool:
 
 def _failed(stored: StoredObject, verb: str, error: Exception) -> ObjectStorageError:
     connection = f" (connection {stored.conn_id})" if stored.conn_id else ""
-    said = without_queries(str(error))[:MESSAGE_LIMIT]
+    said = redact_urls(str(error))[:MESSAGE_LIMIT]
     return ObjectStorageError(f"could not {verb} {stored.uri}{connection}: {type(error).__name__}: {said}")
 
 

@@ -22,22 +22,12 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from airflow_provider_chartmogul.errors import ChartMogulError
+from airflow_provider_chartmogul.exceptions import ColumnTypesError, TableError
 
 #: pyarrow reads up to 32 blocks ahead, whatever it is told, so they are most of the memory. The longest row that can
 #: be read for certain has as many bytes.
 _BLOCK_BYTES = 2 << 20
 _ROW_GROUP_BYTES = 32 << 20
-
-
-class ColumnTypesError(ChartMogulError, ValueError):
-    """``column_types`` names a type or a column that there is not, or a value does not fit its type."""
-
-    permanent = True
-
-
-class TableError(ChartMogulError):
-    """The CSV cannot be read as a table."""
 
 
 def parse_types(column_types: Mapping[str, str] | None) -> dict[str, pa.DataType]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_chartmogul import api
+from airflow_provider_chartmogul.exceptions import ChartMogulError
 from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def read_event(event: Any, export_id: str) -> Outcome:
     :raises ChartMogulError: when it is not the event of this wait
     """
     if not isinstance(event, dict) or event.get("export_id") != export_id:
-        raise api.ChartMogulError(f"the wait for export {export_id} ended with an event that is not its own: {event!r}")
+        raise ChartMogulError(f"the wait for export {export_id} ended with an event that is not its own: {event!r}")
     status = event.get("status")
     if status == "done":
         return Outcome()

@@ -9,7 +9,6 @@ before a byte is written at the destination.
 from __future__ import annotations
 
 import re
-import shutil
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,16 +19,26 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.archive import Archive, Content, sha256_of
-from airflow_provider_chartmogul.cancellation import Cancellation
-from airflow_provider_chartmogul.object_storage import ObjectExistsError, StoredObject
-from airflow_provider_chartmogul.scratch import scratch_folder
-from airflow_provider_chartmogul.waiting import TaskLog
+from airflow_provider_chartmogul.api.exports import ActivitiesExport, ExportStatus
+from airflow_provider_chartmogul.exceptions import (
+    ExportExpiredError,
+    ExportFailedError,
+    ExportNotReadyError,
+    InsufficientDiskSpaceError,
+    ObjectExistsError,
+    TransferSettingsError,
+    UnexpectedResponseError,
+)
+from airflow_provider_chartmogul.formats.archive import Archive, Content, sha256_of
+from airflow_provider_chartmogul.runtime.cancellation import Cancellation
+from airflow_provider_chartmogul.runtime.disk_space import require_disk_space
+from airflow_provider_chartmogul.runtime.task_log import TaskLog
+from airflow_provider_chartmogul.runtime.temporary_files import temporary_folder
+from airflow_provider_chartmogul.storage.object_storage import StoredObject
 
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
-    from airflow_provider_chartmogul.intervals import Interval
+    from airflow_provider_chartmogul.intervals.run_window import Interval
 
 IF_EXISTS = ("overwrite", "reuse", "skip", "fail")
 
@@ -47,21 +56,11 @@ CONTENT_TYPES = {
 PLACEHOLDERS = ("interval_start", "interval_end", "activity_type", "export_id", "chartmogul_conn_id")
 
 
-class TransferSettingsError(api.ChartMogulError, ValueError):
-    """What the transfer was told makes no sense."""
-
-    permanent = True
-
-
 class _NameFormatter(string.Formatter):
     """Fills in names; a time without a format is written as ISO 8601's basic form, which has no colon."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
         return str(format(value, format_spec or ("%Y%m%dT%H%M%SZ" if isinstance(value, datetime) else "")))
-
-
-class NoRoomError(api.ChartMogulError):
-    """The local disk has too little room, or cannot be written to."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ class Transfer:
             )
         return chosen
 
-    def object_of(self, export: api.ActivitiesExport) -> StoredObject:
+    def object_of(self, export: ActivitiesExport) -> StoredObject:
         """
         Fill in the destination's placeholders from the export itself.
 
@@ -185,9 +184,9 @@ class Transfer:
         :raises ChartMogulError: for a destination that cannot be written to, as far as that shows
         """
         self._example().prepare()
-        asked = api.ActivitiesExport(
+        asked = ActivitiesExport(
             id="",
-            status=api.ExportStatus.PENDING,
+            status=ExportStatus.PENDING,
             status_word="",
             activity_type=activity_type,
             start_date=interval.start,
@@ -200,7 +199,7 @@ class Transfer:
         return self._existing(hook, stored, asked, "no export was made")
 
     def _existing(
-        self, hook: ChartMogulHook, stored: StoredObject, export: api.ActivitiesExport, without: str
+        self, hook: ChartMogulHook, stored: StoredObject, export: ActivitiesExport, without: str
     ) -> Moved | None:
         """Give what is there already, where that ends the task."""
         if self.if_exists == "overwrite" or not stored.exists():
@@ -259,7 +258,7 @@ class Transfer:
             interval, activity_type = asked
             export = export.asked_for(interval.start, interval.end, activity_type)
         if export.unreadable:
-            raise api.UnexpectedAnswerError(
+            raise UnexpectedResponseError(
                 f"ChartMogul says {' and '.join(export.unreadable)} of export {export.id} in a form that this version "
                 "cannot read, so that what the object stands for is not known: look for a newer version of this "
                 "package; ActivitiesToObjectStorageOperator, which makes the export itself, does without"
@@ -272,19 +271,19 @@ class Transfer:
             return found
         if self.download_dir is not None and not Path(self.download_dir).is_dir():
             raise TransferSettingsError(f"download_dir {self.download_dir!r} is no folder here, on the worker")
-        with scratch_folder(self.download_dir) as folder:
+        with temporary_folder(self.download_dir) as folder:
             return self._move(hook, export, stored, folder, log, cancellation)
 
     def _move(
         self,
         hook: ChartMogulHook,
-        export: api.ActivitiesExport,
+        export: ActivitiesExport,
         stored: StoredObject,
         folder: Path,
         log: TaskLog,
         cancellation: Cancellation,
     ) -> Moved:
-        from airflow_provider_chartmogul.download import download
+        from airflow_provider_chartmogul.storage.download import download
 
         urls = iter([_file_url(export)])
 
@@ -350,7 +349,7 @@ class Transfer:
             times * size / 1e6,
             more,
         )
-        _require_room(folder, times * size)
+        require_disk_space(folder, times * size)
 
     def _convert(self, archive: Path, folder: Path) -> tuple[Path, Content]:
         """Check the whole archive; give the file to publish, and what is known of its content."""
@@ -360,7 +359,7 @@ class Transfer:
             # Under the object's own format, by which stores and readers tell what it is.
             product = folder / f"object.{self.format}"
             compressed, text = opened.csv_bytes
-            _require_room(folder, {"csv": text, "csv.gz": compressed}.get(self.format, compressed))
+            require_disk_space(folder, {"csv": text, "csv.gz": compressed}.get(self.format, compressed))
             try:
                 if self.format == "parquet":
                     rows, columns = _load_parquet().write_parquet(opened.read_csv(), product, self.column_types)
@@ -368,14 +367,14 @@ class Transfer:
                 with product.open("wb") as file:
                     return product, (opened.write_csv(file) if self.format == "csv" else opened.write_csv_gz(file))
             except OSError as error:
-                raise NoRoomError(
+                raise InsufficientDiskSpaceError(
                     f"could not write to {folder}: {error.strerror or error}; download_dir names another folder"
                 ) from error
 
     def _facts(
         self,
         stored: StoredObject,
-        export: api.ActivitiesExport,
+        export: ActivitiesExport,
         *,
         size: int | None,
         sha256: str | None = None,
@@ -399,7 +398,7 @@ class Transfer:
         }
 
 
-def _name_of_type(export: api.ActivitiesExport) -> str:
+def _name_of_type(export: ActivitiesExport) -> str:
     """The type as part of a name; a word the API echoes must not make folders."""
     return re.sub(r"[^\w-]", "_", export.activity_type or "all")
 
@@ -408,42 +407,33 @@ def _source_uri(hook: ChartMogulHook) -> str:
     return f"chartmogul://{urlsplit(hook.settings.base_url).netloc}/activities"
 
 
-def _require_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise NoRoomError(
-            f"{needed / 1e6:.1f} MB of local disk are needed in {folder.parent}, which has {free / 1e6:.1f} MB: make "
-            "room, or name another folder as download_dir"
-        )
-
-
 def _load_parquet() -> ModuleType:
     """Load what needs pyarrow, only where Parquet is asked for."""
     try:
-        return import_module("airflow_provider_chartmogul.parquet")
+        return import_module("airflow_provider_chartmogul.formats.parquet")
     except ImportError as error:
         raise TransferSettingsError(
             f"parquet needs pyarrow here, on the worker: pip install 'airflow-provider-chartmogul[parquet]' ({error})"
         ) from error
 
 
-def _require_done(export: api.ActivitiesExport) -> None:
-    if export.status is api.ExportStatus.FAILED:
-        raise api.ExportFailedError(f"activities export {export.id} has failed, there is nothing to move")
-    if export.status is not api.ExportStatus.SUCCEEDED:
-        raise api.ExportNotFinishedError(
+def _require_done(export: ActivitiesExport) -> None:
+    if export.status is ExportStatus.FAILED:
+        raise ExportFailedError(f"activities export {export.id} has failed, there is nothing to move")
+    if export.status is not ExportStatus.SUCCEEDED:
+        raise ExportNotReadyError(
             f"activities export {export.id} is not finished, its status is '{export.status_word}': wait for it "
             "with ActivitiesExportSensor, and give this task the sensor's output as export_id"
         )
 
 
-def _file_url(export: api.ActivitiesExport) -> str:
+def _file_url(export: ActivitiesExport) -> str:
     if export.file_url is None:
         if export.is_expired(datetime.now(UTC)):
-            raise api.ExportExpiredError(
+            raise ExportExpiredError(
                 f"activities export {export.id} has expired, ChartMogul gives no file for it any more"
             )
-        raise api.ExportNotFinishedError(
+        raise ExportNotReadyError(
             f"activities export {export.id} is done, but ChartMogul gives no file for it. A retry asks again; should "
             "it be the same then, clear the task that creates the export and those after it."
         )

@@ -23,11 +23,15 @@ import requests
 import urllib3.exceptions
 from airflow.providers.common.compat.sdk import mask_secret
 
-from airflow_provider_chartmogul.api import MESSAGE_LIMIT, retry_delay, without_queries
-from airflow_provider_chartmogul.cancellation import Cancellation
-from airflow_provider_chartmogul.errors import ChartMogulError, ExportExpiredError
-from airflow_provider_chartmogul.hooks.sync_client import GuardedSession, what_happened
-from airflow_provider_chartmogul.waiting import TaskLog
+from airflow_provider_chartmogul.api.redaction import MESSAGE_LIMIT, redact_urls
+from airflow_provider_chartmogul.api.retries import retry_delay
+from airflow_provider_chartmogul.client.sync_client import GuardedSession, what_happened
+from airflow_provider_chartmogul.exceptions import (
+    DownloadError,
+    DownloadRefusedError,
+)
+from airflow_provider_chartmogul.runtime.cancellation import Cancellation
+from airflow_provider_chartmogul.runtime.task_log import TaskLog
 
 _CHUNK = 1 << 18
 _QUERY = re.compile(r"\?\S*")
@@ -38,14 +42,6 @@ MAX_BREAKS = 5
 
 #: At most a line of progress in so many seconds.
 PROGRESS_SECONDS = 10.0
-
-
-class DownloadError(ChartMogulError):
-    """The archive could not be downloaded; a retry of the task tries again."""
-
-
-class DownloadRefusedError(ExportExpiredError, DownloadError):
-    """The URL is refused and there is no fresh one: the export has expired, and has to be made again."""
 
 
 class _BreakError(Exception):
@@ -66,7 +62,7 @@ class _NoQueriesFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
             record.args = tuple(_QUERY.sub("?...", arg) if isinstance(arg, str) else arg for arg in record.args)
-        record.msg = without_queries(str(record.msg))
+        record.msg = redact_urls(str(record.msg))
         return True
 
 
@@ -357,4 +353,4 @@ def _storage_message(response: requests.Response) -> str:
     for values in parse_qs(urlsplit(response.url).query).values():
         for value in values:
             said = said.replace(value, "...") if len(value) > 5 else said
-    return without_queries(said)[:MESSAGE_LIMIT]
+    return redact_urls(said)[:MESSAGE_LIMIT]

@@ -15,19 +15,20 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_chartmogul import api
-from airflow_provider_chartmogul.waiting import TaskLog
+from airflow_provider_chartmogul.api.exports import ActivitiesExport, ExportStatus, validate_export_id
+from airflow_provider_chartmogul.exceptions import InvalidExportIdError, NotFoundError
+from airflow_provider_chartmogul.runtime.task_log import TaskLog
 
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
-    from airflow_provider_chartmogul.intervals import Interval
+    from airflow_provider_chartmogul.intervals.run_window import Interval
 
 _KEY = "chartmogul_activities_export"
 
 
 def create_or_resume(
     context: Mapping[str, Any], hook: ChartMogulHook, interval: Interval, activity_type: str | None, log: TaskLog
-) -> api.ActivitiesExport:
+) -> ActivitiesExport:
     """
     Make an activities export, or go on with the one that a try before this has made.
 
@@ -61,15 +62,15 @@ def forget(context: Mapping[str, Any], log: TaskLog) -> None:
         log.warning("Airflow's task state store cannot be written (%s)", type(error).__name__)
 
 
-def _look_again(hook: ChartMogulHook, export_id: str, log: TaskLog) -> api.ActivitiesExport | None:
+def _look_again(hook: ChartMogulHook, export_id: str, log: TaskLog) -> ActivitiesExport | None:
     """Give the export that is there, where it can still be of use."""
     try:
         export = hook.get_activities_export(export_id)
-    except api.NotFoundError:
+    except NotFoundError:
         log.warning("Export %s, which a try before this has made, is not there any more; making a new one", export_id)
         return None
-    if export.status is api.ExportStatus.FAILED or export.is_expired(datetime.now(UTC)):
-        word = "failed" if export.status is api.ExportStatus.FAILED else "expired"
+    if export.status is ExportStatus.FAILED or export.is_expired(datetime.now(UTC)):
+        word = "failed" if export.status is ExportStatus.FAILED else "expired"
         log.info("Export %s, which a try before this has made, has %s; making a new one", export_id, word)
         return None
     log.info(
@@ -121,8 +122,8 @@ class _Memory:
         if not isinstance(kept, dict) or {name: kept.get(name) for name in self._mark} != self._mark:
             return None
         try:
-            return api.validate_export_id(kept.get("export_id"))
-        except api.InvalidExportIdError:
+            return validate_export_id(kept.get("export_id"))
+        except InvalidExportIdError:
             return None
 
     def keep(self, export_id: str) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
 from typing import IO, Any
 
-from airflow_provider_chartmogul.errors import ChartMogulError
+from airflow_provider_chartmogul.exceptions import ArchiveError
 
 _zlib: Any
 try:
@@ -66,10 +66,6 @@ _BAD_ZIP = (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, ValueErr
 
 #: Of a gzip file (RFC 1952): DEFLATE, no name and no time in it, so that the same export gives the same bytes.
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
-
-
-class ArchiveError(ChartMogulError):
-    """What was downloaded is not a whole and sound zip archive of the kind ChartMogul makes."""
 
 
 @dataclass(frozen=True)

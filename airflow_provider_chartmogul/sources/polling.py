@@ -10,8 +10,10 @@ from __future__ import annotations
 import random
 from typing import Any, Protocol
 
-from airflow_provider_chartmogul.api import ActivitiesExport, ExportStatus, retry_delay
-from airflow_provider_chartmogul.errors import ChartMogulError, ExportFailedError, OutageError, RateLimitError
+from airflow_provider_chartmogul.api.exports import ActivitiesExport, ExportStatus
+from airflow_provider_chartmogul.api.retries import retry_delay
+from airflow_provider_chartmogul.exceptions import ChartMogulError, ExportFailedError, OutageError, RateLimitError
+from airflow_provider_chartmogul.runtime.task_log import TaskLog
 
 #: A wait is never shorter than this (seconds), however young the export is.
 FIRST_POLL_SECONDS = 1.0
@@ -21,14 +23,6 @@ _POLL_SHARE_OF_AGE = 0.45
 
 #: A wait that is older than this (seconds) when it begins in a triggerer was under way in another before.
 _RESUMED_SECONDS = 60.0
-
-
-class TaskLog(Protocol):
-    """What is needed of a task's logger: Airflow's differ between its versions."""
-
-    def info(self, message: str, /, *args: Any) -> Any: ...
-
-    def warning(self, message: str, /, *args: Any) -> Any: ...
 
 
 class Stats(Protocol):

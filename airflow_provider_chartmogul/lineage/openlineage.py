@@ -20,7 +20,7 @@ from airflow.providers.common.compat.openlineage.facet import (
 )
 from airflow.providers.openlineage.extractors.base import OperatorLineage
 
-from airflow_provider_chartmogul.transfer import Moved
+from airflow_provider_chartmogul.storage.delivery import Moved
 
 #: OpenLineage's name of a store, where it is not the scheme.
 _NAMESPACES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "abfss"}

@@ -27,10 +27,20 @@ from airflow.providers.common.compat.connection import get_async_connection, get
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, prepend_scheme_if_needed, select_proxy
 
-from airflow_provider_chartmogul import __version__, api
-from airflow_provider_chartmogul.connection import ConnectionSettings
+from airflow_provider_chartmogul import __version__
+from airflow_provider_chartmogul.api.exports import ActivitiesExport
+from airflow_provider_chartmogul.api.requests import ApiRequest, authorization_header, get_activities_export_request
+from airflow_provider_chartmogul.api.responses import MAX_RESPONSE_BYTES, parse_response
+from airflow_provider_chartmogul.api.retries import retry_delay
+from airflow_provider_chartmogul.client.rate_limit import RateLimit
+from airflow_provider_chartmogul.client.settings import ConnectionSettings
+from airflow_provider_chartmogul.exceptions import (
+    ChartMogulError,
+    ConnectionSettingsError,
+    NoResponseError,
+    RateLimitError,
+)
 from airflow_provider_chartmogul.hooks.chartmogul import missing_connection_text
-from airflow_provider_chartmogul.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +51,7 @@ SETTINGS_SECONDS = 60.0
 _LOOK_UP_SECONDS = 5.0
 
 
-class _LookUpError(api.ChartMogulError):
+class _LookUpError(ChartMogulError):
     """The connection could not be looked up, now."""
 
     transient = True
@@ -134,7 +144,7 @@ class AsyncClient:
         self._connections: _Connections | None = None
         self._limit: RateLimit | None = None
 
-    async def get_activities_export(self, export_id: str) -> api.ActivitiesExport:
+    async def get_activities_export(self, export_id: str) -> ActivitiesExport:
         """
         Retrieve an export, by one request.
 
@@ -143,12 +153,12 @@ class AsyncClient:
 
         :raises ChartMogulError: see ``api``
         """
-        request = api.get_activities_export_request(export_id)
+        request = get_activities_export_request(export_id)
         await self._settings_since(time.monotonic() - SETTINGS_SECONDS)
         answer = await self._send(request)
         while answer.status == 401 and await self._has_another_key(answer.settings.api_key):
             answer = await self._send(request)
-        return api.ActivitiesExport.from_answer(self._read(answer))
+        return ActivitiesExport.from_response(self._read(answer))
 
     async def close(self) -> None:
         """Close the session; nothing may be sent after that."""
@@ -192,7 +202,7 @@ class AsyncClient:
             return ConnectionSettings.from_connection(connection, await get_async_extra_dejson(connection))
         except Exception as error:
             if self._settings is None:
-                if isinstance(error, api.ConnectionSettingsError):
+                if isinstance(error, ConnectionSettingsError):
                     raise
                 # The worker has just read it, and Airflow says 'not found' of a secrets backend that is down as well.
                 why = "" if isinstance(error, AirflowNotFoundException) else f" ({type(error).__name__})"
@@ -217,12 +227,12 @@ class AsyncClient:
             await self._connections.resize(settings.max_connections)
         self._settings = settings
         # Worked out once for each look-up, not for each request.
-        self._headers = {"Authorization": api.authorization_header(settings.api_key)}
+        self._headers = {"Authorization": authorization_header(settings.api_key)}
         self._timeout = aiohttp.ClientTimeout(
             total=2 * settings.timeout, sock_connect=settings.timeout, sock_read=settings.timeout
         )
 
-    async def _send(self, request: api.ApiRequest) -> _Answer:
+    async def _send(self, request: ApiRequest) -> _Answer:
         assert self._connections is not None
         assert self._limit is not None
         async with self._connections.session() as session, self._limit.async_slot():
@@ -241,8 +251,8 @@ class AsyncClient:
                     ssl=self._way.tls,
                     timeout=self._timeout,
                 ) as response:
-                    body = await response.content.read(api.MAX_ANSWER_BYTES)
-                    while len(body) < api.MAX_ANSWER_BYTES and (more := await response.content.readany()):
+                    body = await response.content.read(MAX_RESPONSE_BYTES)
+                    while len(body) < MAX_RESPONSE_BYTES and (more := await response.content.readany()):
                         body += more
                     answer = _Answer(settings, response.status, response.headers, body)
             except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
@@ -251,18 +261,18 @@ class AsyncClient:
                 if answer.status == 429:
                     self._slow_down(answer)
                 return answer
-        raise api.NoAnswerError(f"no answer from ChartMogul at {settings.base_url}: {problem}", sent=sent)
+        raise NoResponseError(f"no answer from ChartMogul at {settings.base_url}: {problem}", sent=sent)
 
     def _slow_down(self, answer: _Answer) -> None:
         """Pause all waits of this process, not just the one that was refused: the limit is the account's."""
         assert self._limit is not None
         try:
             self._read(answer)
-        except api.RateLimitError as error:
-            self._limit.pause(api.retry_delay(1, error))
+        except RateLimitError as error:
+            self._limit.pause(retry_delay(1, error))
 
     def _read(self, answer: _Answer) -> dict[str, Any]:
-        return api.read_answer(
+        return parse_response(
             answer.status, answer.headers, answer.body, api_key=answer.settings.api_key, now=datetime.now(UTC)
         )
 
@@ -332,7 +342,7 @@ def _way_to(base_url: str, before: _Way) -> _Way:
         proxy = prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]
         scheme = urlsplit(proxy).scheme
         if scheme not in ("http", "https"):
-            raise api.ConnectionSettingsError(
+            raise ConnectionSettingsError(
                 f"the environment has a {scheme} proxy for {base_url}, which cannot be used in the triggerer: set an "
                 "http proxy or NO_PROXY there, or wait with deferrable=False"
             )
@@ -348,7 +358,7 @@ def _way_to(base_url: str, before: _Way) -> _Way:
         else:
             tls = ssl.create_default_context(cafile=bundle)
     except OSError as error:
-        raise api.ConnectionSettingsError(
+        raise ConnectionSettingsError(
             f"the certificates that the environment names cannot be read: {bundle}: {error}"
         ) from error
     return _Way(proxy, bundle, tls)

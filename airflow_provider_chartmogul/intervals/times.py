@@ -13,9 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import pendulum
 
-
-class IntervalError(ValueError):
-    """There is no window to export, or it makes no sense."""
+from airflow_provider_chartmogul.exceptions import IntervalError
 
 
 def parse_time(value: object, name: str) -> datetime:
