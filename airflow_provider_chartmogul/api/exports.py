@@ -11,9 +11,11 @@ are accepted.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -63,6 +65,52 @@ class ExportStatus(Enum):
 
 
 @dataclass(frozen=True)
+class ExportRequest:
+    """
+    What an activities export is to contain.
+
+    :param start: start of the window, with a time zone; ``None`` begins with the first activity
+    :param end: end of the window, with a time zone; ``None`` ends when the export is created
+    :param activity_type: one of ``ACTIVITY_TYPES``; ``None`` exports all types
+    """
+
+    start: datetime | None = None
+    end: datetime | None = None
+    activity_type: str | None = None
+
+    def __str__(self) -> str:
+        start = self.start.isoformat() if self.start else "the beginning"
+        end = self.end.isoformat() if self.end else "now"
+        return f"{self.activity_type or 'all'} activities from {start} to {end}"
+
+    def serialize(self) -> dict[str, str | None]:
+        """Return the request as values that every Airflow passes on unchanged; see ``deserialize``."""
+        return {
+            "start": self.start.isoformat() if self.start else None,
+            "end": self.end.isoformat() if self.end else None,
+            "activity_type": self.activity_type,
+        }
+
+    @classmethod
+    def deserialize(cls, data: Mapping[str, str | None]) -> ExportRequest:
+        """Read what ``serialize`` returned."""
+        start, end = data["start"], data["end"]
+        return cls(
+            datetime.fromisoformat(start) if start else None,
+            datetime.fromisoformat(end) if end else None,
+            data["activity_type"],
+        )
+
+    def fingerprint(self, *account: str) -> str:
+        """
+        Return a digest that equal requests to the same account share.
+
+        :param account: what identifies the account; not its key, which may be rotated
+        """
+        return hashlib.sha256(json.dumps([*account, self.serialize()]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class ActivitiesExport:
     """
     An activities export as the API tells of it.
@@ -89,17 +137,10 @@ class ActivitiesExport:
         """Whether the file's time is over; after that ChartMogul may or may not give a fresh URL."""
         return self.expires_at is not None and self.expires_at <= now
 
-    def asked_for(
-        self, start_date: datetime | None, end_date: datetime | None, activity_type: str | None
-    ) -> ActivitiesExport:
-        """Fill in what the answer does not say, or not so that it can be read, from what was asked for."""
-        return replace(
-            self,
-            start_date=self.start_date or start_date,
-            end_date=self.end_date or end_date,
-            activity_type=self.activity_type or activity_type,
-            unreadable=(),
-        )
+    @property
+    def request(self) -> ExportRequest:
+        """The window and type as the API echoes them; ``unreadable`` names what it does not cover."""
+        return ExportRequest(self.start_date, self.end_date, self.activity_type)
 
     @classmethod
     def from_response(cls, answer: Mapping[str, Any]) -> ActivitiesExport:

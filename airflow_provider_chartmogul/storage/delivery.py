@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -256,7 +256,13 @@ class Transfer:
         _require_done(export)
         if asked is not None:
             interval, activity_type = asked
-            export = export.asked_for(interval.start, interval.end, activity_type)
+            export = replace(
+                export,
+                start_date=interval.start,
+                end_date=interval.end,
+                activity_type=activity_type,
+                unreadable=(),
+            )
         if export.unreadable:
             raise UnexpectedResponseError(
                 f"ChartMogul says {' and '.join(export.unreadable)} of export {export.id} in a form that this version "

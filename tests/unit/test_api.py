@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from airflow_provider_chartmogul.api.exports import (
     ACTIVITY_TYPES,
     ActivitiesExport,
+    ExportRequest,
     ExportStatus,
     validate_activity_type,
     validate_export_id,
@@ -94,11 +95,33 @@ def test_what_cannot_be_read_is_not_taken_for_open() -> None:
     export = ActivitiesExport.from_response(export_answer(params={"params": echo}))
     assert (export.start_date, export.end_date, export.activity_type) == (None, None, None)
     assert export.unreadable == ("start_date", "end_date", "activity_type")
-    asked = export.asked_for(NOW, None, "churn")
-    assert (asked.start_date, asked.end_date, asked.activity_type, asked.unreadable) == (NOW, None, "churn", ())
-    said = ActivitiesExport.from_response(export_answer())
-    assert said.unreadable == ()
-    assert said.asked_for(NOW, NOW, "churn") == said, "what ChartMogul says counts"
+    assert export.request == ExportRequest()
+    readable = ActivitiesExport.from_response(export_answer())
+    assert readable.unreadable == ()
+    assert readable.request == ExportRequest(
+        datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 12, 31, tzinfo=UTC), "new_biz"
+    )
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ExportRequest(),
+        ExportRequest(start=NOW),
+        ExportRequest(end=NOW, activity_type="churn"),
+        ExportRequest(NOW, NOW + timedelta(microseconds=1), "new_biz"),
+    ],
+)
+def test_export_request_survives_serialization(request_: ExportRequest) -> None:
+    serialized = json.loads(json.dumps(request_.serialize()))
+    assert ExportRequest.deserialize(serialized) == request_
+
+
+def test_export_request_fingerprint_tells_requests_and_accounts_apart() -> None:
+    requests = [ExportRequest(), ExportRequest(start=NOW), ExportRequest(end=NOW), ExportRequest(activity_type="churn")]
+    fingerprints = {request.fingerprint(account) for request in requests for account in ("a", "b")}
+    assert len(fingerprints) == 8
+    assert ExportRequest(NOW).fingerprint("a") == ExportRequest(NOW).fingerprint("a")
 
 
 def test_a_recorded_answer_is_read() -> None:
