@@ -1,6 +1,6 @@
-# What a developer types. `make` alone lists it. Everything is made in this folder: .venv for the
-# tools, .nox for the other versions of Airflow and for the stores, .node for a store that is a program
-# for Node, .demo for what the demo leaves, .bench for what benchmarks measure with.
+# Developer commands; `make` alone lists them. `make demo` and `make test` need Python, make and git alone.
+# Everything is written to this folder: .venv holds the tools, .nox the environments of the other
+# test sessions, .node the Azure emulator, .demo the demo's output, .bench the benchmarks' data.
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
@@ -9,110 +9,117 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 UV := $(BIN)/uv --quiet
-# uv must neither pick another environment that happens to be active nor fetch a Python of its own.
+# Keep uv from using another active environment and from downloading a Python.
 export VIRTUAL_ENV := $(CURDIR)/.venv
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Airflow's settings of the machine have no part in what runs here.
+# Keep the machine's own Airflow configuration out of everything that runs here.
 unexport AIRFLOW_HOME AIRFLOW_CONFIG
 
 .PHONY: help demo up test test-system lint format test-matrix test-storage test-browser test-package dist docs bench \
-	constraints clean
+	constraints clean require-node require-chromium
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.package ## one day of activities, end to end, in a real Airflow on this machine
+demo: .venv/.package ## export one day of activities, end to end, in a real Airflow on this machine
 	@$(BIN)/python -m dev.demo
 
-up: .venv/.package ## the same, and the Airflow page stays open until Ctrl-C
+up: .venv/.package ## run the demo, then keep the Airflow UI open until Ctrl-C
 	@$(BIN)/python -m dev.demo --stay
 
-# Most of these wait more than they work, a file of them for minutes.
-test: .venv/.tools ## unit, integration and system tests, but for those that take minutes each
+# Many integration tests wait rather than compute, so there are more processes than most machines have cores.
+test: .venv/.tools ## run the unit, integration and quick system tests
 	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal tests/unit tests/integration
 	@$(BIN)/python -m pytest tests/system -m 'not long'
 
-# Three hard days of 60 runs take half an hour, a backfill of 31 days a quarter; FORM=short is a day of 12, and ten days.
+# The long form has three hard days of 60 runs (30 minutes) and a backfill of 31 days (15 minutes);
+# FORM=short has one hard day of 12 runs and a backfill of ten days.
 FORM := long
-test-system: .venv/.tools ## the system tests that take long: every example, crashes, hard days, Celery (FORM=short)
-	@if ! command -v redis-server >/dev/null; then \
-		echo "This machine has no redis-server, which the test with CeleryExecutor needs." >&2; exit 1; fi
+test-system: .venv/.tools ## run the long system tests: every example, crashes, hard days, Celery (FORM=short)
 	@SYSTEM_TESTS_FORM=$(FORM) $(BIN)/python -m pytest tests/system -m long --capture=no
 
-lint: .venv/.tools ## ruff, mypy, and the schemas of the workflows
+lint: .venv/.tools ## run ruff and mypy, and check the workflows against their schemas
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 
-format: .venv/.tools ## let ruff put the code in order
+format: .venv/.tools ## format the code and apply ruff's fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-test-matrix: .venv/.tools ## unit and integration tests on each Airflow from 2.11 on, a real 2.11 too
+test-matrix: .venv/.tools ## run unit and integration tests on each supported Airflow, and a real 2.11
 	@$(BIN)/nox
 
-test-storage: .venv/.tools ## every store (S3, Google Cloud Storage, Azure: needs Node), warehouses and dbt
-	@for tool in node npm; do if ! command -v $$tool >/dev/null; then \
-		echo "This machine has no $$tool, which the Azure store of the tests needs." >&2; exit 1; fi; done
+test-storage: require-node .venv/.tools ## test every object store, the warehouses and dbt (needs Node)
 	@$(BIN)/nox --session storage
 
-test-browser: .venv/.tools ## Airflow's page in a real browser: the connection form, the backfill form (needs Chromium)
-	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null \
-		&& ! command -v google-chrome >/dev/null; then \
-		echo "This machine has no Chromium, in which the tests look at Airflow's page." >&2; exit 1; fi
+test-browser: require-chromium .venv/.tools ## test Airflow's UI: the connection and backfill forms (needs Chromium)
 	@$(BIN)/nox --session browser-3.3 browser-2.11
 
-test-package: .venv/.tools ## the wheel and the sdist: built twice, installed in empty environments, used
+test-package: .venv/.tools ## build the wheel and the sdist, resolve their extras, install and use them
 	@$(BIN)/nox --session package
 
-# The time in an archive is the commit's, so that whoever builds a version gets the same bytes.
-dist: .venv/.tools ## build wheel and sdist, as they are published
+# Archives carry the commit's time, so that everyone who builds a version gets the same bytes.
+dist: .venv/.tools ## build the wheel and the sdist that are published
 	@rm -rf dist
 	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(UV) build --out-dir dist
 
-bench: .venv/.bench ## what a transfer, thousands of waits and many tasks cost (ARGS=--quick, ARGS=--write-readme)
+bench: .venv/.bench ## measure transfers, thousands of waits and many tasks (ARGS=--quick, ARGS=--write-docs)
 	@$(BIN)/python -m bench transfer $(ARGS)
 	@$(BIN)/python -m bench waiting $(ARGS)
 	@$(BIN)/python -m bench tasks $(ARGS)
 
-docs: .venv/.docs ## the documentation, as pages in docs/_build; a warning is an error
+docs: .venv/.docs ## build the documentation in docs/_build; warnings are errors
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --builder html docs docs/_build
 	@echo 'docs/_build/index.html'
 
-# The version of Airflow is the one the demo and the tests run on. What is already in the file stays
-# as it is where it still fits; `make constraints UPGRADE=--upgrade` takes the newest of everything.
+# The demo and the tests run on this version of Airflow. Versions already in the file are kept where
+# they still fit.
 AIRFLOW := 3.3.2
-constraints: .venv/.uv ## write constraints.txt anew (UPGRADE=--upgrade: with the newest of everything)
+constraints: .venv/.uv ## update constraints.txt (UPGRADE=--upgrade takes the newest version of everything)
 	@echo 'apache-airflow==$(AIRFLOW)' | $(UV) pip compile - pyproject.toml \
 		--universal --python-version 3.11 --extra amazon --extra parquet --group dev --group bench --group docs \
 		--group package \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE) --output-file constraints.txt
-	@{ echo '# The versions everything here is tried with, on Python 3.11 to 3.13. Written by `make constraints`.'; \
+	@{ echo '# The versions that the demo and the tests use on Python 3.11 to 3.13. Written by `make constraints`.'; \
 		cat constraints.txt; } > constraints.txt.new && mv constraints.txt.new constraints.txt
 
-clean: ## remove all that was made here
+clean: ## remove everything that these targets created
 	@rm -rf .venv .nox .node .demo .bench .screenshots docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache \
 		build dist .coverage .coverage.* htmlcov
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
-# ---------------------------------------------------------------------------------- the environment
-# Stamp files: made once, and anew when a version or a dependency changes.
+# --------------------------------------------------------------------------- required programs
+# These come first among a target's prerequisites, so that a missing program is reported before
+# anything is installed.
 
-# Each candidate is tried by running it: a name on PATH may be a shim with nothing behind it, and a
-# distribution's Python may come without venv.
+require-node:
+	@for program in node npm; do if ! command -v $$program >/dev/null; then \
+		echo "$$program is not installed; the tests' Azure emulator needs Node.js with npm." >&2; exit 1; fi; done
+
+require-chromium:
+	@for program in chromium chromium-browser google-chrome; do \
+		if command -v $$program >/dev/null; then exit 0; fi; done; \
+		echo 'Chromium is not installed; the tests of the Airflow UI run in it.' >&2; exit 1
+
+# ------------------------------------------------------------------------------- environments
+# Stamp files. An environment is rebuilt when a version or a dependency changes.
+
+# Each candidate is executed, because a name on PATH may be a shim without a Python behind it, and a
+# distribution's Python may lack venv.
 .venv/.uv:
 	@found=; for python in $(PYTHON) python3.12 python3.13 python3.11 python3; do \
 		if $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 			>/dev/null 2>&1; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-		echo 'Python 3.11, 3.12 or 3.13 with venv is needed, and none was found on PATH.' >&2; \
-		echo 'Name one with `make PYTHON=/path/to/python …`.' >&2; exit 1; \
+		echo 'No Python 3.11, 3.12 or 3.13 with venv was found on PATH.' >&2; \
+		echo 'Set one with `make PYTHON=/path/to/python …`.' >&2; exit 1; \
 	fi; \
-	echo "Making .venv with $$($$found --version) …"; \
+	echo "Creating .venv with $$($$found --version) …"; \
 	rm -rf .venv && $$found -m venv .venv
 	@$(BIN)/python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) uv
 	@touch $@
@@ -124,16 +131,16 @@ clean: ## remove all that was made here
 	@touch $@
 
 .venv/.tools: pyproject.toml constraints.txt .venv/.package
-	@echo 'Installing what the tests and checks need …'
+	@echo 'Installing the tests and tools …'
 	@$(UV) pip install --editable '.[amazon,parquet]' --group dev --constraints constraints.txt
 	@touch $@
 
 .venv/.bench: pyproject.toml constraints.txt .venv/.package
-	@echo 'Installing what the benchmarks need …'
+	@echo 'Installing the benchmarks …'
 	@$(UV) pip install --editable '.[parquet]' --group bench --constraints constraints.txt
 	@touch $@
 
 .venv/.docs: pyproject.toml constraints.txt .venv/.package
-	@echo 'Installing what the documentation needs …'
+	@echo 'Installing the documentation tools …'
 	@$(UV) pip install --editable '.[parquet]' --group docs --constraints constraints.txt
 	@touch $@

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The test matrix: unit and integration tests on every version of Airflow that is supported; the stores; the package.
+Test sessions that need environments of their own, which uv creates under ``.nox``.
 
-``make test-matrix`` runs the first, ``make test-storage`` the second, ``make test-package`` the third, and
-``make test-browser`` looks at Airflow's page. Each session is an environment of its own under ``.nox``, made by uv. The
-newest Airflow is the one in ``constraints.txt``, with the versions that stand there. The older ones take what fits
-them, as an installation of today would, since their own dependencies differ. The oldest is tried with the lowest
-versions that ``pyproject.toml`` allows, too.
+``make test-matrix`` tests every supported version of Airflow, ``make test-storage`` the object stores and warehouses,
+``make test-package`` the published archives, and ``make test-browser`` Airflow's UI.
+
+The newest Airflow is installed with the versions in ``constraints.txt``. Older ones get the newest dependencies that
+they accept, as an installation today would. The oldest is also tested with the lowest versions that ``pyproject.toml``
+allows.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ nox.options.reuse_venv = "yes"
 @dataclass(frozen=True)
 class Airflow:
     """
-    A version of Airflow, and where it runs.
+    A version of Airflow in the test matrix.
 
-    :param requirements: what is installed beside the package
-    :param pythons: the Pythons it supports, of those that we do; the first that the machine has is the one it is
-        tried on, so that together they try every Python
-    :param lowest: take the lowest versions of all that the package itself asks for
-    :param whole: run the tests of what has nothing of Airflow in it too
-    :param system: run the tests with a real scheduler and triggerer too; on any other version,
-        ``nox --session tests-3.1 -- tests/system/test_real_airflow.py`` does
+    :param requirements: requirements to install in addition to the package
+    :param pythons: Python versions to test on, in order of preference; the session uses the first one installed. The
+        orders differ so that the matrix covers every supported Python.
+    :param lowest: install the lowest versions of the package's direct dependencies
+    :param whole: include the tests that do not depend on Airflow
+    :param system: include the tests with a real scheduler and triggerer. On any other version,
+        ``nox --session tests-3.1 -- tests/system/test_real_airflow.py`` runs them.
     """
 
     name: str
@@ -54,25 +55,24 @@ class Airflow:
 
 
 MATRIX = (
-    # Whole, since the floors of aiohttp, urllib3 and isal are those of the download and the archive. The examples'
-    # loads read with Airflow's ObjectStoragePath, and that of 2.11.0 is not one that today's universal_pathlib knows.
+    # Whole, because the download and the archives use aiohttp, urllib3 and isal. The examples' loads read with
+    # Airflow's ObjectStoragePath, and that of 2.11.0 does not work with universal_pathlib 0.3.
     Airflow("2.11-lowest", ("universal-pathlib<0.3",), ("3.11", "3.12"), whole=True, lowest=True),
     Airflow("2.11", ("apache-airflow==2.11.*",), ("3.12", "3.11"), system=True),
-    # Airflow 3.0 does not set the content type that today's FastAPI insists on, so dag.test() fails with it; its own
-    # constraints have these.
+    # Airflow 3.0 does not set the content type that newer versions of FastAPI require, so dag.test() fails with them.
+    # Airflow's own constraints have these versions.
     Airflow("3.0", ("apache-airflow==3.0.*", "fastapi<0.117", "cadwyn<5.5"), ("3.11", "3.12")),
     Airflow("3.1", ("apache-airflow==3.1.*",), ("3.12", "3.11", "3.13")),
-    # Airflow 3.2's API of tasks cannot be imported with FastAPI 0.136 or later ("needs a discriminator field"), and in
-    # dag.test() it is gone before the first request with svcs 26, which clears up after itself.
+    # Airflow 3.2's task API cannot be imported with FastAPI 0.136 or later ("needs a discriminator field"). In
+    # dag.test(), svcs 26 closes the task API before the first request.
     Airflow("3.2", ("apache-airflow==3.2.*", "fastapi<0.136", "svcs<26"), ("3.11", "3.12", "3.13")),
-    # The newest; `make test` has it, whole, on one Python, and here it is another, if the machine has it.
+    # `make test` runs all tests on the newest Airflow, on one Python. This session prefers another Python.
     Airflow("3.3", ("apache-airflow", "--constraints", "constraints.txt"), ("3.13", "3.12", "3.11")),
 )
 
 
-#: Tests of what has nothing of Airflow in it: the API, intervals, the archive, the download, loads, the sandbox, our
-#: papers. `make test` runs them, and the sessions that are whole.
-THE_SAME_ON_ALL = (
+#: Tests whose subject does not depend on Airflow. `make test` and the sessions marked ``whole`` run them.
+INDEPENDENT_OF_AIRFLOW = (
     "tests/unit/test_api.py",
     "tests/unit/test_archive.py",
     "tests/unit/test_cancellation.py",
@@ -93,7 +93,7 @@ THE_SAME_ON_ALL = (
 
 
 def _candidates(minor: str) -> Iterator[str]:
-    """Interpreters that may do: the one that runs this, ``PATH``'s, pyenv's."""
+    """Yield candidate interpreters: the running one, then those on ``PATH`` and in pyenv."""
     yield sys.executable
     if found := shutil.which(f"python{minor}"):
         yield found
@@ -103,17 +103,17 @@ def _candidates(minor: str) -> Iterator[str]:
 
 @cache
 def _minor(python: str) -> str | None:
-    """What the interpreter says of itself; ``None`` for one that does not run, such as an idle pyenv shim."""
+    """Return the interpreter's minor version, or ``None`` if it does not run, such as an idle pyenv shim."""
     script = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
-        said = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, timeout=30, check=True)
+        process = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return said.stdout.strip()
+    return process.stdout.strip()
 
 
 def _interpreter(pythons: tuple[str, ...]) -> str:
-    """The interpreter for a session; where there is none, a name that nox then reports as missing."""
+    """Return the interpreter for a session, or a name that nox then reports as missing."""
     for minor in pythons:
         for python in _candidates(minor):
             if _minor(python) == minor:
@@ -121,22 +121,22 @@ def _interpreter(pythons: tuple[str, ...]) -> str:
     return f"python{pythons[0]}"
 
 
-def _floors(session: nox.Session) -> str:
-    """Write the lowest versions that ``pyproject.toml`` allows, as uv finds them, as constraints; give the file."""
+def _lowest_versions(session: nox.Session) -> str:
+    """Write a constraints file with the lowest versions that ``pyproject.toml`` allows, and return its path."""
     resolved = session.run_install(
         *("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--resolution", "lowest-direct"),
         *("--python", str(session.python), "pyproject.toml"),
         silent=True,
         external=True,
     )
-    ours = {
+    direct = {
         canonicalize_name(Requirement(line).name) for line in load_toml("pyproject.toml")["project"]["dependencies"]
     }
-    # What Airflow asks for in its turn stays what an installation of today would take.
-    floors = [line for line in str(resolved).splitlines() if canonicalize_name(Requirement(line).name) in ours]
-    session.log("the lowest: " + ", ".join(floors))
-    path = Path(session.create_tmp()) / "floors.txt"
-    path.write_text("\n".join(floors) + "\n")
+    # Indirect dependencies, such as Airflow's, are not constrained, as in an installation today.
+    lowest = [line for line in str(resolved).splitlines() if canonicalize_name(Requirement(line).name) in direct]
+    session.log("lowest versions: " + ", ".join(lowest))
+    path = Path(session.create_tmp()) / "lowest.txt"
+    path.write_text("\n".join(lowest) + "\n")
     return str(path.resolve())
 
 
@@ -145,9 +145,9 @@ def _add_session(airflow: Airflow) -> None:
     def tests(session: nox.Session) -> None:
         requirements = airflow.requirements
         if airflow.lowest:
-            requirements += ("--constraints", _floors(session))
+            requirements += ("--constraints", _lowest_versions(session))
         session.install("--quiet", "--editable", ".[amazon,parquet]", "--group", "test", *requirements)
-        # A home of its own: a database of another version would be in the way.
+        # Each version has its own home, since a database migrated by another version does not work.
         home = str(Path(session.create_tmp()).resolve())
         env = {"AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
         session.run("python", "--version")
@@ -155,37 +155,37 @@ def _add_session(airflow: Airflow) -> None:
         if session.posargs:
             session.run("pytest", *session.posargs, env=env)
             return
-        left_out = [] if airflow.whole else [f"--ignore={path}" for path in THE_SAME_ON_ALL]
-        parallel = ("--numprocesses", "4", "--dist", "worksteal")  # as `make test`
-        session.run("pytest", *parallel, "tests/unit", "tests/integration", *left_out, env=env)
+        ignored = [] if airflow.whole else [f"--ignore={path}" for path in INDEPENDENT_OF_AIRFLOW]
+        parallel = ("--numprocesses", "4", "--dist", "worksteal")  # the same as in `make test`
+        session.run("pytest", *parallel, "tests/unit", "tests/integration", *ignored, env=env)
         if airflow.system:
             session.run("pytest", "tests/system/test_real_airflow.py", env=env)
 
-    tests.__doc__ = f"Unit and integration tests on Airflow {airflow.name}, or what is named after `--`."
+    tests.__doc__ = f"Run unit and integration tests on Airflow {airflow.name}, or the tests named after `--`."
 
 
 for _airflow in MATRIX:
     _add_session(_airflow)
 
 
-# An environment of its own: Google's provider, dbt and their libraries want other versions of uritemplate, protobuf and
-# tenacity than chartmogul has and ``constraints.txt`` names. Of the latter, Airflow's alone is taken.
+# Google's provider, dbt and their libraries need other versions of uritemplate, protobuf and tenacity than chartmogul
+# and ``constraints.txt``, so only Airflow's version is taken from there.
 @nox.session(name="storage", python=_interpreter(MATRIX[-1].pythons), default=False)
 def storage(session: nox.Session) -> None:
-    """What is published, to every store that has an extra; the examples for warehouses, and dbt."""
+    """Test publishing to every object store that has an extra, the examples for warehouses, and dbt."""
     lines = Path("constraints.txt").read_text().splitlines()
     airflow = [line for line in lines if line.startswith("apache-airflow==")]
     extras = ".[amazon,google,microsoft-azure]"
     session.install("--quiet", "--editable", extras, "--group", "storage", "--group", "warehouses", *airflow)
-    # Two processes: a file system that was made for the one's server would be found again by the other's.
+    # Two processes, because fsspec would reuse a file system that is connected to the other suite's server.
     session.run("pytest", "tests/storage", *session.posargs)
     session.run("pytest", "tests/warehouses", *session.posargs)
 
 
-# Without Airflow and without this package: what is built is installed into environments that are empty.
+# The session has neither Airflow nor this package; the tests install the archives into empty environments.
 @nox.session(name="package", python=_interpreter(MATRIX[-1].pythons), default=False)
 def package(session: nox.Session) -> None:
-    """What is published on PyPI: built, checked, installed and used."""
+    """Build, check, install and use the archives that are published on PyPI."""
     session.install("--quiet", "--group", "package", "--constraints", "constraints.txt")
     session.run("pytest", "--confcutdir", "tests/package", "tests/package", *session.posargs)
 
@@ -194,14 +194,14 @@ def _add_browser_session(airflow: Airflow) -> None:
     @nox.session(name=f"browser-{airflow.name}", python=_interpreter(airflow.pythons), default=False)
     def browser(session: nox.Session) -> None:
         session.install("--quiet", "--editable", ".", "--group", "browser", *airflow.requirements)
-        # A DAG's pages are looked at on Airflow 3 alone.
+        # The tests of a DAG's pages are for Airflow 3 only.
         tests = "tests/browser" if airflow.name != "2.11" else "tests/browser/test_connection_form.py"
         session.run("pytest", tests, *session.posargs)
 
-    browser.__doc__ = f"Airflow {airflow.name}'s page, in a real browser."
+    browser.__doc__ = f"Test the UI of Airflow {airflow.name} in a real browser."
 
 
-# The two pages there are: Airflow 2's, which the hook describes the form to, and Airflow 3's, which reads metadata.
+# Airflow 2 takes the connection form from the hook, Airflow 3 from the provider's metadata.
 for _airflow in MATRIX:
     if _airflow.name in ("2.11", "3.3"):
         _add_browser_session(_airflow)

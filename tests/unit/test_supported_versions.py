@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of the versions of Airflow and Python, in four places and by Airflow itself, is one and the same."""
+"""Tests that README, metadata, constraints and test matrix agree on the supported Airflow and Python versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-#: What `make test-matrix` tries, and on which of Pythons it may: ``2.11`` to ``{"3.11", "3.12"}``.
+#: The Airflow versions that `make test-matrix` tests, with their Pythons: ``{"2.11": {"3.11", "3.12"}, …}``.
 MATRIX = {airflow.name: set(airflow.pythons) for airflow in noxfile.MATRIX if not airflow.lowest}
 PYTHONS = set.union(*MATRIX.values())
 
@@ -28,7 +28,7 @@ def in_order(versions: set[str]) -> list[str]:
 
 
 def table() -> dict[str, set[str]]:
-    """The README's, a row for each minor version of Airflow."""
+    """Return the README's table of versions in the form of ``MATRIX``."""
     _, _, below = README.partition("| Airflow | Python |\n|---|---|\n")
     found = {}
     for row in below.partition("\n\n")[0].splitlines():
@@ -40,19 +40,19 @@ def table() -> dict[str, set[str]]:
     return found
 
 
-def test_the_readme_says_what_the_matrix_tries() -> None:
+def test_readme_lists_the_tested_versions() -> None:
     assert table() == MATRIX
 
 
-def test_the_readme_names_the_versions_with_system_tests() -> None:
-    (said,) = re.findall(r"scheduler and\s+triggerer on ([\d., and]+\d)", README)
+def test_readme_names_the_versions_with_system_tests() -> None:
+    (versions,) = re.findall(r"scheduler and\s+triggerer on ([\d., and]+\d)", README)
     newest = in_order(set(MATRIX))[-1]
-    # `make test` has them for the newest.
-    tried = {airflow.name for airflow in noxfile.MATRIX if airflow.system} | {newest}
-    assert re.findall(r"\d+\.\d+", said) == in_order(tried)
+    # `make test` runs the system tests on the newest version.
+    tested = {airflow.name for airflow in noxfile.MATRIX if airflow.system} | {newest}
+    assert re.findall(r"\d+\.\d+", versions) == in_order(tested)
 
 
-def test_the_metadata_say_what_the_matrix_tries() -> None:
+def test_metadata_declares_the_tested_versions() -> None:
     prefix = "Programming Language :: Python :: "
     assert {c.removeprefix(prefix) for c in PROJECT["classifiers"] if re.fullmatch(prefix + r"3\.\d+", c)} == PYTHONS
     allowed = SpecifierSet(PROJECT["requires-python"])
@@ -60,25 +60,25 @@ def test_the_metadata_say_what_the_matrix_tries() -> None:
     (airflow,) = [r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "apache-airflow"]
     assert {minor for minor in MATRIX if airflow.specifier.contains(f"{minor}.9")} == set(MATRIX)
     oldest = in_order(set(MATRIX))[0]
-    assert str(airflow.specifier) == f">={oldest}", "the floor is the oldest that is tried"
+    assert str(airflow.specifier) == f">={oldest}", "the lowest allowed version is not the oldest tested one"
 
 
-def test_make_test_takes_the_newest() -> None:
+def test_make_test_uses_the_newest_airflow() -> None:
     (pinned,) = re.findall(r"^apache-airflow==(\d+\.\d+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    (made,) = re.findall(r"^AIRFLOW := (\d+\.\d+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert pinned == made == in_order(set(MATRIX))[-1]
+    (declared,) = re.findall(r"^AIRFLOW := (\d+\.\d+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert pinned == declared == in_order(set(MATRIX))[-1]
 
 
-def test_the_matrix_covers_every_python() -> None:
-    """On a machine that has them all, each session takes its first."""
+def test_matrix_covers_every_python() -> None:
+    """A machine that has every Python runs each session on the session's first one."""
     assert {airflow.pythons[0] for airflow in noxfile.MATRIX} == PYTHONS
 
 
-def test_what_the_matrix_leaves_out_is_there() -> None:
-    assert [path for path in noxfile.THE_SAME_ON_ALL if not (ROOT / path).is_file()] == []
+def test_files_ignored_by_the_matrix_exist() -> None:
+    assert [path for path in noxfile.INDEPENDENT_OF_AIRFLOW if not (ROOT / path).is_file()] == []
 
 
-def test_this_airflow_says_of_itself_what_we_say_of_it() -> None:
+def test_matrix_matches_installed_airflows_metadata() -> None:
     installed = metadata("apache-airflow")
     allowed = SpecifierSet(installed["Requires-Python"])
     minor = ".".join(installed["Version"].split(".")[:2])

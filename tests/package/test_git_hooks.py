@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hooks of ``.pre-commit-config.yaml``, by git and pre-commit themselves, in a project of a few files."""
+"""Tests of the hooks in ``.pre-commit-config.yaml``, run by git and pre-commit in a small repository."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.package.conftest import ROOT, ProgramError, run
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A repository with the hooks, whose ``.venv`` is this environment."""
+    """Create a repository with the hooks, whose ``.venv`` links to this environment."""
     for name in (".pre-commit-config.yaml", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / ".venv").symlink_to(sys.prefix)
@@ -39,11 +39,11 @@ def install(clone: Path) -> None:
     run(".venv/bin/pre-commit", "install", cwd=clone, PRE_COMMIT_HOME=str(clone / "home"))
 
 
-def test_a_commit_in_order_passes_and_a_push_is_linted(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_clean_commit_passes_and_push_runs_make_lint(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     install(clone)
-    said = commit(clone, "fine.py", '"""Fine."""\n')
-    assert "Failed" not in said
-    assert "linted" not in said
+    output = commit(clone, "fine.py", '"""Fine."""\n')
+    assert "Failed" not in output
+    assert "linted" not in output
     remote = tmp_path_factory.mktemp("remote")
     git(remote, "init", "--quiet", "--bare")
     assert "make lint" in git(clone, "push", str(remote), "main")
@@ -52,19 +52,19 @@ def test_a_commit_in_order_passes_and_a_push_is_linted(clone: Path, tmp_path_fac
 @pytest.mark.parametrize(
     ("name", "content", "hook"),
     [
-        ("a.txt", "text   \n", "no blanks at the ends of lines"),
-        ("a.txt", "text", "one line feed at the end of a file"),
+        ("a.txt", "text   \n", "trailing whitespace"),
+        ("a.txt", "text", "end of file"),
         ("a.py", "import os\n", "ruff check"),
         ("a.py", "a  =  1\n", "ruff format"),
-        ("a.txt", "-----BEGIN " + "RSA PRIVATE KEY-----\n", "no private keys"),
-        ("a.txt", "#" * 1_100_000 + "\n", "no large files"),
-        ("a.yaml", "a: [\n", "YAML that can be read"),
-        ("a.toml", "a = [\n", "TOML that can be read"),
+        ("a.txt", "-----BEGIN " + "RSA PRIVATE KEY-----\n", "private keys"),
+        ("a.txt", "#" * 1_100_000 + "\n", "large files"),
+        ("a.yaml", "a: [\n", "YAML syntax"),
+        ("a.toml", "a = [\n", "TOML syntax"),
     ],
 )
-def test_a_commit_out_of_order_is_stopped(clone: Path, name: str, content: str, hook: str) -> None:
+def test_hook_rejects_commit(clone: Path, name: str, content: str, hook: str) -> None:
     install(clone)
-    with pytest.raises(ProgramError) as stopped:
+    with pytest.raises(ProgramError) as rejected:
         commit(clone, name, content)
-    (line,) = [line for line in str(stopped.value).splitlines() if line.startswith(hook)]
-    assert line.endswith("Failed"), str(stopped.value)
+    (line,) = [line for line in str(rejected.value).splitlines() if line.startswith(hook)]
+    assert line.endswith("Failed"), str(rejected.value)
