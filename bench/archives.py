@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from airflow_provider_chartmogul.sandbox.company import ACTIVITY_TYPES, COLUMNS, CSV_NAME
+from airflow_provider_chartmogul.sandbox.company.activities import ACTIVITY_TYPES, COLUMNS, CSV_NAME
 
 #: Part of the kept archives' names: another number makes them anew.
 VERSION = 1

@@ -48,7 +48,7 @@ class TestPublishing:
 
         assert store.list() == ["a/2024-01-01.zip"], "and nothing else, no temporary names either"
         published = store.read("a/2024-01-01.zip")
-        assert rows_in(published) == sandbox.truth(START, END)
+        assert rows_in(published) == sandbox.expected_rows(START, END)
         assert ran.value == f"{store.plain}/a/2024-01-01.zip"
         facts = dict(ran.xcoms["object"])
         exported_at = datetime.fromisoformat(facts.pop("exported_at"))
@@ -61,7 +61,7 @@ class TestPublishing:
             "sha256": hashlib.sha256(published).hexdigest(),
             "format": "zip",
             "rows": None,
-            "columns": list(sandbox.truth(START, END)[0]),
+            "columns": list(sandbox.expected_rows(START, END)[0]),
             "interval_start": "2024-01-01T00:00:00+00:00",
             "interval_end": "2024-01-03T00:00:00+00:00",
             "activity_type": None,
@@ -89,7 +89,7 @@ class TestPublishing:
     def test_overwrite(self, sandbox: Sandbox, store: Store) -> None:
         store.write("x.zip", b"before")
         move(make_export(), f"{store.base}/x.zip")
-        assert rows_in(store.read("x.zip")) == sandbox.truth(START, END)
+        assert rows_in(store.read("x.zip")) == sandbox.expected_rows(START, END)
 
     def test_reuse_takes_what_is_there(self, sandbox: Sandbox, store: Store) -> None:
         store.write("x.zip", b"before")

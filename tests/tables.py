@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of DuckDB and PostgreSQL beside the sandbox's truth: their rows in its form, and how far the two differ."""
+"""Rows of DuckDB and PostgreSQL tables in the form of the sandbox's rows, and the difference between the two."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sorted_rows(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (row["date"], row["uuid"]))
 
 
-def as_truth(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Row]:
+def as_expected_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Row]:
     """A table's rows as the sandbox gives them, sorted; NULL is the empty text."""
     return sorted_rows(
         {
@@ -33,13 +33,13 @@ def as_truth(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Row]
 def duckdb_rows(database: Path | str, table: str, columns: Sequence[str]) -> list[Row]:
     """All rows of a table in a DuckDB file."""
     with duckdb.connect(str(database), read_only=True) as connection:
-        return as_truth(columns, connection.execute(_select(table, columns)).fetchall())
+        return as_expected_rows(columns, connection.execute(_select(table, columns)).fetchall())
 
 
 def postgres_rows(uri: str, table: str, columns: Sequence[str]) -> list[Row]:
     """All rows of a table in PostgreSQL."""
     with psycopg.connect(uri) as connection:
-        return as_truth(columns, connection.execute(_select(table, columns)).fetchall())
+        return as_expected_rows(columns, connection.execute(_select(table, columns)).fetchall())
 
 
 def _select(table: str, columns: Sequence[str]) -> Any:
@@ -52,9 +52,9 @@ def within(rows: Iterable[Row], start: datetime, end: datetime) -> list[Row]:
     return [row for row in rows if start.isoformat() <= row["date"] < end.isoformat()]
 
 
-def difference(rows: Iterable[Row], truth: Iterable[Row]) -> list[tuple[str, Row]]:
+def difference(rows: Iterable[Row], expected_rows: Iterable[Row]) -> list[tuple[str, Row]]:
     """The rows that only one has, or has more often: each is ``("too many", row)`` or ``("missing", row)``."""
-    has, wants = (Counter(tuple(row.items()) for row in some) for some in (rows, truth))
+    has, wants = (Counter(tuple(row.items()) for row in some) for some in (rows, expected_rows))
     return [
         (what, dict(row))
         for what, left in (("too many", has - wants), ("missing", wants - has))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sandbox from a shell: `python -m airflow_provider_chartmogul.sandbox`, until Ctrl-C or SIGTERM."""
+"""Command line of the sandbox: `python -m airflow_provider_chartmogul.sandbox`, until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from airflow_provider_chartmogul.sandbox import Fault, Sandbox
-from airflow_provider_chartmogul.sandbox.faults import HELP, parse_faults
+from airflow_provider_chartmogul.sandbox import Sandbox
+from airflow_provider_chartmogul.sandbox.faults import HELP, Fault, parse_faults
 
 
 def _limit(text: str) -> int | None:
@@ -38,57 +38,57 @@ def _faults(text: str) -> list[Fault]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-# argparse says "invalid limit value" by these names.
+# argparse uses these names in its messages: "invalid limit value".
 _limit.__name__ = "limit"
 _port.__name__ = "port"
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults are shown, and the lines of the epilog stay as they are."""
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show default values, and keep the line breaks of the epilog."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_chartmogul.sandbox",
-        description="A ChartMogul on this machine: the activities export API and its download host.",
-        formatter_class=_Help,
+        description="Run a local ChartMogul: its API and its download host, with a made-up company.",
+        formatter_class=_HelpFormatter,
         epilog=HELP,
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets other machines in")
-    add("--port", type=_port, default=8765, help="the API's port; 0 takes a free one")
-    add("--download-port", type=_port, default=0, help="the download host's port; 0 takes a free one")
-    add("--admin-port", type=_port, default=0, help="the port of the counters and faults; 0 takes a free one")
-    add("--api-key", default="sandbox-api-key", help="the one key that is let in")
-    add("--export-seconds", type=float, default=3.0, help="seconds until an export is ready")
-    add("--customers", type=int, default=500, help="customers of the company, from 2018 to 2040")
-    add("--seed", type=int, default=1, help="which company")
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 accepts connections from other machines")
+    add("--port", type=_port, default=8765, help="port of the API; 0 chooses a free one")
+    add("--download-port", type=_port, default=0, help="port of the download host; 0 chooses a free one")
+    add("--admin-port", type=_port, default=0, help="port of the counters, faults and settings; 0 chooses a free one")
+    add("--api-key", default="sandbox-api-key", help="the only valid API key")
+    add("--export-seconds", type=float, default=3.0, help="seconds that an export takes")
+    add("--customers", type=int, default=500, help="the company's customers from 2018 to 2040")
+    add("--seed", type=int, default=1, help="selects one company")
     add(
         "--outcome",
         default="succeeded",
-        help="how exports end: succeeded, successful, failed, never, or any other word as the status",
+        help="how exports end: succeeded, successful, failed, never, or any other word as their status",
     )
     add("--url-seconds", type=int, default=604_800, help="seconds until a download URL expires")
-    add("--stale-urls", action="store_true", help="give no fresh URL once an export's has expired")
-    add("--requests-per-second", type=_limit, default=40, help="then 429; 'none' for no limit")
-    add("--max-connections", type=_limit, default=20, help="then 503; 'none' for no limit")
+    add("--stale-urls", action="store_true", help="do not replace an export's URL when it has expired")
+    add("--requests-per-second", type=_limit, default=40, help="rate limit (429); 'none' for no limit")
+    add("--max-connections", type=_limit, default=20, help="limit of connections (503); 'none' for no limit")
     add(
         "--faults",
         metavar="FAULT",
         type=_faults,
         action="extend",
         default=[],
-        help="what is to go wrong, as PLACE:KIND;OPTION=VALUE;..., such as 'retrieve:429;retry_after=2;times=5'; "
-        "see below; can be given several times",
+        help="faults from the start, as PLACE:KIND;OPTION=VALUE;..., such as 'retrieve:429;retry_after=2;times=5'; "
+        "described below; can be repeated",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the sandbox until a signal.
+    """Run the sandbox until SIGINT or SIGTERM.
 
-    :param argv: the arguments; None takes the process's.
-    :return: the exit status: 0 after SIGINT or SIGTERM, 1 when it cannot listen.
+    :param argv: the command line's arguments; `None` for those of the process.
+    :return: the exit status: 0 after a signal, 1 if a port cannot be used.
     """
     parser = _parser()
     options = parser.parse_args(argv)
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     stop = threading.Event()
-    # Before start(), so that a signal ends it cleanly from the first moment on.
+    # Before start(), so that a signal during the start ends the sandbox cleanly too.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
@@ -122,16 +122,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error.strerror or error, file=sys.stderr, flush=True)
         return 1
     try:
-        print(f"ChartMogul sandbox: {sandbox.url}/v1, downloads from {sandbox.download_url}")
-        print(f"Counters, faults and settings: {sandbox.admin_url}/")
-        print("Ctrl-C ends it. To use it from this machine:")
-        print()
-        print(f"export AIRFLOW_CONN_CHARTMOGUL_DEFAULT={shlex.quote(sandbox.connection_json)}")
-        print(f"curl -u {shlex.quote(sandbox.api_key + ':')} {sandbox.url}/v1/ping", flush=True)
+        print(_start_message(sandbox), flush=True)
         stop.wait()
     finally:
         sandbox.stop()
     return 0
+
+
+def _start_message(sandbox: Sandbox) -> str:
+    connection = shlex.quote(sandbox.connection_json)
+    return "\n".join(
+        (
+            f"ChartMogul sandbox: {sandbox.url}/v1, downloads from {sandbox.download_url}",
+            f"Counters, faults and settings: {sandbox.admin_url}/",
+            "Press Ctrl-C to stop it.",
+            "",
+            "To use it from Airflow on this machine, set an environment variable:",
+            "",
+            f"export AIRFLOW_CONN_CHARTMOGUL_DEFAULT={connection}",
+            "",
+            "or add a connection:",
+            "",
+            f"airflow connections add chartmogul_default --conn-json {connection}",
+            "",
+            "To check that it responds:",
+            "",
+            f"curl -u {shlex.quote(sandbox.api_key + ':')} {sandbox.url}/v1/ping",
+        )
+    )
 
 
 if __name__ == "__main__":

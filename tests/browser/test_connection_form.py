@@ -93,4 +93,4 @@ def test_the_example_runs_with_it(airflow: RealAirflow, sandbox: Sandbox, lake: 
         [name] = archive.namelist()
         rows = list(csv.DictReader(io.StringIO(archive.read(name).decode(), newline="")))
     assert rows
-    assert rows == sandbox.truth(*day)
+    assert rows == sandbox.expected_rows(*day)

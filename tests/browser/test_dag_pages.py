@@ -77,7 +77,7 @@ def test_a_backfill_is_started_by_its_form(
             with gzip.open(lake / "backfill" / activity_type / name, "rt", newline="") as file:
                 rows = list(csv.DictReader(file))
             assert rows
-            assert rows == sandbox.truth(start, end, activity_type)
+            assert rows == sandbox.expected_rows(start, end, activity_type)
     assert len(list((lake / "backfill").rglob("*.csv.gz"))) == 6
     exported = [ti for ti in airflow.task_instances(DAG_ID, run_id) if ti["task_id"] == "export"]
     assert sorted(ti["rendered_map_index"] for ti in exported) == sorted(names)

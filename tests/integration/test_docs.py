@@ -27,8 +27,8 @@ from packaging.requirements import Requirement
 import airflow_provider_chartmogul
 from airflow_provider_chartmogul import exceptions as errors
 from airflow_provider_chartmogul.api.responses import parse_response
-from airflow_provider_chartmogul.sandbox import Fault, Sandbox
-from airflow_provider_chartmogul.sandbox.faults import PLACES, SPOILING, TAKES
+from airflow_provider_chartmogul.sandbox import Sandbox
+from airflow_provider_chartmogul.sandbox.faults import KIND_OPTIONS, MODIFYING_KINDS, PLACES, Fault
 from airflow_provider_chartmogul.storage import delivery as transfer
 from tests.integration.test_windows_of_runs import AIRFLOW_3
 from tests.pages import DOCS, PAGES, block_with, blocks, run, table_with
@@ -95,7 +95,7 @@ def test_the_account_tells_its_time_zone(sandbox: Sandbox, capsys: pytest.Captur
 def test_the_bad_day_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     names = run(block_with(DOCS / "testing.md", "python", "@pytest.fixture"))
     fixture = names["chartmogul"].__wrapped__(monkeypatch)
-    names["test_a_bad_day"](next(fixture))
+    names["test_outage"](next(fixture))
     assert next(fixture, None) is None
 
 
@@ -147,7 +147,7 @@ def execute(request: pytest.FixtureRequest) -> Iterator[Execute]:
         connection = psycopg.connect(request.getfixturevalue("server"), options="-c TimeZone=UTC")
     with closing(connection):
         day = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
-        rows = [[row[name] for name in COLUMNS.split(", ")] for row in Sandbox().truth(*day)]
+        rows = [[row[name] for name in COLUMNS.split(", ")] for row in Sandbox().expected_rows(*day)]
         assert len(rows) > 5
         for table in ("activities", "activities_full", "activities_old", "activities_new"):
             values = ", ".join("(" + ", ".join(f"'{value}'" for value in row) + ")" for row in rows)
@@ -247,8 +247,8 @@ def test_the_table_of_faults_has_all_and_no_others() -> None:
     (row,) = table_with(DOCS / "testing.md", "places")
     places, answers, spoils = (re.findall(r"`([^`]+)`", cell) for cell in list(row.values()))
     assert tuple(places) == PLACES
-    assert tuple(spoils) == SPOILING
-    assert set(answers) == set(TAKES) - set(SPOILING)
+    assert tuple(spoils) == MODIFYING_KINDS
+    assert set(answers) == set(KIND_OPTIONS) - set(MODIFYING_KINDS)
 
 
 def test_the_faults_and_settings_of_the_cases_are_some() -> None:

@@ -217,7 +217,7 @@ def test_no_flip_changes_rows_of_parquet(kind: str, tmp_path: Path) -> None:
     content, path = ARCHIVES[kind], tmp_path / "x.zip"
     (tmp_path / "x.csv").write_bytes(CSV)
     write_parquet(iter([CSV]), tmp_path / "true.parquet")
-    truth = pq.read_table(tmp_path / "true.parquet")
+    expected = pq.read_table(tmp_path / "true.parquet")
     # It stands on the same reader as csv does, so not each bit here, but some of each byte's neighbour.
     for bit in range(0, 8 * len(content), 11):
         path.write_bytes(flipped(content, bit))
@@ -226,7 +226,7 @@ def test_no_flip_changes_rows_of_parquet(kind: str, tmp_path: Path) -> None:
                 write_parquet(archive.read_csv(), tmp_path / "x.parquet")
         except (ArchiveError, TableError):
             continue
-        assert pq.read_table(tmp_path / "x.parquet").equals(truth), (bit >> 3, bit & 7)
+        assert pq.read_table(tmp_path / "x.parquet").equals(expected), (bit >> 3, bit & 7)
 
 
 def test_no_flip_passes_an_md5(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

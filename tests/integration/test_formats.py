@@ -126,11 +126,11 @@ def test_csv_gz_is_the_members_own_bytes(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_real_export_of_the_sandbox(sandbox: Sandbox, tmp_path: Path) -> None:
-    truth = sandbox.truth(START, END)
+    expected_rows = sandbox.expected_rows(START, END)
     for output_format, read in READERS.items():
         ran = move(make_export(), f"file://{tmp_path}/x.{output_format}")
-        assert ran.xcoms["object"]["rows"] == len(truth) > 0
-        assert read((tmp_path / f"x.{output_format}").read_bytes()) == [list(row.values()) for row in truth]
+        assert ran.xcoms["object"]["rows"] == len(expected_rows) > 0
+        assert read((tmp_path / f"x.{output_format}").read_bytes()) == [list(row.values()) for row in expected_rows]
 
 
 def test_types_of_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

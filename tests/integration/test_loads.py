@@ -2,7 +2,7 @@
 """
 The examples' loads, into a DuckDB file and a PostgreSQL server: both ways, each format, and what must not happen.
 
-Every test compares the whole table with the sandbox's truth, row by row.
+Every test compares the whole table with the rows that the sandbox expects.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
 from tests.integration.running import run_task
 from tests.postgres import postgres_server
-from tests.tables import Row, as_truth, sorted_rows
+from tests.tables import Row, as_expected_rows, sorted_rows
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "example_dags"))  # as a DAGs folder is
 
@@ -54,7 +54,7 @@ class Warehouse:
     def rows(self, columns: list[str], table: str = "activities") -> list[Row]:
         """The table's rows as the sandbox gives them."""
         names = ", ".join(f'"{column}"' for column in columns)
-        return as_truth(columns, self.query(f"SELECT {names} FROM {table}"))
+        return as_expected_rows(columns, self.query(f"SELECT {names} FROM {table}"))
 
 
 @pytest.fixture(params=["duckdb", "psycopg", "psycopg2"])
@@ -98,7 +98,8 @@ def export(sandbox: Sandbox, tmp_path: Path) -> Callable[..., str]:
 def correct_the_books(sandbox: Sandbox) -> None:
     """Change history: in the week, and outside of it, rows come, go, move and are edited."""
     before, within, after = (
-        sandbox.truth(datetime(2024, 1, day, tzinfo=UTC), datetime(2024, 1, day + 1, tzinfo=UTC)) for day in (3, 10, 20)
+        sandbox.expected_rows(datetime(2024, 1, day, tzinfo=UTC), datetime(2024, 1, day + 1, tzinfo=UTC))
+        for day in (3, 10, 20)
     )
     sandbox.amend(
         removed=[row["uuid"] for row in (*within[:4], before[0], before[1], after[0])],
@@ -117,16 +118,16 @@ def correct_the_books(sandbox: Sandbox) -> None:
 def test_loads_twice_and_after_corrections(
     file_format: str, uuid_column: str | None, warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
 ) -> None:
-    truth = sandbox.truth(*JANUARY)
-    for deleted in (0, len(truth) if uuid_column is None else 0):
+    expected_rows = sandbox.expected_rows(*JANUARY)
+    for deleted in (0, len(expected_rows) if uuid_column is None else 0):
         counts = warehouse.load(export(file_format=file_format), uuid_column=uuid_column)
-        assert counts == {"deleted": deleted, "loaded": len(truth), "outside": 0}
-        assert warehouse.rows(list(truth[0])) == sorted_rows(truth)
+        assert counts == {"deleted": deleted, "loaded": len(expected_rows), "outside": 0}
+        assert warehouse.rows(list(expected_rows[0])) == sorted_rows(expected_rows)
 
     correct_the_books(sandbox)
-    assert sandbox.truth(*JANUARY) != truth
+    assert sandbox.expected_rows(*JANUARY) != expected_rows
     warehouse.load(export(file_format=file_format), uuid_column=uuid_column)
-    assert warehouse.rows(list(truth[0])) == sorted_rows(sandbox.truth(*JANUARY))
+    assert warehouse.rows(list(expected_rows[0])) == sorted_rows(sandbox.expected_rows(*JANUARY))
 
 
 @ways
@@ -134,23 +135,23 @@ def test_of_a_file_only_the_rows_inside_the_window_are_taken(
     uuid_column: str | None, warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
 ) -> None:
     """An export may hold the end of its window, or more: the table is right either way, at both borders."""
-    truth = sandbox.truth(*JANUARY)
+    expected_rows = sandbox.expected_rows(*JANUARY)
     at_the_borders = [
-        {**truth[0], "uuid": name, "date": moment.isoformat()} for name, moment in zip("ab", WEEK, strict=True)
+        {**expected_rows[0], "uuid": name, "date": moment.isoformat()} for name, moment in zip("ab", WEEK, strict=True)
     ]
     sandbox.amend(added=at_the_borders)
     everything = export()
     counts = warehouse.load(everything, WEEK, uuid_column=uuid_column)
-    inside = sandbox.truth(*WEEK)
-    assert counts == {"deleted": 0, "loaded": len(inside), "outside": len(truth) + 2 - len(inside)}
-    loaded = warehouse.rows(list(truth[0]))
+    inside = sandbox.expected_rows(*WEEK)
+    assert counts == {"deleted": 0, "loaded": len(inside), "outside": len(expected_rows) + 2 - len(inside)}
+    loaded = warehouse.rows(list(expected_rows[0]))
     assert loaded == sorted_rows(inside)
     assert "a" in {row["uuid"] for row in loaded}
     assert "b" not in {row["uuid"] for row in loaded}
     # Texts, as they come out of XCom; without a time zone they are UTC; None leaves an end open.
     warehouse.load(everything, ("2024-01-08", None), uuid_column=uuid_column)
     warehouse.load(everything, (None, "2024-01-08T00:00:00"), uuid_column=uuid_column)
-    assert warehouse.rows(list(truth[0])) == sorted_rows(sandbox.truth(*JANUARY))
+    assert warehouse.rows(list(expected_rows[0])) == sorted_rows(sandbox.expected_rows(*JANUARY))
 
 
 @pytest.mark.parametrize("merge", [True, False], ids=["merging", "replacing"])
@@ -161,9 +162,11 @@ def test_an_activity_that_was_moved_in_from_outside_the_window_is_found(
     correct_the_books(sandbox)
     for _ in range(2):
         warehouse.load(export(WEEK), WEEK, uuid_column="uuid", merge=merge)
-    columns = list(sandbox.truth(*WEEK)[0])
+    columns = list(sandbox.expected_rows(*WEEK)[0])
     loaded = warehouse.rows(columns)
-    assert [row for row in loaded if "2024-01-08" <= row["date"] < "2024-01-15"] == sorted_rows(sandbox.truth(*WEEK))
+    assert [row for row in loaded if "2024-01-08" <= row["date"] < "2024-01-15"] == sorted_rows(
+        sandbox.expected_rows(*WEEK)
+    )
     assert len({row["uuid"] for row in loaded}) == len(loaded), "none is there twice"
 
 
@@ -174,13 +177,13 @@ def test_an_activity_of_another_type_now_is_still_the_same(
     how: dict[str, Any] = {"uuid_column": "uuid", "merge": merge}
     for account in ("europe", "america"):
         warehouse.load(export(), part={"account": account}, **how)
-    changed = next(row for row in sandbox.truth(*JANUARY) if row["type"] == "expansion")
-    before = sandbox.truth(*JANUARY)
+    changed = next(row for row in sandbox.expected_rows(*JANUARY) if row["type"] == "expansion")
+    before = sandbox.expected_rows(*JANUARY)
     sandbox.amend(removed=[changed["uuid"]], added=[{**changed, "type": "contraction"}])
     of_the_type = export(activity_type="contraction")
     warehouse.load(of_the_type, part={"account": "europe", "type": "contraction"}, **how)
     expected = [{**row, "account": "america"} for row in before]
-    expected += [{**row, "account": "europe"} for row in sandbox.truth(*JANUARY)]
+    expected += [{**row, "account": "europe"} for row in sandbox.expected_rows(*JANUARY)]
     key = lambda row: (row["account"], row["uuid"])  # noqa: E731
     assert sorted(warehouse.rows([*before[0], "account"]), key=key) == sorted(expected, key=key)
 
@@ -192,25 +195,25 @@ def test_a_file_that_has_not_what_it_stands_for(
     warehouse.load(export())
     with pytest.raises(LoadError, match="have another 'type' than 'lost', which the file stands for"):
         warehouse.load(export(activity_type="churn"), part={"type": "lost"})
-    truth = sandbox.truth(*JANUARY)
-    assert warehouse.rows(list(truth[0])) == sorted_rows(truth)
+    expected_rows = sandbox.expected_rows(*JANUARY)
+    assert warehouse.rows(list(expected_rows[0])) == sorted_rows(expected_rows)
 
 
 @ways
 def test_parts_leave_the_rest_of_the_window_alone(
     uuid_column: str | None, warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
 ) -> None:
-    truth = sandbox.truth(*JANUARY)
+    expected_rows = sandbox.expected_rows(*JANUARY)
     for account in ("europe", "america"):
         warehouse.load(export(), uuid_column=uuid_column, part={"account": account})
     correct_the_books(sandbox)
     warehouse.load(export(activity_type="churn"), uuid_column=uuid_column, part={"account": "europe", "type": "churn"})
-    amended = sandbox.truth(*JANUARY)
-    expected = [{**row, "account": "america"} for row in truth]
-    expected += [{**row, "account": "europe"} for row in truth if row["type"] != "churn"]
+    amended = sandbox.expected_rows(*JANUARY)
+    expected = [{**row, "account": "america"} for row in expected_rows]
+    expected += [{**row, "account": "europe"} for row in expected_rows if row["type"] != "churn"]
     expected += [{**row, "account": "europe"} for row in amended if row["type"] == "churn"]
     key = lambda row: (row["account"], row["uuid"])  # noqa: E731
-    assert sorted(warehouse.rows([*truth[0], "account"]), key=key) == sorted(expected, key=key)
+    assert sorted(warehouse.rows([*expected_rows[0], "account"]), key=key) == sorted(expected, key=key)
 
 
 @ways
@@ -218,10 +221,10 @@ def test_an_export_without_rows_empties_its_window(
     uuid_column: str | None, warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]
 ) -> None:
     warehouse.load(export(), uuid_column=uuid_column)
-    sandbox.amend(removed=[row["uuid"] for row in sandbox.truth(*WEEK)])
+    sandbox.amend(removed=[row["uuid"] for row in sandbox.expected_rows(*WEEK)])
     counts = warehouse.load(export(WEEK), WEEK, uuid_column=uuid_column)
     assert counts["loaded"] == 0 < counts["deleted"]
-    remaining = sandbox.truth(*JANUARY)
+    remaining = sandbox.expected_rows(*JANUARY)
     assert warehouse.rows(list(remaining[0])) == sorted_rows(remaining)
 
 
@@ -246,7 +249,7 @@ def test_when_rows_were_loaded(
 ) -> None:
     """What dbt's freshness reads: the rows of the window are as fresh as the last load of it, the others are not."""
     how = {"uuid_column": uuid_column, "loaded_at_column": "_loaded_at"}
-    truth = sandbox.truth(*JANUARY)
+    expected_rows = sandbox.expected_rows(*JANUARY)
     everything = export()
     # A table that was there before the column was wanted.
     warehouse.load(everything, uuid_column=uuid_column)
@@ -255,11 +258,11 @@ def test_when_rows_were_loaded(
         "SELECT min(_loaded_at), max(_loaded_at), count(_loaded_at) FROM activities"
     )
     assert first == last
-    assert known == len(truth)
+    assert known == len(expected_rows)
     warehouse.load(export(WEEK), WEEK, **how)
     (anew,) = warehouse.query(f"SELECT count(*) FROM activities WHERE _loaded_at > '{last.isoformat()}'")
-    assert anew == (len(sandbox.truth(*WEEK)),)
-    assert warehouse.rows(list(truth[0])) == sorted_rows(truth)
+    assert anew == (len(sandbox.expected_rows(*WEEK)),)
+    assert warehouse.rows(list(expected_rows[0])) == sorted_rows(expected_rows)
     with pytest.raises(LoadError, match="a column 'uuid' of its own"):
         warehouse.load(everything, loaded_at_column="uuid")
 
@@ -299,7 +302,7 @@ def test_a_load_that_breaks_off_before_its_end_has_done_nothing(
     export: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    truth = sandbox.truth(*JANUARY)
+    expected_rows = sandbox.expected_rows(*JANUARY)
     warehouse.load(export(), uuid_column=uuid_column)
     correct_the_books(sandbox)
     uri = export()
@@ -312,7 +315,7 @@ def test_a_load_that_breaks_off_before_its_end_has_done_nothing(
     monkeypatch.setattr(warehouse_loads, "load_window", broken)
     with pytest.raises(KeyboardInterrupt):
         warehouse.load(uri, uuid_column=uuid_column)
-    assert warehouse.rows(list(truth[0])) == sorted_rows(truth)
+    assert warehouse.rows(list(expected_rows[0])) == sorted_rows(expected_rows)
 
 
 @ways
@@ -348,14 +351,14 @@ def test_loads_of_overlapping_windows_at_a_time_in_postgres(
     assert problems == []
     with closing(psycopg.connect(server)) as connection:
         loaded = [row[0] for row in connection.execute("SELECT uuid FROM overlapping").fetchall()]
-    assert sorted(loaded) == sorted(row["uuid"] for row in sandbox.truth(windows[0][0], windows[-1][1]))
+    assert sorted(loaded) == sorted(row["uuid"] for row in sandbox.expected_rows(windows[0][0], windows[-1][1]))
 
 
 def test_the_months_movements(warehouse: Warehouse, sandbox: Sandbox, export: Callable[..., str]) -> None:
     around = datetime(2023, 12, 20, tzinfo=UTC), datetime(2024, 1, 20, tzinfo=UTC)
     warehouse.load(export(around), around)
     expected: dict[str, tuple[int, int]] = {}
-    for row in sandbox.truth(around[0], JANUARY[0]):
+    for row in sandbox.expected_rows(around[0], JANUARY[0]):
         count, movement = expected.get(row["type"], (0, 0))
         expected[row["type"]] = count + 1, movement + int(row["activity_mrr_movement"])
     told = warehouse.query(movements_sql("activities", "2023-12-31T23:59:59+00:00"))

@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from airflow_provider_chartmogul.client import async_client
 from airflow_provider_chartmogul.client.rate_limit import RateLimit
 from airflow_provider_chartmogul.sandbox import Sandbox
-from airflow_provider_chartmogul.sandbox.account import Window
+from airflow_provider_chartmogul.sandbox.exports import ExportParameters
 from airflow_provider_chartmogul.sources import polling as waiting
 from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
 from tests.integration.servers import Answer, Asked, ScriptedServer, json_answer
@@ -47,7 +47,7 @@ def connection(sandbox: Sandbox, **extra: Any) -> str:
 
 
 def make_exports(sandbox: Sandbox, number: int) -> list[str]:
-    return [sandbox.create(Window(None, None, None)).id for _ in range(number)]
+    return [sandbox.create_export(ExportParameters(None, None, None)).id for _ in range(number)]
 
 
 async def wait_for(export_id: str, **told: Any) -> Any:
@@ -171,7 +171,7 @@ def test_slow_answers_open_no_more_connections_than_configured(
     monkeypatch.setenv(ENVIRONMENT, connection(sandbox, requests_per_second=200, max_connections=5))
     sandbox.requests_per_second = None
     sandbox.max_connections = 5
-    monkeypatch.setattr(sandbox, "admit", slowly(sandbox))
+    monkeypatch.setattr(sandbox, "admit_request", slowly(sandbox))
     export_ids = make_exports(sandbox, 60)
 
     assert asyncio.run(all_waits(export_ids)) == {"done": 60}
@@ -182,7 +182,7 @@ def test_slow_answers_open_no_more_connections_than_configured(
 
 def slowly(sandbox: Sandbox, seconds: float = 0.02) -> Callable[[], bool]:
     """Every request holds the server up."""
-    admit = sandbox.admit
+    admit = sandbox.admit_request
 
     def admit_slowly() -> bool:
         time.sleep(seconds)
@@ -292,7 +292,7 @@ class TestTheConnection:
         """And in between, neither the requests nor the connections are more than the greater of the two."""
         monkeypatch.setattr(async_client, "SETTINGS_SECONDS", 0.2)
         monkeypatch.setattr(async_client, "_LOOK_UP_SECONDS", 0.1)
-        monkeypatch.setattr(sandbox, "admit", slowly(sandbox))
+        monkeypatch.setattr(sandbox, "admit_request", slowly(sandbox))
         sandbox.requests_per_second = None
         sandbox.export_seconds = 1000
         export_ids = make_exports(sandbox, 80)

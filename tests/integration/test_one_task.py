@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_chartmogul.exceptions import ChartMogulError
 from airflow_provider_chartmogul.sandbox import Sandbox
-from airflow_provider_chartmogul.sandbox.account import Window
+from airflow_provider_chartmogul.sandbox.exports import ExportParameters
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
 from tests.integration.running import Ran, run_task
 from tests.integration.test_formats import READERS
@@ -42,11 +42,13 @@ def test_from_the_window_to_the_object(deferrable: bool, sandbox: Sandbox, tmp_p
     sandbox.export_seconds = 1
     ran = run(f"file://{tmp_path}/{{interval_start:%Y-%m-%d}}.csv.gz", deferrable=deferrable)
 
-    truth = sandbox.truth(START, END)
+    expected_rows = sandbox.expected_rows(START, END)
     assert ran.value == f"file://{tmp_path}/2024-01-01.csv.gz"
-    assert READERS["csv.gz"]((tmp_path / "2024-01-01.csv.gz").read_bytes()) == [list(row.values()) for row in truth]
+    assert READERS["csv.gz"]((tmp_path / "2024-01-01.csv.gz").read_bytes()) == [
+        list(row.values()) for row in expected_rows
+    ]
     facts = ran.xcoms["object"]
-    assert (facts["rows"], facts["export_id"]) == (len(truth), sandbox.exports[0].id)
+    assert (facts["rows"], facts["export_id"]) == (len(expected_rows), sandbox.exports[0].id)
     assert (facts["interval_start"], facts["interval_end"]) == (START.isoformat(), END.isoformat())
     assert posts(sandbox) == 1
     assert ran.worker_starts == (2 if deferrable else 1), "one to make the export, one to move it"
@@ -58,7 +60,7 @@ def test_what_the_api_does_not_say_is_what_was_asked_for(
     deferrable: bool, echo: Any, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A load replaces the window that the facts name: all of the table, were both ends taken for open."""
-    monkeypatch.setattr(Window, "echo", lambda window: echo)
+    monkeypatch.setattr(ExportParameters, "echo", lambda window: echo)
     sandbox.export_seconds = 1
     ran = run(f"file://{tmp_path}/{{activity_type}}.csv", activity_type="churn", deferrable=deferrable)
     facts = ran.xcoms["object"]
@@ -77,7 +79,7 @@ def test_what_it_takes_of_all_three_is_used(sandbox: Sandbox, tmp_path: Path) ->
     facts = ran.xcoms["object"]
     assert facts["key"].endswith("churn-25.x")
     assert (facts["activity_type"], facts["format"]) == ("churn", "parquet")
-    assert facts["rows"] == len(sandbox.truth(START - timedelta(days=7), END, "churn"))
+    assert facts["rows"] == len(sandbox.expected_rows(START - timedelta(days=7), END, "churn"))
 
 
 class TestIfExists:

@@ -275,7 +275,7 @@ class TestTheSignedUrl:
         export_id = make_export()
         monkeypatch.setattr(ChartMogulHook, "get_activities_export", expired_the_first_time)
         move(export_id, f"{store.base}/x.zip")
-        assert rows_in(store.read("x.zip")) == sandbox.truth(START, END)
+        assert rows_in(store.read("x.zip")) == sandbox.expected_rows(START, END)
 
 
 def variables_of(error: BaseException | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import psutil
 
 from airflow_provider_chartmogul.sandbox import Sandbox
-from airflow_provider_chartmogul.sandbox.account import Export, Window
+from airflow_provider_chartmogul.sandbox.exports import Export, ExportParameters
 
 PATIENCE = 300.0
 """Seconds that any one step may take."""
@@ -34,13 +34,13 @@ class ObservedSandbox(Sandbox):
         #: for each that has a beginning, which it is told. Nothing is answered before they return.
         self.when_any_made: Callable[[datetime], None] | None = None
 
-    def create(self, window: Window) -> Export:
-        export = super().create(window)
-        if window.start is not None:
-            if (call := self.when_made.get(window.start)) is not None:
+    def create_export(self, parameters: ExportParameters) -> Export:
+        export = super().create_export(parameters)
+        if parameters.start is not None:
+            if (call := self.when_made.get(parameters.start)) is not None:
                 call()
             if (call_any := self.when_any_made) is not None:
-                call_any(window.start)
+                call_any(parameters.start)
         return export
 
     def made_from(self, start: datetime) -> list[str]:

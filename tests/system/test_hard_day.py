@@ -29,7 +29,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_chartmogul.sandbox import AddedFault
+from airflow_provider_chartmogul.sandbox.active_faults import AddedFault
 from dev.real_airflow import RealAirflow
 from tests.postgres import postgres_server
 from tests.system.crashes import PATIENCE, ObservedSandbox, Worker, is_alive, kill_family, wait_for
@@ -173,10 +173,10 @@ class HardDay:
         for at in itertools.count(blow.at):
             with self._sandbox.faulty(f"download:stall;at={at};times=1") as (stall,):
                 path = wait_for("a download", partial(self._stalled, stall), every=0.1)
-                export = self._sandbox.export_at(path)
+                export = self._sandbox.export_by_path(path)
                 assert export is not None
-                assert export.window.start is not None
-                task, worker = self._task(export.window.start, MOVE)
+                assert export.parameters.start is not None
+                task, worker = self._task(export.parameters.start, MOVE)
                 if task["try_number"] <= MOST_KILLED:
                     break
             # It goes on where it stopped, as after any break.

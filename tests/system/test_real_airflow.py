@@ -25,7 +25,7 @@ from psycopg import sql
 
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
-from airflow_provider_chartmogul.sandbox.company import COLUMNS
+from airflow_provider_chartmogul.sandbox.company.activities import COLUMNS
 from dev.real_airflow import FINISHED_RUN_STATES, RealAirflow
 from tests.postgres import postgres_server
 from tests.system.crashes import wait_for
@@ -110,7 +110,7 @@ def test_the_example_moves_one_day(
     assert run["state"] == "success", states(airflow, "example_activities_export", run_id)
     assert deferred == {"wait_for_export"}, "the wait is the triggerer's, and nothing else is"
     archive = lake / "example" / "activities" / "2026-03-01.zip"
-    assert rows_of(archive) == sandbox.truth(*day)
+    assert rows_of(archive) == sandbox.expected_rows(*day)
     mine = [made for made in sandbox.exports[before:] if "2026-03-01" in str(made.params)]
     assert len(mine) == 1, "one run, one POST"
     uri = airflow.xcom("example_activities_export", run_id, "move_to_storage")
@@ -132,7 +132,7 @@ def test_every_mode_and_mapped_tasks(airflow: RealAirflow, sandbox: Sandbox, lak
     for mode in ("deferrable", "poke", "reschedule"):
         for activity_type in ("churn", "expansion"):
             archive = lake / mode / f"{activity_type}-2024-01-01.zip"
-            assert rows_of(archive) == sandbox.truth(*week, activity_type)
+            assert rows_of(archive) == sandbox.expected_rows(*week, activity_type)
 
 
 def test_every_ending_in_every_mode(airflow: RealAirflow, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_of_objects_in_a_burst_the_example_loads_all(airflow: RealAirflow, sandb
         with gzip.open(file, "wt", newline="") as opened:
             writer = csv.DictWriter(opened, COLUMNS)
             writer.writeheader()
-            writer.writerows(sandbox.truth(start, end) if number < len(days) else [])
+            writer.writerows(sandbox.expected_rows(start, end) if number < len(days) else [])
         window = {"interval_start": start.isoformat(), "interval_end": end.isoformat(), "activity_type": None}
         made = datetime.now(UTC) - timedelta(hours=1 if number < len(days) else 2)
         told.append({"uri": f"file://{file}", **window, "exported_at": made.isoformat()})
@@ -212,7 +212,7 @@ def test_of_objects_in_a_burst_the_example_loads_all(airflow: RealAirflow, sandb
 
     wait_for("all loads", lambda: loaded() == {extra["uri"] for extra in told}, every=0.5, patience=500)
     rows = duckdb_rows(lake / "activities.duckdb", "activities_of_events", COLUMNS)
-    assert difference(rows, sandbox.truth(days[0][0], days[-1][1])) == []
+    assert difference(rows, sandbox.expected_rows(days[0][0], days[-1][1])) == []
 
 
 def test_no_authorization_reached_the_download_host(airflow: RealAirflow, sandbox: Sandbox) -> None:

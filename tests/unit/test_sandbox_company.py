@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sandbox's company: the same window is always the same rows, windows add up, and the money does too."""
+"""The sandbox's company: a window always has the same rows, windows partition the history, and MRR adds up."""
 
 from __future__ import annotations
 
@@ -16,16 +16,9 @@ from itertools import pairwise
 
 import pytest
 
-from airflow_provider_chartmogul.sandbox.company import (
-    ACTIVITY_TYPES,
-    COLUMNS,
-    FOUNDED,
-    HORIZON,
-    Activity,
-    Company,
-    to_csv,
-    to_zip,
-)
+from airflow_provider_chartmogul.sandbox.company.activities import ACTIVITY_TYPES, COLUMNS, Activity, to_csv, to_zip
+from airflow_provider_chartmogul.sandbox.company.clock import FOUNDED, HORIZON
+from airflow_provider_chartmogul.sandbox.company.company import Company
 
 JUNE = datetime(2024, 6, 1, tzinfo=UTC)
 JULY = datetime(2024, 7, 1, tzinfo=UTC)
@@ -37,22 +30,23 @@ def company() -> Company:
 
 
 @pytest.fixture(scope="module")
-def lives() -> dict[str, list[Activity]]:
-    """All of a smaller company's activities, by customer."""
+def histories() -> dict[str, list[Activity]]:
+    """All activities of a smaller company, by customer."""
     by_customer: dict[str, list[Activity]] = defaultdict(list)
     for row in Company(seed=3, customers=60).activities(None, HORIZON):
         by_customer[row.customer_external_id].append(row)
     return by_customer
 
 
-def read(content: bytes) -> list[dict[str, str]]:
+def read_csv(content: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
 
 
-def test_the_same_window_is_the_same_bytes_in_another_process(company: Company) -> None:
+def test_window_has_same_bytes_in_another_process(company: Company) -> None:
     program = (
         "import sys, datetime as d\n"
-        "from airflow_provider_chartmogul.sandbox.company import Company, to_zip\n"
+        "from airflow_provider_chartmogul.sandbox.company.activities import to_zip\n"
+        "from airflow_provider_chartmogul.sandbox.company.company import Company\n"
         "rows = Company(1, 500).activities(d.datetime(2024, 6, 1), d.datetime(2024, 7, 1))\n"
         "sys.stdout.buffer.write(to_zip(rows))\n"
     )
@@ -60,7 +54,7 @@ def test_the_same_window_is_the_same_bytes_in_another_process(company: Company) 
     assert other == to_zip(company.activities(JUNE, JULY))
 
 
-def test_asking_for_other_windows_first_changes_nothing() -> None:
+def test_other_windows_do_not_change_rows() -> None:
     fresh = Company(seed=11, customers=20)
     list(fresh.activities(None, HORIZON, "churn"))
     first = list(fresh.activities(JUNE, JULY))
@@ -68,7 +62,7 @@ def test_asking_for_other_windows_first_changes_nothing() -> None:
     assert first == list(Company(seed=11, customers=20).activities(JUNE, JULY))
 
 
-def test_seed_and_size_make_other_companies() -> None:
+def test_seed_and_size_select_company() -> None:
     windows = [
         to_csv(Company(seed, customers).activities(JUNE, JULY)) for seed, customers in ((1, 40), (2, 40), (1, 41))
     ]
@@ -76,16 +70,16 @@ def test_seed_and_size_make_other_companies() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_windows_cut_anywhere_add_up(company: Company, seed: int) -> None:
+def test_adjacent_windows_partition_rows(company: Company, seed: int) -> None:
     rng = random.Random(seed)
     zones = [UTC, timezone(timedelta(hours=5, minutes=45)), timezone(timedelta(hours=-8)), None]
     whole = list(company.activities(JUNE, JULY))
-    # Cuts on an activity's very second are the ones that lose or double a row.
+    # Boundaries at an activity's exact second would lose or duplicate a row.
     exact = [datetime.fromisoformat(row.date) for row in rng.sample(whole, 10)]
-    anywhere = [JUNE + timedelta(microseconds=rng.randrange(30 * 86_400 * 1_000_000)) for _ in range(20)]
-    cuts = [JUNE, *sorted(exact + anywhere), JULY]
+    arbitrary = [JUNE + timedelta(microseconds=rng.randrange(30 * 86_400 * 1_000_000)) for _ in range(20)]
+    boundaries = [JUNE, *sorted(exact + arbitrary), JULY]
     parts: list[Activity] = []
-    for start, end in pairwise(cuts):
+    for start, end in pairwise(boundaries):
         zone = rng.choice(zones)
         if zone is None:  # a datetime without a zone is UTC
             window = (start.replace(tzinfo=None), end.replace(tzinfo=None))
@@ -97,7 +91,7 @@ def test_windows_cut_anywhere_add_up(company: Company, seed: int) -> None:
     assert parts == whole
 
 
-def test_the_days_of_a_month_add_up_to_it(company: Company) -> None:
+def test_days_partition_month(company: Company) -> None:
     days = [
         row
         for day in range(30)
@@ -106,7 +100,7 @@ def test_the_days_of_a_month_add_up_to_it(company: Company) -> None:
     assert days == list(company.activities(JUNE, JULY))
 
 
-def test_the_types_partition_a_window(company: Company) -> None:
+def test_types_partition_window(company: Company) -> None:
     start, end = datetime(2023, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC)
     whole = list(company.activities(start, end))
     by_type = {kind: list(company.activities(start, end, kind)) for kind in ACTIVITY_TYPES}
@@ -115,12 +109,12 @@ def test_the_types_partition_a_window(company: Company) -> None:
     assert sorted(row for rows in by_type.values() for row in rows) == sorted(whole)
 
 
-def test_an_unknown_type_is_an_error_at_the_call(company: Company) -> None:
-    with pytest.raises(ValueError, match="no such activity type: 'refund'"):
+def test_unknown_type_raises_at_call(company: Company) -> None:
+    with pytest.raises(ValueError, match="unknown activity type: 'refund'"):
         company.activities(JUNE, JULY, "refund")
 
 
-def test_an_open_start_means_from_the_founding(company: Company) -> None:
+def test_window_without_start_begins_at_founding(company: Company) -> None:
     end = FOUNDED + timedelta(days=40)
     rows = list(company.activities(None, end))
     assert rows == list(company.activities(FOUNDED, end))
@@ -128,7 +122,7 @@ def test_an_open_start_means_from_the_founding(company: Company) -> None:
     assert rows[0].type == "new_biz"
 
 
-def test_empty_reversed_and_outlying_windows_hold_nothing(company: Company) -> None:
+def test_empty_reversed_and_outlying_windows_have_no_rows(company: Company) -> None:
     assert list(company.activities(JUNE, JUNE)) == []
     assert list(company.activities(JULY, JUNE)) == []
     assert list(company.activities(None, FOUNDED)) == []
@@ -136,30 +130,30 @@ def test_empty_reversed_and_outlying_windows_hold_nothing(company: Company) -> N
     assert list(Company(customers=0).activities(None, HORIZON)) == []
 
 
-def test_a_negative_number_of_customers_is_an_error() -> None:
+def test_negative_number_of_customers_raises() -> None:
     with pytest.raises(ValueError, match="customers must be 0 or more, not -1"):
         Company(customers=-1)
 
 
-def test_an_ordinary_day_has_rows(company: Company) -> None:
+def test_typical_day_has_rows(company: Company) -> None:
     for year in (2019, 2026, 2039):
         rows = list(company.activities(datetime(year, 1, 1, tzinfo=UTC), datetime(year, 12, 31, tzinfo=UTC)))
         days = Counter(row.date[:10] for row in rows)
         assert len(days) == 364 + (year % 4 == 0)
-        ordinary = [count for count in days.values() if 20 <= count <= 60]
-        assert len(ordinary) > 0.95 * len(days)
+        typical = [count for count in days.values() if 20 <= count <= 60]
+        assert len(typical) > 0.95 * len(days)
         assert len({row.date[11:13] for row in rows}) == 24
 
 
-def test_all_customers_come_in_the_end_and_once(lives: dict[str, list[Activity]]) -> None:
-    assert sorted(lives) == [f"{number:04d}" for number in range(1, 61)]
-    assert all([row.type for row in rows].count("new_biz") == 1 for rows in lives.values())
-    years = {rows[0].date[:4] for rows in lives.values()}
+def test_each_customer_subscribes_first_once(histories: dict[str, list[Activity]]) -> None:
+    assert sorted(histories) == [f"{number:04d}" for number in range(1, 61)]
+    assert all([row.type for row in rows].count("new_biz") == 1 for rows in histories.values())
+    years = {rows[0].date[:4] for rows in histories.values()}
     assert len(years) > 10
 
 
-def test_mrr_adds_up_over_each_life(lives: dict[str, list[Activity]]) -> None:
-    for rows in lives.values():
+def test_mrr_movements_add_up_for_each_customer(histories: dict[str, list[Activity]]) -> None:
+    for rows in histories.values():
         mrr = 0
         before = None
         for row in rows:
@@ -184,28 +178,28 @@ def test_mrr_adds_up_over_each_life(lives: dict[str, list[Activity]]) -> None:
             mrr, before = row.activity_mrr, row
 
 
-def test_a_subscription_keeps_its_plan_and_its_customer(lives: dict[str, list[Activity]]) -> None:
+def test_subscription_keeps_plan_and_customer(histories: dict[str, list[Activity]]) -> None:
     plans: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for rows in lives.values():
+    for rows in histories.values():
         assert len({(row.customer_uuid, row.customer_name) for row in rows}) == 1
         for row in rows:
             plans[row.subscription_external_id].add((row.plan_external_id, row.customer_external_id))
-    assert all(len(found) == 1 for found in plans.values())
+    assert all(len(pairs) == 1 for pairs in plans.values())
 
 
-def test_uuids_are_unique_and_uuids(lives: dict[str, list[Activity]]) -> None:
-    rows = [row for life in lives.values() for row in life]
+def test_uuids_are_valid_and_unique(histories: dict[str, list[Activity]]) -> None:
+    rows = [row for history in histories.values() for row in history]
     assert len({row.uuid for row in rows}) == len(rows)
     assert all(str(uuid.UUID(row.uuid)) == row.uuid for row in rows[:1000])
-    assert len({life[0].customer_uuid for life in lives.values()}) == len(lives)
+    assert len({history[0].customer_uuid for history in histories.values()}) == len(histories)
 
 
 def test_csv_round_trip(company: Company) -> None:
     rows = list(company.activities(JUNE, JULY))
     content = to_csv(rows)
     assert content.splitlines()[0].decode() == ",".join(COLUMNS)
-    assert read(content) == [row.as_text() for row in rows]
-    # What the rows must hold for that to mean something.
+    assert read_csv(content) == [row.as_text() for row in rows]
+    # The rows contain what a CSV reader can get wrong.
     assert any("\n" in row.description and '"' in row.description for row in rows)
     assert any("," in row.customer_name for row in rows)
     assert any('"' in row.customer_name for row in rows)
@@ -214,12 +208,12 @@ def test_csv_round_trip(company: Company) -> None:
     assert all(datetime.fromisoformat(row.date).utcoffset() == timedelta(0) for row in rows)
 
 
-def test_no_rows_make_a_header_alone() -> None:
+def test_csv_without_rows_is_header() -> None:
     assert to_csv([]).decode() == ",".join(COLUMNS) + "\n"
     assert list(Activity._fields) == list(COLUMNS)
 
 
-def test_zip_holds_one_deflated_csv_and_no_clock(company: Company) -> None:
+def test_zip_contains_one_deflated_csv_without_clock(company: Company) -> None:
     content = to_zip(company.activities(JUNE, JULY))
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.testzip() is None

@@ -30,7 +30,7 @@ from sqlglot import exp
 from tests.certificates import write_certificate
 from tests.integration.running import Ran, TaskInstanceStandIn, run_task
 from tests.stores import Store, free_port
-from tests.tables import Row, as_truth
+from tests.tables import Row, as_expected_rows
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags" / "warehouses"
 NAMES = ("bigquery", "redshift", "snowflake")
@@ -127,7 +127,7 @@ class Warehouse(ABC):
     def rows(self, columns: Iterable[str]) -> list[Row]:
         names = list(columns)
         chosen = ", ".join(self.column(name) for name in names)
-        return as_truth(names, self.query(f"SELECT {chosen} FROM {self.table}"))
+        return as_expected_rows(names, self.query(f"SELECT {chosen} FROM {self.table}"))
 
     def column(self, name: str) -> str:
         return f'"{name}"'

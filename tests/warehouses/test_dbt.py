@@ -86,13 +86,13 @@ def test_build(database: Path, sandbox: Sandbox) -> None:
     assert {result["status"] for result in results.values()} == {"success", "pass"}
     kinds = [name.partition(".")[0] for name in results]
     assert (kinds.count("model"), kinds.count("test")) == (1, 9)
-    truth = sandbox.truth(*JANUARY)
+    expected_rows = sandbox.expected_rows(*JANUARY)
     with duckdb.connect(str(database), read_only=True) as connection:
         told = connection.execute(
             "SELECT activity_type, count(*), sum(mrr_movement) FROM stg_chartmogul__activities GROUP BY ALL"
         ).fetchall()
     expected: dict[str, tuple[int, int]] = {}
-    for row in truth:
+    for row in expected_rows:
         count, movement = expected.get(row["type"], (0, 0))
         expected[row["type"]] = count + 1, movement + int(row["activity_mrr_movement"])
     assert {kind: (count, int(movement)) for kind, count, movement in told} == expected

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 The examples for BigQuery, Redshift and Snowflake: what is rendered, whether its grammar is the warehouse's, and what
-it leaves in a table, which is compared with the sandbox's truth row by row.
+it leaves in a table, which is compared with the sandbox's rows.
 
 Each test has a stand-in for the warehouse; what a stand-in is, and is not, stands in ``examples.py``.
 """
@@ -87,8 +87,8 @@ def test_names_are_the_params(warehouse: Warehouse, sandbox: Sandbox) -> None:
 
 def correct_the_books(sandbox: Sandbox) -> None:
     """Change history: rows go, are edited, come, and move into the window and out of it."""
-    inside = sandbox.truth(*WINDOW)
-    before = sandbox.truth(WINDOW[0] - timedelta(days=3), WINDOW[0])
+    inside = sandbox.expected_rows(*WINDOW)
+    before = sandbox.expected_rows(WINDOW[0] - timedelta(days=3), WINDOW[0])
     sandbox.amend(
         removed=[row["uuid"] for row in (*inside[:4], before[0])],
         added=[
@@ -103,18 +103,18 @@ def correct_the_books(sandbox: Sandbox) -> None:
 
 
 def test_loads_again_and_after_corrections(warehouse: Warehouse, sandbox: Sandbox) -> None:
-    truth = sandbox.truth(*WINDOW)
-    assert truth
+    expected_rows = sandbox.expected_rows(*WINDOW)
+    assert expected_rows
     for _ in range(2):
         warehouse.load(DAY)
-        assert difference(warehouse.rows(truth[0]), truth) == []
+        assert difference(warehouse.rows(expected_rows[0]), expected_rows) == []
     # The week before, so that there are rows outside of the window.
     warehouse.load(DAY - timedelta(days=7))
     correct_the_books(sandbox)
     warehouse.load(DAY)
-    amended = sandbox.truth(*WINDOW)
-    assert amended != truth
-    loaded = warehouse.rows(truth[0])
+    amended = sandbox.expected_rows(*WINDOW)
+    assert amended != expected_rows
+    loaded = warehouse.rows(expected_rows[0])
     assert difference(within(loaded, *WINDOW), amended) == []
     assert len({row["uuid"] for row in loaded}) == len(loaded), "what moved is not there twice"
     assert {"first", "last"} <= {row["uuid"] for row in loaded}
@@ -123,31 +123,31 @@ def test_loads_again_and_after_corrections(warehouse: Warehouse, sandbox: Sandbo
 
 
 def test_a_retry_of_any_task_leaves_the_same_table(warehouse: Warehouse, sandbox: Sandbox) -> None:
-    truth = sandbox.truth(*WINDOW)
+    expected_rows = sandbox.expected_rows(*WINDOW)
     run = warehouse.run(DAY)
     for task_id in (*warehouse.tasks, "drop"):
         warehouse.execute(run, task_id)
         warehouse.execute(run, task_id)
-    assert difference(warehouse.rows(truth[0]), truth) == []
+    assert difference(warehouse.rows(expected_rows[0]), expected_rows) == []
     assert warehouse.tables() == ["activities"]
 
 
 def test_overlapping_runs_stage_apart(warehouse: Warehouse, sandbox: Sandbox) -> None:
     days = [DAY, DAY + timedelta(days=3)]
-    truth = sandbox.truth(WINDOW[0], WINDOW[1] + timedelta(days=3))
+    expected_rows = sandbox.expected_rows(WINDOW[0], WINDOW[1] + timedelta(days=3))
     runs = [warehouse.run(day) for day in days]
     for task_id in (*warehouse.tasks, "drop"):
         for run in runs:
             warehouse.execute(run, task_id)
-    assert difference(warehouse.rows(truth[0]), truth) == []
+    assert difference(warehouse.rows(expected_rows[0]), expected_rows) == []
 
 
 def test_without_uuids(warehouse: Warehouse, sandbox: Sandbox) -> None:
-    truth = sandbox.truth(*WINDOW)
+    expected_rows = sandbox.expected_rows(*WINDOW)
     warehouse.load(DAY, uuid_column=None)
-    sandbox.amend(removed=[row["uuid"] for row in truth[:3]])
+    sandbox.amend(removed=[row["uuid"] for row in expected_rows[:3]])
     warehouse.load(DAY, uuid_column=None)
-    assert difference(warehouse.rows(truth[0]), sandbox.truth(*WINDOW)) == []
+    assert difference(warehouse.rows(expected_rows[0]), sandbox.expected_rows(*WINDOW)) == []
 
 
 def test_loaded_at_is_when_the_row_came(warehouse: Warehouse, sandbox: Sandbox) -> None:
@@ -168,21 +168,21 @@ def up_to(task_id: str, run: Run, warehouse: Warehouse) -> str:
 
 def test_rows_outside_the_window_are_not_taken(warehouse: Warehouse, sandbox: Sandbox) -> None:
     """An export may hold its window's end."""
-    truth = sandbox.truth(*WINDOW)
+    expected_rows = sandbox.expected_rows(*WINDOW)
     run = warehouse.run(DAY)
     staged = up_to("load", run, warehouse)
-    for row, moment in zip(truth, ("2024-01-16T00:00:00Z", "2024-01-07T23:59:59Z", "2024-01-08"), strict=False):
+    for row, moment in zip(expected_rows, ("2024-01-16T00:00:00Z", "2024-01-07T23:59:59Z", "2024-01-08"), strict=False):
         warehouse.change(f"UPDATE {staged} SET date = '{moment}' WHERE uuid = '{row['uuid']}'")
     warehouse.execute(run, "load")
-    expected = [{**truth[2], "date": "2024-01-08T00:00:00+00:00"}, *truth[3:]]
-    assert difference(warehouse.rows(truth[0]), expected) == []
+    expected = [{**expected_rows[2], "date": "2024-01-08T00:00:00+00:00"}, *expected_rows[3:]]
+    assert difference(warehouse.rows(expected_rows[0]), expected) == []
 
 
 # After an error within a transaction, fakesnow answers nothing but 500, which Snowflake's client repeats for minutes.
 @pytest.mark.parametrize("warehouse", ["bigquery", "redshift"], indirect=True)
 def test_a_load_that_fails_has_done_nothing(warehouse: Warehouse, sandbox: Sandbox) -> None:
     """The old rows are deleted, and then there are no new ones to insert."""
-    truth = sandbox.truth(*WINDOW)
+    expected_rows = sandbox.expected_rows(*WINDOW)
     warehouse.load(DAY)
     correct_the_books(sandbox)
     # Without UUIDs, so that the deletion does not look at what is staged.
@@ -190,16 +190,16 @@ def test_a_load_that_fails_has_done_nothing(warehouse: Warehouse, sandbox: Sandb
     warehouse.change(f"DROP TABLE {up_to('load', run, warehouse)}")
     with pytest.raises(Exception, match=r"(?i)activities_.*(does not|not) exist"):
         warehouse.execute(run, "load")
-    assert difference(warehouse.rows(truth[0]), truth) == []
+    assert difference(warehouse.rows(expected_rows[0]), expected_rows) == []
     # Clearing the load clears its setup, which stages again.
     up_to("load", run, warehouse)
     warehouse.execute(run, "load")
-    assert difference(warehouse.rows(truth[0]), sandbox.truth(*WINDOW)) == []
+    assert difference(warehouse.rows(expected_rows[0]), sandbox.expected_rows(*WINDOW)) == []
 
 
 def test_a_column_that_the_export_gains(warehouse: Warehouse, sandbox: Sandbox) -> None:
     """The table is made before there is one of the export's columns, and with one that the export has no more."""
-    truth = sandbox.truth(*WINDOW)
+    expected_rows = sandbox.expected_rows(*WINDOW)
     warehouse.load(DAY)
     warehouse.change(f"ALTER TABLE {warehouse.table} RENAME COLUMN description TO old_description")
     if warehouse.name == "redshift":
@@ -208,7 +208,7 @@ def test_a_column_that_the_export_gains(warehouse: Warehouse, sandbox: Sandbox) 
         # What the example's text tells the user to do.
         warehouse.change(f"ALTER TABLE {warehouse.table} ADD COLUMN description VARCHAR(65535)")
     warehouse.load(DAY)
-    assert difference(warehouse.rows(truth[0]), truth) == []
+    assert difference(warehouse.rows(expected_rows[0]), expected_rows) == []
     assert warehouse.query(f"SELECT DISTINCT old_description FROM {warehouse.table}") == [(None,)]
 
 

@@ -22,7 +22,7 @@ import psycopg
 import pytest
 
 from airflow_provider_chartmogul.sandbox import Sandbox
-from airflow_provider_chartmogul.sandbox.company import COLUMNS
+from airflow_provider_chartmogul.sandbox.company.activities import COLUMNS
 from dev.real_airflow import FINISHED_RUN_STATES, RealAirflow
 from tests.postgres import postgres_server
 from tests.tables import Row, duckdb_rows, postgres_rows

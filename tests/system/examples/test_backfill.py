@@ -4,7 +4,7 @@
 
 In the short form it is ten days.
 
-After each the tables are compared with the sandbox's truth for the range, row by row. The range is what the runs have
+After each the tables are compared with the sandbox's rows for the range. The range is what the runs have
 loaded, from the start of the first window, a lookback before the first day, up to and without the end of the last day:
 in all of it the table stands for ChartMogul, also where a window begins and where the last one ends. Runs go four at a
 time, their windows overlap, and DuckDB has one writer.
@@ -45,14 +45,14 @@ def backfilled(world: World, dag_id: str) -> list[dict[str, Any]]:
 
 
 def correct_the_books(sandbox: Sandbox) -> int:
-    """Change history within the range and around it; give how many rows of the range's truth it has changed.
+    """Change history within the range and around it; return how many of the range's rows have changed.
 
     Of every day something is removed, edited, moved to another day and backdated; and what happens at the very ends of
     the range, and just outside of them, is added.
     """
-    before = sandbox.truth(START, END)
+    before = sandbox.expected_rows(START, END)
     by_day: dict[str, list[dict[str, str]]] = {}
-    for row in sandbox.truth(START - timedelta(days=3), END + timedelta(days=3)):
+    for row in sandbox.expected_rows(START - timedelta(days=3), END + timedelta(days=3)):
         by_day.setdefault(row["date"][:10], []).append(row)
     draw = random.Random(31)
     days = sorted(by_day)
@@ -73,7 +73,7 @@ def correct_the_books(sandbox: Sandbox) -> int:
     }.items():
         added.append({**before[0], "uuid": name, "date": moment.isoformat()})
     sandbox.amend(removed=removed, added=added)
-    return len(difference(before, sandbox.truth(START, END)))
+    return len(difference(before, sandbox.expected_rows(START, END)))
 
 
 @pytest.fixture
@@ -118,14 +118,16 @@ def test_a_range_again_and_after_corrections(world: World, say: Any) -> None:
 
     def check(what: str, began: float, exports: int, *changes: str) -> None:
         seconds = time.monotonic() - began
-        truth = sandbox.truth(START, END)
-        assert truth[0]["date"] < f"{START + timedelta(days=1):%Y-%m-%d}"
+        expected_rows = sandbox.expected_rows(START, END)
+        assert expected_rows[0]["date"] < f"{START + timedelta(days=1):%Y-%m-%d}"
         differences = {}
         for dag_id, read in TABLES.items():
             rows = within(read(world), START, END)
-            differences[dag_id] = difference(rows, truth)
+            differences[dag_id] = difference(rows, expected_rows)
             name = dag_id.removeprefix("example_")
-            say(f"{what}: {name} {len(rows)} rows, truth {len(truth)}, difference {len(differences[dag_id])}")
+            say(
+                f"{what}: {name} {len(rows)} rows, expected {len(expected_rows)}, difference {len(differences[dag_id])}"
+            )
         say(f"{what}: {len(sandbox.exports) - exports} exports, {seconds:.0f} s{''.join(changes)}")
         assert differences == {dag_id: [] for dag_id in dag_ids}
         # Not the exports that were there: each window has been asked for once more.
@@ -145,7 +147,7 @@ def test_a_range_again_and_after_corrections(world: World, say: Any) -> None:
     assert changed > 2 * DAYS
     began, exports = time.monotonic(), len(sandbox.exports)
     backfill(world, dag_ids, "--reprocess-behavior", "completed")
-    check("reprocessed after corrections", began, exports, f", {changed} rows of the truth had changed")
-    uuids = {row["uuid"] for row in sandbox.truth(START, END)}
+    check("reprocessed after corrections", began, exports, f", {changed} expected rows had changed")
+    uuids = {row["uuid"] for row in sandbox.expected_rows(START, END)}
     assert {"at-the-start", "just-inside"} <= uuids
     assert not {"just-before", "at-the-end"} & uuids

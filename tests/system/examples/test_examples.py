@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Every example that can run here, as the scheduler and people start it; each result beside the sandbox's truth.
+Every example that can run here, as the scheduler and people start it; each result is compared with the sandbox's rows.
 
 ``example_activities_export`` is in ``tests/system/test_real_airflow.py``, what needs a cloud's warehouse is not run.
 """
@@ -72,19 +72,19 @@ def test_daily_and_the_load_that_its_asset_starts(world: World) -> None:
     world.unpause("example_asset_load")
     run = world.scheduled_run("example_daily")
     start, end = window_of(run)
-    truth = world.chartmogul.truth(start, end)
-    assert len(truth) > 50
+    expected_rows = world.chartmogul.expected_rows(start, end)
+    assert len(expected_rows) > 50
 
     (told,) = loaded_by_event(world, "example_daily", run["dag_run_id"])
     assert told == world.airflow.xcom("example_daily", run["dag_run_id"], "export", "object")
     assert told["uri"] == f"file://{world.lake}/daily/{start:%Y-%m-%d}_{end:%Y-%m-%d}.csv.gz"
     assert (told["rows"], told["interval_start"], told["interval_end"]) == (
-        len(truth),
+        len(expected_rows),
         start.isoformat(),
         end.isoformat(),
     )
-    assert difference(rows_of(file_of(told["uri"])), truth) == []
-    assert difference(within(world.duckdb_rows("activities_of_events"), start, end), truth) == []
+    assert difference(rows_of(file_of(told["uri"])), expected_rows) == []
+    assert difference(within(world.duckdb_rows("activities_of_events"), start, end), expected_rows) == []
 
 
 class BackfillForm:
@@ -142,16 +142,16 @@ def test_backfill_of_windows_and_types_four_at_a_time(world: World) -> None:
     ]
     for start, end, kind in windows:
         file = world.lake / "backfill" / kind / f"{start:%Y-%m-%d}_{end:%Y-%m-%d}.csv.gz"
-        truth = sandbox.truth(start, end, kind)
-        assert truth
-        assert difference(rows_of(file), truth) == []
+        expected_rows = sandbox.expected_rows(start, end, kind)
+        assert expected_rows
+        assert difference(rows_of(file), expected_rows) == []
 
     loaded_by_event(world, form.DAG, form.run_id, objects=6)
     # In a burst, of which Airflow gives but some to a run.
     burst = world.tell(world.events_of(form.DAG, form.run_id))
     wait_for_loads(world, lambda: burst, objects=6)
-    truth = [row for kind in types for row in sandbox.truth(months[0], months[-1], kind)]
-    assert difference(within(world.duckdb_rows("activities_of_events"), months[0], months[-1]), truth) == []
+    expected_rows = [row for kind in types for row in sandbox.expected_rows(months[0], months[-1], kind)]
+    assert difference(within(world.duckdb_rows("activities_of_events"), months[0], months[-1]), expected_rows) == []
 
 
 def test_backfill_with_one_window_skipped_and_one_failed(world: World) -> None:
@@ -175,7 +175,7 @@ def test_backfill_with_one_window_skipped_and_one_failed(world: World) -> None:
     assert "ChartMogul answered 422" in world.airflow.task_log(form.DAG, form.run_id, "export", 1, failed)
 
     def right(index: int) -> bool:
-        return rows_of(files[index]) == world.chartmogul.truth(months[index], months[index + 1])
+        return rows_of(files[index]) == world.chartmogul.expected_rows(months[index], months[index + 1])
 
     others = [index for index in (0, 2, 3) if index != failed]
     assert not files[failed].exists()
@@ -206,12 +206,12 @@ def test_full_refresh_and_the_load_that_its_asset_starts(world: World) -> None:
     (told,) = loaded_by_event(world, "example_full_refresh", run["dag_run_id"])
     (export,) = (made for made in world.chartmogul.exports if made.id == told["export_id"])
     assert export.params == {}, "both ends are open"
-    truth = world.chartmogul.truth(None, export.created_at)
-    assert told["rows"] == len(truth)
+    expected_rows = world.chartmogul.expected_rows(None, export.created_at)
+    assert told["rows"] == len(expected_rows)
     assert told["uri"] == f"file://{world.lake}/all.csv.gz"
-    assert difference(rows_of(file_of(told["uri"])), truth) == []
+    assert difference(rows_of(file_of(told["uri"])), expected_rows) == []
     # All of the table is that export's: nothing of the windows that were loaded before it is there twice.
-    assert difference(world.duckdb_rows("activities_of_events"), truth) == []
+    assert difference(world.duckdb_rows("activities_of_events"), expected_rows) == []
 
 
 def test_duckdb_and_postgres(world: World) -> None:
@@ -222,10 +222,10 @@ def test_duckdb_and_postgres(world: World) -> None:
     ):
         run = world.scheduled_run(dag_id)
         start, end = window_of(run)
-        truth = world.chartmogul.truth(start, end)
-        assert difference(within(rows(), start, end), truth) == []
+        expected_rows = world.chartmogul.expected_rows(start, end)
+        assert difference(within(rows(), start, end), expected_rows) == []
         counts = world.airflow.xcom(dag_id, run["dag_run_id"], "load")
-        assert counts == {"deleted": 0, "loaded": len(truth), "outside": 0}
+        assert counts == {"deleted": 0, "loaded": len(expected_rows), "outside": 0}
         # The month's movements, so that one sees in the log that it worked.
         log = world.airflow.task_log(dag_id, run["dag_run_id"], "load", 1)
         assert "expansion" in log
@@ -243,7 +243,7 @@ def test_accounts_side_by_side_and_one_with_a_wrong_key(world: World) -> None:
     start, end = window_of(run)
 
     def of(sandbox: Any, account: str) -> list[Row]:
-        return [{**row, "account": account} for row in sandbox.truth(start, end)]
+        return [{**row, "account": account} for row in sandbox.expected_rows(start, end)]
 
     def table() -> list[Row]:
         return within(world.duckdb_rows("activities_of_accounts", "account"), start, end)

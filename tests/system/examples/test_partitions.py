@@ -36,7 +36,7 @@ def check(world: World, run: dict[str, Any], day: datetime) -> None:
     assert run["data_interval_start"] is None
     assert event["partition_key"] == run["partition_key"] == f"{day:%Y-%m-%d}T00:00:00"
     assert (told["interval_start"], told["interval_end"]) == (start.isoformat(), end.isoformat())
-    assert difference(rows_of(file_of(told["uri"])), world.chartmogul.truth(start, end)) == []
+    assert difference(rows_of(file_of(told["uri"])), world.chartmogul.expected_rows(start, end)) == []
 
 
 def test_the_partition_that_is_due(world: World) -> None:
