@@ -3,24 +3,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, MappedOperator, XComArg
 
 from airflow_provider_chartmogul.api.exports import validate_activity_type
-from airflow_provider_chartmogul.exceptions import IntervalError
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
-from airflow_provider_chartmogul.intervals.run_window import DATA_INTERVAL, Interval, resolve_interval, written_as_none
-from airflow_provider_chartmogul.intervals.times import parse_duration
+from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL, Interval, resolve_interval
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, XComArg
+    from airflow.providers.common.compat.sdk import Context
 
 
-#: Where None, written in the DAG, has a meaning, so that a template that came out as None must not be taken for it.
-_NONE_MEANS_SOMETHING = ("interval_start", "interval_end", "activity_type", "lookback")
+#: Parameters that must not come out of a template or an XCom as None or as empty text: that would be all of history,
+#: all types, no lookback, or days of another time zone.
+_REQUEST_PARAMETERS = (
+    "interval_start",
+    "interval_end",
+    "activity_type",
+    "lookback",
+    "partition_length",
+    "partition_timezone",
+)
 
 
 class ChartMogulOperator(BaseOperator):
@@ -44,15 +50,7 @@ class ExportRequestOperator(ChartMogulOperator):
     What the parameters mean stands in the operators' own docstrings.
     """
 
-    template_fields: Sequence[str] = (
-        "interval_start",
-        "interval_end",
-        "activity_type",
-        "lookback",
-        "partition_length",
-        "partition_timezone",
-        "chartmogul_conn_id",
-    )
+    template_fields: Sequence[str] = (*_REQUEST_PARAMETERS, "chartmogul_conn_id")
 
     def __init__(
         self,
@@ -73,28 +71,48 @@ class ExportRequestOperator(ChartMogulOperator):
         self.lookback = lookback
         self.partition_length = partition_length
         self.partition_timezone = partition_timezone
-        self._none_at_init = frozenset(name for name in _NONE_MEANS_SOMETHING if getattr(self, name) is None)
+        self._none_at_init = frozenset(name for name in _REQUEST_PARAMETERS if getattr(self, name) is None)
 
     def _wanted(self, context: Context) -> tuple[Interval, str | None]:
-        """Check everything there is to check before a request is sent."""
-        written = written_as_none(
-            self, self._none_at_init, _NONE_MEANS_SOMETHING, none_by_default=("activity_type", "lookback")
-        )
+        """
+        Return the window and the type to export.
+
+        :raises AirflowFailException: when they make no sense, or came out of a template or an XCom empty
+        """
         try:
-            if self.lookback is None and "lookback" not in written:
-                parse_duration("None", "lookback")
+            for name in _REQUEST_PARAMETERS:
+                self._reject_empty(name)
             interval = resolve_interval(
                 context,
                 start=self.interval_start,
                 end=self.interval_end,
-                open_ends=written,
                 lookback=self.lookback,
                 partition_length=self.partition_length,
                 partition_timezone=self.partition_timezone,
             )
-            # A template or XCom that came out as None is not 'all types' either.
-            unwritten_none = self.activity_type is None and "activity_type" not in written
-            activity_type = validate_activity_type("None" if unwritten_none else self.activity_type)
-        except (IntervalError, ValueError) as error:
-            raise AirflowFailException(str(error)) from error
+            activity_type = validate_activity_type(self.activity_type)
+        except ValueError as error:
+            raise AirflowFailException(str(error)) from None  # the log would show the same text twice
         return interval, activity_type
+
+    def _reject_empty(self, name: str) -> None:
+        value = getattr(self, name)
+        is_empty_text = isinstance(value, str) and value.strip().lower() in ("", "none", "null")
+        if is_empty_text or (value is None and not self._is_none_in_dag(name)):
+            raise ValueError(
+                f"{name} came out of its template or XCom as {value!r}. If that is meant, write {name}=None in the DAG"
+            )
+
+    def _is_none_in_dag(self, name: str) -> bool:
+        """Return whether a parameter is None because the DAG says so or leaves it out, rather than by an XCom."""
+        if name not in self._none_at_init:
+            return False
+        declared = self.dag.task_dict.get(self.task_id) if self.has_dag() else None  # type: ignore[no-untyped-call]
+        if not isinstance(declared, MappedOperator) or name in declared.partial_kwargs:
+            return True
+        mapped: Any = declared.expand_input.value
+        if isinstance(mapped, Mapping):  # expand(name=…)
+            mapped = mapped.get(name)
+        elif name not in ("interval_start", "interval_end"):  # rows of expand_kwargs leave out what is None by default
+            return True
+        return not any(XComArg.iter_xcom_references(mapped))

@@ -21,7 +21,7 @@ from airflow_provider_chartmogul.runtime.task_log import TaskLog
 
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
-    from airflow_provider_chartmogul.intervals.run_window import Interval
+    from airflow_provider_chartmogul.intervals.interval import Interval
 
 _KEY = "chartmogul_activities_export"
 

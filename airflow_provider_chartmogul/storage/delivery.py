@@ -38,7 +38,7 @@ from airflow_provider_chartmogul.storage.object_storage import StoredObject
 
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
-    from airflow_provider_chartmogul.intervals.run_window import Interval
+    from airflow_provider_chartmogul.intervals.interval import Interval
 
 IF_EXISTS = ("overwrite", "reuse", "skip", "fail")
 

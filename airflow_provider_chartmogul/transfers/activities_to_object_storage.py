@@ -24,7 +24,7 @@ from airflow_provider_chartmogul.exceptions import (
     UnusableExportError,
 )
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
-from airflow_provider_chartmogul.intervals.run_window import DATA_INTERVAL, Interval
+from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL, Interval
 from airflow_provider_chartmogul.operators.base import ExportRequestOperator
 from airflow_provider_chartmogul.sources.polling import ExportWait
 from airflow_provider_chartmogul.sources.resumption import create_or_resume, forget

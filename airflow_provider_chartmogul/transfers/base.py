@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
     from airflow.providers.openlineage.extractors.base import OperatorLineage
 
-    from airflow_provider_chartmogul.intervals.run_window import Interval
+    from airflow_provider_chartmogul.intervals.interval import Interval
     from airflow_provider_chartmogul.storage.delivery import Moved, Transfer
 
 

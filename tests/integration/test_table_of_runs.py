@@ -23,7 +23,7 @@ from airflow.timetables import trigger as of_trigger
 from airflow.timetables.base import DataInterval, TimeRestriction
 
 from airflow_provider_chartmogul.exceptions import IntervalError
-from airflow_provider_chartmogul.intervals.run_window import DATA_INTERVAL, resolve_interval
+from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL, resolve_interval
 from tests.integration.test_windows_of_runs import AIRFLOW_3, HAS_PARTITIONS, NO_INTERVAL, NO_WIDTH, context_of
 from tests.pages import DOCS, tables
 

@@ -23,7 +23,7 @@ from airflow.timetables.interval import CronDataIntervalTimetable, DeltaDataInte
 from airflow.timetables.trigger import CronTriggerTimetable
 
 from airflow_provider_chartmogul.exceptions import IntervalError
-from airflow_provider_chartmogul.intervals.run_window import DATA_INTERVAL, resolve_interval
+from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL, resolve_interval
 
 AIRFLOW_3 = find_spec("airflow.sdk") is not None
 HAS_PARTITIONS = find_spec("airflow.partition_mappers") is not None

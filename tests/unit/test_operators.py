@@ -24,7 +24,7 @@ from airflow.serialization import serialized_objects
 from airflow.serialization.serialized_objects import BaseSerialization
 
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
-from airflow_provider_chartmogul.intervals.run_window import DATA_INTERVAL, Interval, resolve_interval
+from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL, Interval, resolve_interval
 from airflow_provider_chartmogul.operators.activities_export import CreateActivitiesExportOperator
 from airflow_provider_chartmogul.sensors.activities_export import ActivitiesExportSensor
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
@@ -268,7 +268,7 @@ def test_the_default_interval_is_one_object(again: Any) -> None:
 
 def test_the_default_interval_reads_the_same_in_every_process() -> None:
     program = (
-        "from airflow_provider_chartmogul.intervals.run_window import DATA_INTERVAL as d\n"
+        "from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL as d\n"
         "print(repr(d), str(d), f'{d}', sep='|', end='')\n"
     )
     expected = f"{DATA_INTERVAL!r}|{DATA_INTERVAL!s}|{DATA_INTERVAL}"

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parse the durations that users write, and add them to times by the calendar."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+import pendulum
+
+from airflow_provider_chartmogul.exceptions import IntervalError
+from airflow_provider_chartmogul.intervals.times import to_utc
+
+#: Longer waits do not fit into a date.
+_MAX_WAIT: Final = timedelta(days=36500)
+
+
+def parse_seconds(value: object, name: str) -> float:
+    """
+    Parse the length of a wait, such as ``timeout``, and return it in seconds.
+
+    :param value: a number of seconds, or a ``timedelta``; from 0 to 100 years
+    :param name: what an error calls the value
+    :raises ValueError: for anything else
+    """
+    seconds: Any = value.total_seconds() if isinstance(value, timedelta) else value
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if is_number and 0 <= seconds <= _MAX_WAIT.total_seconds():  # false for NaN
+        return float(seconds)
+    raise ValueError(
+        f"{name} cannot be {str(value)[:60]!r}: it is a number of seconds, or a timedelta, from 0 to 100 years"
+    )
+
+
+def parse_duration(value: object, name: str) -> timedelta:
+    """
+    Parse a duration above zero.
+
+    :param value: a ``timedelta``, which a pendulum ``Duration`` is too, or ISO 8601 text such as ``P7D``
+    :param name: what an error calls the value
+    :raises IntervalError: for anything else
+    """
+    parsed = value
+    if isinstance(value, str) and value.strip()[:1] == "P":
+        try:
+            parsed = pendulum.parse(value.strip(), exact=True)
+        except (ValueError, TypeError, OverflowError):  # pendulum raises all of these
+            parsed = None
+    if isinstance(parsed, timedelta) and parsed > timedelta(0):
+        return parsed
+    raise IntervalError(
+        f"{name} cannot be {str(value)[:60]!r}: it is a timedelta above zero, or ISO 8601 text such as P7D"
+    )
+
+
+def subtract_duration(value: datetime, duration: timedelta, name: str) -> datetime:
+    """
+    Subtract a duration, of which pendulum's months are those of the calendar.
+
+    :param name: what an error calls the duration
+    :raises IntervalError: when that is outside the calendar
+    """
+    try:
+        earlier = pendulum.instance(value) - duration
+    except (ValueError, OverflowError) as error:
+        raise IntervalError(f"{name}, {duration}, before {value.isoformat()} is outside the calendar") from error
+    return to_utc(earlier, name)
+
+
+class CalendarDuration(NamedTuple):
+    """A duration in months and days of the calendar, and elapsed time."""
+
+    months: int = 0
+    days: int = 0
+    elapsed: timedelta = timedelta(0)
+
+    @classmethod
+    def parse(cls, value: object, name: str) -> CalendarDuration:
+        """
+        Parse a duration as ``parse_duration`` does.
+
+        Whole days are the calendar's, those of a plain ``timedelta`` too, which cannot tell a day from 24 hours. A
+        duration with hours and without months is elapsed time.
+
+        :raises IntervalError: when the value is not a duration above zero, or one of its parts is below zero
+        """
+        duration = parse_duration(value, name)
+        if isinstance(duration, pendulum.Duration) and not isinstance(duration, pendulum.Interval):
+            months = duration.years * 12 + duration.months
+            days = duration.weeks * 7 + duration.remaining_days
+            elapsed = duration.as_timedelta() - timedelta(days=duration.years * 365 + duration.months * 30 + days)
+        else:
+            months, days, elapsed = 0, duration.days, duration - timedelta(days=duration.days)
+        if min(months, days) < 0 or elapsed < timedelta(0):
+            raise IntervalError(f"{name} cannot be {duration!r}: one of its parts is below zero")
+        if elapsed and not months:
+            return cls(elapsed=timedelta(days=days) + elapsed)
+        return cls(months, days, elapsed)
+
+    def after(self, start: datetime, times: int = 1) -> datetime:
+        """
+        Return the time that is this duration, or a multiple of it, after another, in UTC.
+
+        The multiple is added at once: the months after January 31st end on the last day of each month.
+
+        :param start: with the time zone that days and months are counted in
+        :raises IntervalError: when that is outside the calendar
+        """
+        try:
+            if self.months or self.days:
+                wall = pendulum.naive(*start.timetuple()[:6], start.microsecond)
+                wall = wall.add(months=times * self.months, days=times * self.days)
+                # This is the first one of an hour that comes twice. An hour that is left out becomes the one after
+                # it, so that a day without a midnight begins at its first moment.
+                start = datetime(*wall.timetuple()[:6], wall.microsecond, tzinfo=start.tzinfo)
+            return to_utc(start, "the time") + times * self.elapsed
+        except (ValueError, OverflowError) as error:
+            raise IntervalError(f"the window after {start.isoformat()} ends outside the calendar") from error
+
+
+#: The periods of the calendar by name. Each begins at midnight, weeks on Monday.
+PERIODS: Final = {
+    "day": CalendarDuration(days=1),
+    "week": CalendarDuration(days=7),
+    "month": CalendarDuration(months=1),
+    "quarter": CalendarDuration(months=3),
+    "year": CalendarDuration(months=12),
+}
