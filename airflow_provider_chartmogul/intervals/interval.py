@@ -71,6 +71,8 @@ def resolve_interval(
     """
     Return the window that a task exports.
 
+    Both ends are rounded down to whole seconds, which is what ChartMogul keeps, so that windows that touch still do.
+
     :param context: the task's context
     :param start: ``DATA_INTERVAL``, ``None`` (open), or a time as ``parse_time`` takes it
     :param end: the same
@@ -91,6 +93,8 @@ def resolve_interval(
     window_end = None if end is None else parse_time(end, "interval_end")
     if lookback is not None and window_start is not None:
         window_start = subtract_duration(window_start, parse_duration(lookback, "lookback"), "lookback")
+    window_start = window_start and window_start.replace(microsecond=0)
+    window_end = window_end and window_end.replace(microsecond=0)
     if window_start is not None and window_end is not None:
         if window_start == window_end and is_run_interval:
             raise IntervalError(

@@ -315,6 +315,38 @@ def test_empty_text_is_not_an_open_end(value: str) -> None:
     assert error_message(DAILY, end=value).startswith("interval_end cannot be ")
 
 
+@pytest.mark.parametrize(
+    ("data_interval", "parameters"),
+    [
+        (("2024-01-01T00:00:00.678901", "2024-01-02T00:00:00.678901"), {}),  # triggered by hand
+        (("2024-01-01T00:00:00.999999", "2024-01-02T00:00:00.000001"), {}),
+        (
+            ("2024-01-01T00:00:00", "2024-01-02T00:00:00"),
+            {"start": "2024-01-01T00:00:00.5", "end": "2024-01-02T00:00:00.9Z"},
+        ),
+        (("2024-01-01T12:00:00.5", "2024-01-02T00:00:00.5"), {"lookback": timedelta(hours=12, milliseconds=200)}),
+        (("1969-01-01T00:00:00.5", "1969-01-02"), {"start": "2024-01-01T00:00:00.5", "end": "2024-01-02T00:00:00.5"}),
+    ],
+)
+def test_window_is_rounded_down_to_whole_seconds(data_interval: tuple[str, str], parameters: dict[str, Any]) -> None:
+    names = ("data_interval_start", "data_interval_end")
+    context = dict(
+        zip(names, (datetime.fromisoformat(text).replace(tzinfo=UTC) for text in data_interval), strict=True)
+    )
+    assert resolve(context, **parameters) == Interval(JAN_1, JAN_2)
+
+
+@given(st.lists(times, min_size=3, max_size=3))
+def test_windows_that_touch_still_touch_in_whole_seconds(moments: list[datetime]) -> None:
+    start, border, end = sorted(parse_time(moment, "x") for moment in moments)
+    assume(border - start >= timedelta(seconds=1) and end - border >= timedelta(seconds=1))
+    assert resolve({}, start=start, end=border).end == resolve({}, start=border, end=end).start
+
+
+def test_window_within_one_second_raises() -> None:
+    assert "the window is empty" in error_message({}, start="2024-01-01T00:00:00.1", end="2024-01-01T00:00:00.9")
+
+
 @pytest.mark.parametrize("lookback", ["None", "", "7 days", timedelta(0), timedelta(days=-1), 7])
 def test_invalid_lookback_raises(lookback: object) -> None:
     assert error_message(DAILY, lookback=lookback).startswith("lookback cannot be ")
@@ -472,7 +504,8 @@ lengths = st.timedeltas(timedelta(microseconds=1), timedelta(days=3650))
 @given(times, times, st.none() | lengths)
 def test_any_window_has_its_width_or_raises(start: datetime, end: datetime, lookback: timedelta | None) -> None:
     start_utc, end_utc = (parse_time(value, "x") for value in (start, end))
-    expected = start_utc - (lookback or timedelta(0))
+    expected = (start_utc - (lookback or timedelta(0))).replace(microsecond=0)
+    end_utc = end_utc.replace(microsecond=0)
     try:
         by_run = resolve({"data_interval_start": start, "data_interval_end": end}, lookback=lookback)
     except IntervalError:
