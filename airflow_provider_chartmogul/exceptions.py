@@ -1,28 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What can go wrong between this package and ChartMogul, and whether asking again can help::
+All errors of this package::
 
     * ChartMogulError
-      * ConnectionSettingsError      the Airflow connection cannot be used as it is
-      * InvalidExportIdError         not something that may become part of a path
-      * NoResponseError                refused, reset, timed out: nothing that could be read came back
-      * UnexpectedResponseError        an answer came, but not one of ChartMogul's (HTML, half a JSON, a redirect)
-      * HTTPStatusError              ChartMogul said no; ``status`` says which, ``message`` in its own words
-        * InvalidRequestError        400, 422
-        * AuthenticationError        401
-        * RequestFailedError         402
-        * PermissionDeniedError      403
-        * NotFoundError              404
-        * RateLimitError             429
-        * ServerError                5xx
-      * UnusableExportError          nothing is to be had from the export, a new one is needed
-        * ExportFailedError          ChartMogul ended it as failed
-        * ExportExpiredError         the time of its file is over
-      * ExportNotReadyError       the export is still being made
-      * OutageError                  no success for longer than a wait was told to bear
+      * ConnectionSettingsError          the Airflow connection, proxy or CA bundle cannot be used
+      * ConnectionLookupError            the Airflow connection could not be looked up
+      * IntervalError                    a window is missing or invalid
+      * InvalidExportIdError             not an export ID
+      * TransferSettingsError            an operator's parameter is invalid
+      * NoResponseError                  connection refused or reset, timeout
+      * UnexpectedResponseError          HTML, truncated JSON, a redirect
+        * ForeignRedirectError           a redirect to another host
+      * HTTPStatusError                  any other status than 2xx and 3xx
+        * InvalidRequestError            400, 422
+        * AuthenticationError            401
+        * RequestFailedError             402
+        * PermissionDeniedError          403
+        * NotFoundError                  404
+        * RateLimitError                 429
+        * ServerError                    5xx
+      * OutageError                      no successful request for max_failure_seconds
+      * ExportNotReadyError              the export has not finished yet
+      * ExportTimeoutError               the export has not finished within the task's timeout
+      * UnusableExportError              only a new export can help
+        * ExportFailedError              ChartMogul reports the export as failed
+        * ExportExpiredError             the export's file has expired
+      * DownloadError                    the export's file could not be downloaded
+        * DownloadRefusedError           its URL is refused (an ExportExpiredError, too)
+      * ArchiveError                     the file is not a sound zip archive
+      * TableError                       the CSV cannot be read as a table
+      * ColumnTypesError                 column_types does not fit the table
+      * InsufficientDiskSpaceError       the local disk is full or read-only
+      * ObjectStorageError               the object storage reported an error
+        * DestinationError               the destination cannot be written to
+        * ObjectExistsError              the object exists already
+      * TaskCancelledError               Airflow is stopping the task
+        * UploadStillRunningError        an upload does not stop
 
-Downloads, archives, destinations and settings have their own, in the modules that raise them; all are
-``ChartMogulError`` too.
+``permanent`` and ``transient`` say whether trying again can help; see ``ChartMogulError``.
 """
 
 from __future__ import annotations
@@ -32,34 +47,58 @@ from typing import ClassVar
 
 class ChartMogulError(Exception):
     """
-    Something between this package and ChartMogul went wrong.
+    Base class of all errors of this package.
 
-    ``permanent``: no retry of the task can help. ``transient``: it may well pass by itself within the same try.
-    Neither: this try is lost, the task's own retries apply.
+    ``permanent`` means that a retry of the task cannot help. ``transient`` means that the same request may well
+    succeed a little later. If neither is set, this attempt has failed, and Airflow's retries apply.
     """
 
     permanent: bool = False
     transient: bool = False
 
 
+# Settings
+
+
 class ConnectionSettingsError(ChartMogulError):
-    """The Airflow connection lacks something or holds something that cannot be used."""
+    """The Airflow connection is missing or incomplete, or the environment's proxy or CA bundle cannot be used."""
+
+    permanent = True
+
+
+class ConnectionLookupError(ChartMogulError):
+    """The Airflow connection could not be looked up, which may be an outage of the secrets backend."""
+
+    transient = True
+
+
+class IntervalError(ChartMogulError, ValueError):
+    """There is no window to export, or it is invalid."""
 
     permanent = True
 
 
 class InvalidExportIdError(ChartMogulError, ValueError):
-    """An export ID that is empty, or that is not one."""
+    """The export ID is empty or malformed."""
 
     permanent = True
 
 
+class TransferSettingsError(ChartMogulError, ValueError):
+    """A parameter of a transfer operator is invalid, or does not go with another."""
+
+    permanent = True
+
+
+# Requests and responses
+
+
 class NoResponseError(ChartMogulError):
     """
-    Nothing came back that could be read.
+    No response could be read.
 
-    ``sent`` is False only where it is certain that the server never saw the request (the connection could not
-    be made), so that even a POST may be repeated.
+    :param sent: ``False`` if the server certainly never received the request, because the connection failed; only
+        then may a POST be repeated
     """
 
     transient = True
@@ -70,34 +109,39 @@ class NoResponseError(ChartMogulError):
 
 
 class UnexpectedResponseError(ChartMogulError):
-    """An answer came, but not one of ChartMogul's: HTML where JSON should be, half a JSON, a redirect."""
+    """The response is not one of ChartMogul's: HTML instead of JSON, truncated JSON, a redirect."""
 
     transient = True
 
 
+class ForeignRedirectError(UnexpectedResponseError):
+    """The server redirected to another host, or from https to http, which is not followed."""
+
+
 class HTTPStatusError(ChartMogulError):
     """
-    ChartMogul answered with an error status.
+    ChartMogul responded with an error status.
 
-    ``status`` is the HTTP status, ``message`` what ChartMogul said, ``retry_after`` the seconds it asked to
-    wait (None where it did not).
+    :param status: HTTP status
+    :param message: ChartMogul's own message
+    :param retry_after: seconds to wait, from the ``Retry-After`` header; ``None`` without one
     """
 
     hint: ClassVar[str] = ""
 
     def __init__(self, status: int, message: str, *, retry_after: float | None = None) -> None:
         hint = f" {self.hint}" if self.hint else ""
-        super().__init__(f"ChartMogul answered {status}: {message}{hint}")
+        super().__init__(f"ChartMogul responded with {status}: {message}{hint}")
         self.status = status
         self.message = message
         self.retry_after = retry_after
 
 
 class InvalidRequestError(HTTPStatusError):
-    """400 or 422: a parameter is missing, malformed or makes no sense."""
+    """400 or 422: a parameter is missing, malformed or contradictory."""
 
     permanent = True
-    hint = "(the parameters of the request are at fault; a retry cannot help)"
+    hint = "(a parameter of the request is invalid; a retry cannot help)"
 
 
 class AuthenticationError(HTTPStatusError):
@@ -108,40 +152,55 @@ class AuthenticationError(HTTPStatusError):
 
 
 class RequestFailedError(HTTPStatusError):
-    """402: the parameters were valid, the request failed all the same."""
+    """402: the parameters are valid, but the request failed."""
 
 
 class PermissionDeniedError(HTTPStatusError):
-    """403: the key may not do this, or the account's trial or plan has expired."""
+    """403: the key has no permission, or the account's trial or plan has expired."""
 
     permanent = True
     hint = "(check that the account's plan is active and what the API key may do)"
 
 
 class NotFoundError(HTTPStatusError):
-    """404: there is no such export."""
+    """404: the export does not exist."""
 
     permanent = True
-    hint = "(check the connection's host and, for an export, its ID and whether the connection is of its account)"
+    hint = "(check the connection's host and, for an export, its ID and that the connection is of the same account)"
 
 
 class RateLimitError(HTTPStatusError):
-    """429: over 40 requests a second for the account, or over its compute-time budget."""
+    """429: more than 40 requests a second for the account, or its compute-time budget is used up."""
 
     transient = True
 
 
 class ServerError(HTTPStatusError):
-    """5xx: the server's fault, an outage, or over 20 parallel connections for the account (503)."""
+    """5xx: an error or outage of the server, or more than 20 connections for the account (503)."""
 
     transient = True
 
 
+class OutageError(ChartMogulError):
+    """No request has succeeded for longer than ``max_failure_seconds``."""
+
+
+# Exports
+
+
+class ExportNotReadyError(ChartMogulError):
+    """The export has not finished yet."""
+
+
+class ExportTimeoutError(ChartMogulError):
+    """The export has not finished within the task's ``timeout``; the next try creates a new one."""
+
+
 class UnusableExportError(ChartMogulError):
     """
-    There is nothing to be had from an export; only a new one can help.
+    The export cannot be used; only a new one can help.
 
-    ``what`` says what is the matter with it, without what to do: a task that makes exports itself can do that.
+    :param what: what is wrong with the export, without what to do about it
     """
 
     permanent = True
@@ -149,86 +208,73 @@ class UnusableExportError(ChartMogulError):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"{what}. A retry of this task cannot help: clear the task that creates the export and those after it, so "
-            "that a new one is made."
+            "that a new one is created."
         )
         self.what = what
 
 
 class ExportFailedError(UnusableExportError):
-    """ChartMogul ended the export as failed."""
+    """ChartMogul reports the export as failed."""
 
 
 class ExportExpiredError(UnusableExportError):
-    """The time of the export's file is over."""
+    """The file of the export has expired."""
 
 
-class ExportNotReadyError(ChartMogulError):
-    """The export is not done yet."""
-
-
-class OutageError(ChartMogulError):
-    """There was no success for longer than the wait was told to bear."""
-
-
-class TransferSettingsError(ChartMogulError, ValueError):
-    """What the transfer was told makes no sense."""
-
-    permanent = True
-
-
-class InsufficientDiskSpaceError(ChartMogulError):
-    """The local disk has too little room, or cannot be written to."""
+# Download and formats
 
 
 class DownloadError(ChartMogulError):
-    """The archive could not be downloaded; a retry of the task tries again."""
+    """The export's file could not be downloaded; a retry of the task tries again."""
 
 
 class DownloadRefusedError(ExportExpiredError, DownloadError):
-    """The URL is refused and there is no fresh one: the export has expired, and has to be made again."""
+    """The storage refuses the file URL, and a fresh one too: the export has expired."""
 
 
 class ArchiveError(ChartMogulError):
-    """What was downloaded is not a whole and sound zip archive of the kind ChartMogul makes."""
-
-
-class ColumnTypesError(ChartMogulError, ValueError):
-    """``column_types`` names a type or a column that there is not, or a value does not fit its type."""
-
-    permanent = True
+    """The downloaded file is not a sound zip archive with the content of an export."""
 
 
 class TableError(ChartMogulError):
     """The CSV cannot be read as a table."""
 
 
+class ColumnTypesError(ChartMogulError, ValueError):
+    """``column_types`` has an unknown type or column, or a value does not fit its type."""
+
+    permanent = True
+
+
+class InsufficientDiskSpaceError(ChartMogulError):
+    """The local disk has too little space, or cannot be written to."""
+
+
+# Object storage
+
+
 class ObjectStorageError(ChartMogulError):
-    """The object storage did not do what it was asked; the message has its own words."""
+    """The object storage reported an error; the message includes its own."""
 
 
 class DestinationError(ObjectStorageError):
-    """The destination is not one that can be written to: malformed, or its file system is not installed."""
+    """The destination is malformed, or its file system is not installed."""
 
     permanent = True
 
 
 class ObjectExistsError(ObjectStorageError):
-    """There is an object of that name already."""
+    """An object of that name exists already."""
 
     permanent = True
 
 
-class ExportTimeoutError(ChartMogulError):
-    """The export was not done within the task's ``timeout``; the next try makes a new one."""
+# Cancellation
 
 
 class TaskCancelledError(ChartMogulError):
-    """Airflow has told the task to end."""
+    """Airflow is stopping the task."""
 
 
 class UploadStillRunningError(TaskCancelledError):
-    """An upload was cancelled, and does not end: its object may yet appear."""
-
-
-class IntervalError(ValueError):
-    """There is no window to export, or it makes no sense."""
+    """A cancelled upload does not stop, so its object may still appear."""

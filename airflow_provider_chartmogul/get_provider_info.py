@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metadata by which Airflow knows this package as a provider."""
+"""The metadata that registers this package with Airflow as a provider."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PACKAGE = "airflow_provider_chartmogul"
 
 def get_provider_info() -> dict[str, Any]:
     """
-    Give Airflow the provider's metadata (entry point ``apache_airflow_provider``).
+    Return the provider's metadata (entry point ``apache_airflow_provider``).
 
-    The keys are those of Airflow's ``provider_info.schema.json``; ``ui-field-behaviour`` and ``conn-fields``
-    of a connection type are read by Airflow 3.2 and later, which draws the form without importing the hook.
+    Airflow's ``provider_info.schema.json`` defines the keys. Airflow 3.2 and later reads ``ui-field-behaviour`` and
+    ``conn-fields`` of a connection type, to draw the form without importing the hook.
     """
     return {
         "package-name": "airflow-provider-chartmogul",
@@ -38,32 +38,32 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": f"{_PACKAGE}.hooks.chartmogul.ChartMogulHook",
                 "hook-name": "ChartMogul",
                 "ui-field-behaviour": {
-                    # The form would be better without two more. The base URL can say the port, but Airflow 3.3.1 and
-                    # 3.3.2 refuse to test a saved connection that has none (apache/airflow#73298); when those two are
-                    # gone, hide it here, and drop what the hook does about it. And Airflow 2's page breaks its own
-                    # Test button where extra is hidden; Airflow 3 shows it whatever stands here.
+                    # Two more fields should be hidden. The base URL can include the port, but Airflow 3.3.1 and 3.3.2
+                    # do not test a saved connection without one (apache/airflow#73298). Once neither is supported any
+                    # more, hide the port here, and remove its special treatment from the hook. Hiding extra would
+                    # break the Test button of Airflow 2; Airflow 3 always shows it.
                     "hidden-fields": ["login", "schema"],
                     "relabeling": {"password": "API key", "host": "Base URL"},
                     "placeholders": {
                         "host": "https://api.chartmogul.com",
                         "password": "in ChartMogul: Profile, API keys",
-                        "port": "443; fill it in to test the connection on Airflow 3.3",
+                        "port": "443 (optional; the Test button of Airflow 3.3 requires it)",
                     },
                 },
                 "conn-fields": {
                     "timeout": {
                         "label": "Timeout in seconds",
-                        "description": "For a connection to be made, and for each answer. Empty: 30.",
+                        "description": "How long to wait for a connection, and for each response. Default: 30.",
                         "schema": {"type": ["number", "null"], "default": 30, "exclusiveMinimum": 0},
                     },
                     "requests_per_second": {
                         "label": "Requests per second",
-                        "description": "At most this many in each Airflow process; the account has 40. Empty: 10.",
+                        "description": "Limit for each Airflow process; ChartMogul allows an account 40. Default: 10.",
                         "schema": {"type": ["number", "null"], "default": 10, "exclusiveMinimum": 0},
                     },
                     "max_connections": {
-                        "label": "Connections at a time",
-                        "description": "At most this many in each Airflow process; the account has 20. Empty: 4.",
+                        "label": "Maximum connections",
+                        "description": "Limit for each Airflow process; ChartMogul allows an account 20. Default: 4.",
                         "schema": {"type": ["integer", "null"], "default": 4, "minimum": 1},
                     },
                 },

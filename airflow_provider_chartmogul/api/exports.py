@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-All that is known of ChartMogul's API, with no I/O and no Airflow.
+Activities exports: what a task requests, and what ChartMogul responds.
 
-What a request looks like, what an answer means, which failure may be retried and after how long. The errors are in
-``errors``, how a wait goes on or ends in ``waiting``. The two transports (``hooks.sync_client`` on a worker,
-``hooks.async_client`` in a triggerer) only send and sleep, so that both modes decide the same. Facts are from
-ChartMogul's API reference (https://dev.chartmogul.com/reference) and from recorded answers; where they disagree, both
-are accepted.
+Facts are from the API reference (https://dev.chartmogul.com/reference) and from recorded responses. Where the two
+disagree, both forms are accepted.
 """
 
 from __future__ import annotations
@@ -34,7 +31,7 @@ _NO_VALUE = frozenset({"none", "null", "nan", "undefined"})
 
 
 class ExportStatus(Enum):
-    """Where an export is. ``SUCCEEDED`` stands for both words the API has for it."""
+    """The status of an export. ``SUCCEEDED`` stands for both words that the API uses for it."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -45,10 +42,10 @@ class ExportStatus(Enum):
     @classmethod
     def parse(cls, word: str) -> ExportStatus:
         """
-        Read the API's word for a status.
+        Return the status for the API's word.
 
-        The reference says ``successful``, every recording ``succeeded``: both are done. A word nobody has
-        seen yet is ``UNKNOWN``, and means 'not done yet'.
+        The reference has ``successful`` where every recorded response has ``succeeded``. An unfamiliar word is
+        ``UNKNOWN``, and counts as 'not finished yet'.
         """
         word = word.strip().lower()
         if word == "successful":
@@ -60,7 +57,7 @@ class ExportStatus(Enum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the status will not change any more."""
+        """Whether the status is not going to change any more."""
         return self in (ExportStatus.SUCCEEDED, ExportStatus.FAILED)
 
 
@@ -113,11 +110,11 @@ class ExportRequest:
 @dataclass(frozen=True)
 class ActivitiesExport:
     """
-    An activities export as the API tells of it.
+    An activities export as the API describes it.
 
-    ``start_date``, ``end_date`` and ``activity_type`` are the API's echo of what was asked for (None: open, or
-    all types); times have a time zone. ``file_url`` is a presigned URL, valid for days and therefore a
-    credential: it is in no ``repr``, and belongs in no log, XCom or exception.
+    ``start_date``, ``end_date`` and ``activity_type`` are the API's echo of the request, ``None`` for an open end or
+    all types. All times have a time zone. ``file_url`` is a presigned URL that is valid for days, and therefore a
+    credential: ``repr`` hides it, and it belongs in no log, XCom or exception.
     """
 
     id: str
@@ -129,12 +126,12 @@ class ActivitiesExport:
     end_date: datetime | None = None
     created_at: datetime | None = None
     expires_at: datetime | None = None
-    #: What the answer says of the window or the type in a form that cannot be read. The field is None then, but the
-    #: export is not open at that end, nor of all types.
+    #: Names of fields that the response has in an unknown form. They are ``None`` too, but do not mean an open end or
+    #: all types.
     unreadable: tuple[str, ...] = ()
 
     def is_expired(self, now: datetime) -> bool:
-        """Whether the file's time is over; after that ChartMogul may or may not give a fresh URL."""
+        """Whether the file URL has expired. ChartMogul may or may not return a fresh one after that."""
         return self.expires_at is not None and self.expires_at <= now
 
     @property
@@ -143,50 +140,52 @@ class ActivitiesExport:
         return ExportRequest(self.start_date, self.end_date, self.activity_type)
 
     @classmethod
-    def from_response(cls, answer: Mapping[str, Any]) -> ActivitiesExport:
+    def from_response(cls, content: Mapping[str, Any]) -> ActivitiesExport:
         """
-        Read an export out of an answer; unknown keys are ignored, and missing ones are None.
+        Parse an export. Unknown keys are ignored, missing ones are ``None``.
 
-        :raises UnexpectedResponseError: when the answer has no usable ID or no status
+        :raises UnexpectedResponseError: if the response has no usable ID or no status
         """
-        status_word = answer.get("status")
+        status_word = content.get("status")
         if not isinstance(status_word, str) or not status_word.strip():
-            raise UnexpectedResponseError("ChartMogul's answer about an activities export has no status")
+            raise UnexpectedResponseError("ChartMogul's response about an activities export has no status")
         try:
-            export_id = validate_export_id(answer.get("id"))
+            export_id = validate_export_id(content.get("id"))
         except InvalidExportIdError as error:
-            raise UnexpectedResponseError("ChartMogul's answer about an activities export has no usable ID") from error
-        outer = answer.get("params")
+            raise UnexpectedResponseError(
+                "ChartMogul's response about an activities export has no usable ID"
+            ) from error
+        outer = content.get("params")
         inner = outer.get("params") if isinstance(outer, Mapping) else None
         params: Mapping[str, Any] = inner if isinstance(inner, Mapping) else {}
-        file_url = answer.get("file_url")
-        said = {
+        file_url = content.get("file_url")
+        echo = {
             "start_date": params.get("start_date", params.get("start-date")),
             "end_date": params.get("end_date", params.get("end-date")),
             "activity_type": params.get("activity_type") or params.get("type"),
         }
-        start_date, end_date = _parse_time(said["start_date"]), _parse_time(said["end_date"])
-        activity_type = said["activity_type"] if isinstance(said["activity_type"], str) else None
-        read = {"start_date": start_date, "end_date": end_date, "activity_type": activity_type}
+        request: dict[str, Any] = {
+            "start_date": _parse_time(echo["start_date"]),
+            "end_date": _parse_time(echo["end_date"]),
+            "activity_type": echo["activity_type"] if isinstance(echo["activity_type"], str) else None,
+        }
         return cls(
             id=export_id,
             status=ExportStatus.parse(status_word),
             status_word=status_word.strip(),
             file_url=file_url if isinstance(file_url, str) and file_url else None,
-            activity_type=activity_type,
-            start_date=start_date,
-            end_date=end_date,
-            unreadable=tuple(name for name, value in said.items() if value not in (None, "") and read[name] is None),
-            created_at=_parse_time(answer.get("created_at")),
-            expires_at=_parse_time(answer.get("expires_at")),
+            created_at=_parse_time(content.get("created_at")),
+            expires_at=_parse_time(content.get("expires_at")),
+            unreadable=tuple(name for name, value in echo.items() if value not in (None, "") and request[name] is None),
+            **request,
         )
 
 
 def _parse_time(value: object) -> datetime | None:
-    """Read a time in any of the forms the API echoes; what cannot be read is None."""
+    """Parse a time in any of the recorded forms; return ``None`` for any other."""
     if not isinstance(value, str):
         return None
-    # '2020-01-01 00:00:00 +0000' is one of the recorded forms; fromisoformat wants no space before the offset.
+    # One recorded form is '2020-01-01 00:00:00 +0000'; fromisoformat does not accept the space before the offset.
     text = re.sub(r"\s+([+-]\d\d:?\d\d)$", r"\1", value.strip().replace(" UTC", "Z"))
     try:
         parsed = datetime.fromisoformat(text)
@@ -200,9 +199,9 @@ def _parse_time(value: object) -> datetime | None:
 
 def validate_export_id(value: object) -> str:
     """
-    Give an export ID back that may become part of a path.
+    Return an export ID that may become part of a path.
 
-    :raises InvalidExportIdError: when it is empty, the text of a missing value, or has other characters than
+    :raises InvalidExportIdError: if the value is empty, the text of a missing value, or has characters other than
         letters, digits, ``-`` and ``_``
     """
     if isinstance(value, str):
@@ -211,16 +210,16 @@ def validate_export_id(value: object) -> str:
             return text
     shown = "is empty" if value in (None, "") else f"cannot be {redact_urls(str(value))[:60]!r}"
     raise InvalidExportIdError(
-        f"export_id {shown}. It is what CreateActivitiesExportOperator returns, "
-        "usually given as export_id=create.output; look at that task's XCom."
+        f"export_id {shown}. It is the value that CreateActivitiesExportOperator returns, usually passed as "
+        "export_id=create.output; check that task's XCom."
     )
 
 
 def validate_activity_type(value: object) -> str | None:
     """
-    Give an activity type back that the API knows; None is all of them.
+    Return an activity type that the API knows; ``None`` exports all types.
 
-    :raises ValueError: naming the allowed ones
+    :raises ValueError: for any other value
     """
     if value is None:
         return None

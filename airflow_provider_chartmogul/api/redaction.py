@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take presigned URLs and keys out of text."""
+"""Remove presigned URLs from text."""
 
 from __future__ import annotations
 
 import re
 
-#: An error shows at most this many characters of what the server said.
+#: An error shows at most this many characters of the server's message.
 MESSAGE_LIMIT = 500
 
-
-#: A URL's query, wherever it stands in a text: escaped, without a scheme, cut at its end.
+#: The query of a URL, also where the URL is escaped, lacks its scheme or is truncated.
 _QUERY = re.compile(r"\?[\w.~%-]+(?:=|%3D)[^\s\"'<>\\]*", re.IGNORECASE)
-
 
 _SIGNED = re.compile(r"((?:signature|credential|security-token)(?:=|%3D))[^\s&\"'<>\\]+", re.IGNORECASE)
 
 
 def redact_urls(text: str) -> str:
-    """Take the queries of URLs out of a text: that is where a presigned URL holds its signature."""
+    """Replace the queries of all URLs in a text: a presigned URL has its signature there."""
     return _SIGNED.sub(r"\1...", _QUERY.sub("?...", text))

@@ -1,85 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Describe requests to the API."""
+"""A request to the API as a value, without sending it."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import urlencode
 
-from airflow_provider_chartmogul.api.exports import validate_activity_type, validate_export_id
+if TYPE_CHECKING:
+    from airflow_provider_chartmogul.api.responses import ApiResponse
 
 DEFAULT_BASE_URL = "https://api.chartmogul.com"
 
-
 API_VERSION = "v1"
+
+#: Enough for any response but a page of a list; those recorded have a few hundred bytes.
+MAX_RESPONSE_BYTES = 1_000_000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ApiRequest:
+class ApiRequest(Generic[T]):
     """
-    A request to the API: method, path below the base URL, JSON body.
+    A request to the API whose response is a ``T``.
 
-    ``repeatable`` says whether sending it twice does no more than sending it once.
+    :param method: ``GET`` or ``POST``
+    :param path: path below the API's version, such as ``/account``
+    :param parse: turns a successful response into a ``T``, or raises ``UnexpectedResponseError``
+    :param query: query parameters
+    :param body: JSON body; ``None`` sends none
+    :param max_response_bytes: size at which the client stops reading the response
     """
 
     method: str
     path: str
+    parse: Callable[[ApiResponse], T] = field(repr=False, compare=False)
+    query: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
+    max_response_bytes: int = MAX_RESPONSE_BYTES
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
 
     @property
-    def repeatable(self) -> bool:
+    def is_idempotent(self) -> bool:
+        """Whether sending the request twice has the same effect as sending it once."""
         return self.method == "GET"
 
     @property
+    def target(self) -> str:
+        """Path and query, to be appended to the base URL."""
+        query = f"?{urlencode(self.query)}" if self.query else ""
+        return f"/{API_VERSION}{self.path}{query}"
+
+    @property
     def data(self) -> bytes | None:
-        """The body as it goes over the wire."""
+        """The body as it is sent."""
         return None if self.body is None else json.dumps(self.body).encode()
 
-
-def ping_request() -> ApiRequest:
-    """``GET /ping``: 200 with a valid key, 401 otherwise."""
-    return ApiRequest("GET", f"/{API_VERSION}/ping")
-
-
-def account_request() -> ApiRequest:
-    """``GET /account``: name, currency, time zone, first day of the week."""
-    return ApiRequest("GET", f"/{API_VERSION}/account")
-
-
-def get_activities_export_request(export_id: str) -> ApiRequest:
-    """``GET /activities_export/{id}``."""
-    return ApiRequest("GET", f"/{API_VERSION}/activities_export/{validate_export_id(export_id)}")
-
-
-def create_activities_export_request(
-    *, start_date: datetime | None, end_date: datetime | None, activity_type: str | None
-) -> ApiRequest:
-    """
-    ``POST /activities_export``. The API's keys have hyphens; what is None is left out.
-
-    Times go out in UTC, to the second where they have no fraction.
-    """
-    body: dict[str, str] = {}
-    if start_date is not None:
-        body["start-date"] = _wire_time(start_date)
-    if end_date is not None:
-        body["end-date"] = _wire_time(end_date)
-    if (checked := validate_activity_type(activity_type)) is not None:
-        body["type"] = checked
-    return ApiRequest("POST", f"/{API_VERSION}/activities_export", body)
-
-
-def _wire_time(value: datetime) -> str:
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=UTC)
-    value = value.astimezone(UTC)
-    return value.isoformat(timespec="milliseconds" if value.microsecond else "seconds").replace("+00:00", "Z")
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers for the content that is sent and accepted."""
+        accept = {"Accept": "application/json"}
+        return accept if self.body is None else {**accept, "Content-Type": "application/json"}
 
 
 def authorization_header(api_key: str) -> str:
-    """HTTP Basic, with the API key as the user name and no password."""
+    """Return the ``Authorization`` header: HTTP Basic with the API key as user name and an empty password."""
     return "Basic " + base64.b64encode(f"{api_key}:".encode()).decode()

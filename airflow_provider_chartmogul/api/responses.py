@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn a response into its JSON object, or into the error that it stands for."""
+"""Turn a response into what its request asked for, or into the error that it stands for."""
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_provider_chartmogul.api.redaction import MESSAGE_LIMIT, redact_urls
-from airflow_provider_chartmogul.api.requests import authorization_header
+from airflow_provider_chartmogul.api.requests import ApiRequest, authorization_header
 from airflow_provider_chartmogul.exceptions import (
     AuthenticationError,
     HTTPStatusError,
@@ -25,12 +25,9 @@ from airflow_provider_chartmogul.exceptions import (
     UnexpectedResponseError,
 )
 
-#: An answer of the API is a few hundred bytes; what is longer than this is none of its answers.
-MAX_RESPONSE_BYTES = 1_000_000
-
+T = TypeVar("T")
 
 _MAX_RETRY_AFTER_SECONDS = 3600.0
-
 
 _STATUS_ERRORS: dict[int, type[HTTPStatusError]] = {
     400: InvalidRequestError,
@@ -43,62 +40,87 @@ _STATUS_ERRORS: dict[int, type[HTTPStatusError]] = {
 }
 
 
-def parse_response(
-    status: int, headers: Mapping[str, str], body: bytes, *, api_key: str, now: datetime
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ApiResponse:
     """
-    Turn an answer into its JSON object, or into the error it stands for.
+    A response as it came. Its ``repr`` hides the body, which may hold the signed URL of an export.
 
-    :param headers: the answer's headers, looked up without regard to case
-    :param api_key: the key that was sent; an error never shows it, even where a server echoes it
-    :param now: the present time, for a ``Retry-After`` that is a date
-    :raises HTTPStatusError: for an error status
-    :raises UnexpectedResponseError: for a success that holds no JSON object, and for a redirect
+    :param headers: looked up without regard to case
     """
-    answer: object = None
-    said, size = "", f"{len(body)} bytes"
-    if not 200 <= status < 300:
-        said = _shorten(error_message(body), api_key)
-    else:
-        with contextlib.suppress(ValueError, RecursionError):
-            answer = json.loads(body)
-    looks = " (they look like HTML)" if body.lstrip()[:1] == b"<" else ""
-    # What is raised from here has a traceback, and there are tools that show variables with it: the key, and the URL
-    # of the file, which half an answer may hold.
-    del api_key, body
-    if isinstance(answer, dict):
-        return answer
-    if 200 <= status < 300:
-        raise UnexpectedResponseError(f"ChartMogul answered {status}, but with {size} that are no JSON object{looks}")
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+def parse_response(request: ApiRequest[T], response: ApiResponse, *, api_key: str, now: datetime) -> T:
+    """
+    Return what the request asked for, or raise the error that the response stands for.
+
+    :param api_key: the key that was sent; no error shows it, even if the server echoes it
+    :param now: the current time, for a ``Retry-After`` that is a date
+    :raises HTTPStatusError: for an error status
+    :raises UnexpectedResponseError: for a redirect, and for a successful response that ``request`` cannot parse
+    """
+    status = response.status
+    is_success = 200 <= status < 300
+    message = "" if is_success else _shorten(error_message(response.body), api_key)
+    # Some tools show the variables of a traceback.
+    del api_key
+    if is_success:
+        return request.parse(response)
     if 300 <= status < 400:
         raise UnexpectedResponseError(
-            f"the server answered {status}, a redirect, which is not followed; check the connection's host"
+            f"the server responded with {status}, a redirect, which is not followed; check the connection's host"
         )
-    cls = _STATUS_ERRORS.get(status, ServerError if status >= 500 else HTTPStatusError)
-    raise cls(status, said, retry_after=parse_retry_after(headers.get("Retry-After"), now))
+    error = _STATUS_ERRORS.get(status, ServerError if status >= 500 else HTTPStatusError)
+    raise error(status, message, retry_after=parse_retry_after(response.headers.get("Retry-After"), now))
+
+
+def parse_json_object(response: ApiResponse) -> dict[str, Any]:
+    """
+    Parse a response whose body is a JSON object.
+
+    :raises UnexpectedResponseError: if it is not one
+    """
+    try:
+        content = json.loads(response.body)
+    except (ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict):
+        return content
+    raise unexpected_body(response, "a JSON object")
+
+
+def unexpected_body(response: ApiResponse, expected: str) -> UnexpectedResponseError:
+    """Return the error for a successful response whose body is not what was expected."""
+    hint = " (it looks like HTML)" if response.body.lstrip()[:1] == b"<" else ""
+    return UnexpectedResponseError(
+        f"ChartMogul responded with {response.status}, but its {len(response.body)} bytes are not {expected}{hint}"
+    )
 
 
 def error_message(body: bytes) -> str:
     """
-    ChartMogul's own words in an error's body.
+    Return ChartMogul's own message from the body of an error.
 
-    Five shapes have been seen: ``{"code","message","param"}``, ``{"error"}``, ``{"errors":{…}}``,
+    Five shapes have been recorded: ``{"code","message","param"}``, ``{"error"}``, ``{"errors":{…}}``,
     ``{"field":[…],"error_details":[…]}``, and text or HTML.
     """
     text = body.decode("utf-8", "replace").strip()
     try:
-        answer = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
         title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         return (title.group(1) if title else text).strip() or "(no text)"
-    if not isinstance(answer, dict):
+    if not isinstance(content, dict):
         return text
-    if isinstance(answer.get("message"), str):
-        param = answer.get("param")
-        return f"{answer['message']} (parameter {param})" if param else str(answer["message"])
-    if isinstance(answer.get("error"), str):
-        return str(answer["error"])
-    errors = answer.get("errors", {k: v for k, v in answer.items() if k != "error_details"})
+    if isinstance(content.get("message"), str):
+        param = content.get("param")
+        return f"{content['message']} (parameter {param})" if param else str(content["message"])
+    if isinstance(content.get("error"), str):
+        return str(content["error"])
+    errors = content.get("errors", {k: v for k, v in content.items() if k != "error_details"})
     if isinstance(errors, dict) and errors:
         return "; ".join(f"{name}: {_join(problem)}" for name, problem in errors.items())
     return text
@@ -118,15 +140,15 @@ def _shorten(text: str, api_key: str) -> str:
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
     """
-    Read a ``Retry-After`` header, seconds or an HTTP date (RFC 9110, 10.2.3), as seconds from ``now``.
+    Parse a ``Retry-After`` header, seconds or an HTTP date (RFC 9110, 10.2.3), into seconds from ``now``.
 
-    At most an hour: what asks for more is asked again sooner.
+    Longer times are reduced to an hour. ``None`` means that there is no usable header.
     """
     if value is None:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
-        # Digits are cut: a number of 400 of them is no float any more.
+        # A number of 400 digits does not fit into a float.
         return min(float(value[:12]), _MAX_RETRY_AFTER_SECONDS)
     try:
         at = email.utils.parsedate_to_datetime(value)

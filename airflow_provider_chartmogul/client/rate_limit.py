@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The next free slot: how a process keeps to its share of the account's requests a second.
+A rate limit for the requests of one process.
 
-Requests go out at even distances, and no more of them in any one second than the share, as the *server* counts:
-it sees a request some time between its going out and its answer, so a slot opens a second after the answer to the
-request that is a share of requests back. Token buckets let bursts through that the account's limit counts, and so do
-slots that were given out ahead of time, when the process is held up and then makes up for it.
+Requests are evenly spaced, and no second has more of them than the limit *as the server counts*. A server may count a
+request at any time between its sending and its response. So with a limit of ten a second, a request is sent no sooner
+than one second after the response to the tenth request before it. A token bucket would allow bursts, and so would
+slots that are assigned ahead of time, whenever the process is suspended and then catches up.
 """
 
 from __future__ import annotations
@@ -26,74 +26,66 @@ class RateLimit:
     """
     Slots for requests, first come, first served.
 
-    :param per_second: requests a second, above 0
-    :param clock: seconds that do not jump
+    :param per_second: requests per second, above 0
+    :param clock: returns seconds that never jump
     """
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._interval = 1.0 / per_second
+        # Slots that open within one second.
+        self._burst = max(1, math.floor(per_second))
         self._next = float("-inf")
-        # The times at which the latest requests were answered, a share of them; infinity: not yet.
-        self._answered: deque[list[float]] = deque()
-        self._set(per_second)
+        # When each of the latest requests got its response, in a list of one number; infinity while it is under way.
+        self._responses: deque[list[float]] = deque(maxlen=self._burst)
         self._turn: asyncio.Lock | None = None
         self._lock = threading.Lock()
 
     @contextmanager
     def slot(self, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
-        """Wait for a slot, on a worker; the request is sent and answered inside."""
+        """Wait for a slot in a thread; the request must be sent, and its response received, inside."""
         with self._lock:
             while (wait := self._wait()) > 0:
                 sleep(wait)
-            request = self._take()
+            response = self._take()
         try:
             yield
         finally:
-            request[0] = self._clock()
+            response[0] = self._clock()
 
     @asynccontextmanager
     async def async_slot(self) -> AsyncIterator[None]:
-        """Wait for a slot, in an event loop, always the same one; the request is sent and answered inside."""
-        # Not at import: it brings sockets along, which what a DAG file loads has no use for.
+        """Wait for a slot in an event loop, always the same one; otherwise like ``slot``."""
+        # Not at module level: asyncio loads sockets and TLS, which a DAG file does not need.
         import asyncio
 
         if self._turn is None:
             self._turn = asyncio.Lock()
         async with self._turn:
-            # Until a time comes, not until something happens.
+            # This waits for a point in time, for which there is no event.
             while (wait := self._wait()) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(wait)
-            request = self._take()
+            response = self._take()
         try:
             yield
         finally:
-            request[0] = self._clock()
+            response[0] = self._clock()
 
     def pause(self, seconds: float) -> None:
-        """Give no slot for so many seconds: the server said that it is too much."""
+        """Open no slot for some seconds, because the server reports that its limit is reached."""
         self._next = max(self._next, self._clock() + seconds)
 
-    def change(self, per_second: float) -> None:
-        """Go on with another rate: a pause holds, requests that were sent count, and who waits stays in line."""
-        self._set(per_second)
-
-    def _set(self, per_second: float) -> None:
-        self.per_second = per_second
-        self._interval = 1.0 / per_second
-        self._share = max(1, math.floor(per_second))
-        self._answered = deque(self._answered, maxlen=self._share)
-
     def _wait(self) -> float:
-        """Seconds until the next slot, as far as that is known now; 0 or less: it is here."""
+        """Return the seconds until the next slot, as far as is known now; zero or less if it is open."""
         now = self._clock()
-        opens = self._next
-        if len(self._answered) == self._share:
-            # A request that is under way is answered now, at the earliest.
-            opens = max(opens, min(self._answered[0][0], now) + self._share * self._interval)
-        return opens - now
+        opens_at = self._next
+        if len(self._responses) == self._burst:
+            # A request that is under way gets its response now, at the earliest.
+            opens_at = max(opens_at, min(self._responses[0][0], now) + self._burst * self._interval)
+        return opens_at - now
 
     def _take(self) -> list[float]:
-        request = [math.inf]
-        self._answered.append(request)
+        response = [math.inf]
+        self._responses.append(response)
         self._next = self._clock() + self._interval
-        return request
+        return response

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an Airflow connection of type ``chartmogul`` says: base URL, key and limits, read and checked in one place."""
+"""The settings of an Airflow connection of type ``chartmogul``: base URL, API key and limits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 @dataclass(frozen=True)
 class ConnectionSettings:
     """
-    How to reach ChartMogul.
+    Validated settings of a connection.
 
-    ``timeout`` is in seconds, for the connection and for each answer; ``requests_per_second`` and
-    ``max_connections`` are this process's share of the account's 40 and 20.
+    :param base_url: URL of the API, without its version
+    :param api_key: not part of the ``repr``
+    :param timeout: seconds to wait for a connection, and for each response
+    :param requests_per_second: this process's share of the account's 40 requests per second
+    :param max_connections: this process's share of the account's 20 connections
     """
 
     base_url: str
@@ -42,18 +45,18 @@ class ConnectionSettings:
         extra: Mapping[str, Any],
     ) -> ConnectionSettings:
         """
-        Read the fields of an Airflow connection.
+        Validate the fields of an Airflow connection.
 
-        The key is the password, or the login where the password is empty (as hand-written HTTP connections
-        hold it). The host is a base URL, or a host name with ``schema`` and ``port``.
+        The API key is the password or, if that is empty, the login, where hand-written HTTP connections have it. The
+        host is a base URL, or a host name with ``schema`` and ``port``.
 
-        :raises ConnectionSettingsError: naming the field and what belongs there
+        :raises ConnectionSettingsError: names the field and what belongs there
         """
         if not isinstance(extra, Mapping):
             raise ConnectionSettingsError(
-                f"connection '{conn_id}': the extra is a JSON object, such as {{\"timeout\": 30}}"
+                f"connection '{conn_id}': extra must be a JSON object, such as {{\"timeout\": 30}}"
             )
-        # A key out of a mounted secret often ends with a line feed.
+        # A key from a mounted secret often ends with a line feed.
         api_key = (password or "").strip() or (login or "").strip()
         if not api_key:
             raise ConnectionSettingsError(
@@ -62,7 +65,9 @@ class ConnectionSettings:
             )
         max_connections = _positive(conn_id, extra, "max_connections", cls.max_connections)
         if max_connections < 1 or max_connections != int(max_connections):
-            raise ConnectionSettingsError(f"connection '{conn_id}': extra 'max_connections' is a whole number from 1")
+            raise ConnectionSettingsError(
+                f"connection '{conn_id}': extra 'max_connections' must be a whole number of at least 1"
+            )
         return cls(
             base_url=_base_url(conn_id, host, schema, port),
             api_key=api_key,
@@ -73,7 +78,7 @@ class ConnectionSettings:
 
     @classmethod
     def from_connection(cls, connection: Any, extra: Mapping[str, Any]) -> ConnectionSettings:
-        """Read an Airflow ``Connection``; ``extra`` is apart, since a triggerer reads it asynchronously."""
+        """Validate an Airflow ``Connection``; ``extra`` is separate because a triggerer reads it asynchronously."""
         return cls.from_parts(
             connection.conn_id,
             host=connection.host,
@@ -86,17 +91,17 @@ class ConnectionSettings:
 
     @property
     def is_plain_http(self) -> bool:
-        """Whether the host is reached without TLS, as a sandbox is."""
+        """Whether the host is reached without TLS, such as a sandbox."""
         return self.base_url.startswith("http://")
 
     @property
-    def sends_key_in_the_clear(self) -> bool:
-        """Whether the key would cross a network without TLS."""
+    def sends_key_unencrypted(self) -> bool:
+        """Whether the API key crosses a network without TLS."""
         return self.is_plain_http and urlsplit(self.base_url).hostname not in _LOOPBACK
 
-    def url(self, request: ApiRequest) -> str:
-        """The full URL of a request."""
-        return self.base_url + request.path
+    def url(self, request: ApiRequest[Any]) -> str:
+        """Return the full URL of a request."""
+        return self.base_url + request.target
 
 
 def _base_url(conn_id: str, host: str | None, schema: str | None, port: int | None) -> str:
@@ -104,9 +109,9 @@ def _base_url(conn_id: str, host: str | None, schema: str | None, port: int | No
     if "://" not in text:
         text = f"{(schema or '').strip() or 'https'}://{text}"
 
-    def wrong(why: str) -> ConnectionSettingsError:
+    def invalid(problem: str) -> ConnectionSettingsError:
         return ConnectionSettingsError(
-            f"connection '{conn_id}': {why}; the host is a base URL such as {DEFAULT_BASE_URL}, "
+            f"connection '{conn_id}': {problem}; the host is a base URL such as {DEFAULT_BASE_URL}, "
             "or a host name with schema and port"
         )
 
@@ -114,15 +119,15 @@ def _base_url(conn_id: str, host: str | None, schema: str | None, port: int | No
         parts = urlsplit(text)
         port = parts.port or port
     except ValueError:
-        raise wrong("the host or port is malformed") from None
+        raise invalid("the host or port is malformed") from None
     if parts.scheme not in ("http", "https"):
-        raise wrong(f"the schema is http or https, not {parts.scheme!r}")
+        raise invalid(f"the schema must be http or https, not {parts.scheme!r}")
     if not parts.hostname or any(c.isspace() for c in text) or ".." in parts.hostname:
-        raise wrong("there is no host name")
+        raise invalid("the host name is missing or invalid")
     if parts.username is not None or parts.password is not None:
-        raise wrong("the host holds a user name or key, which belongs in the password field")
+        raise invalid("the host contains a user name or API key, which belongs in the password field")
     if parts.query or parts.fragment:
-        raise wrong("the host has a query or fragment")
+        raise invalid("the host contains a query or fragment")
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     path = parts.path.rstrip("/").removesuffix(f"/{API_VERSION}")
     return f"{parts.scheme}://{name}{f':{port}' if port else ''}{path}"
@@ -138,6 +143,6 @@ def _positive(conn_id: str, extra: Mapping[str, Any], name: str, default: float)
         number = 0.0
     if isinstance(value, bool) or not 0 < number < float("inf"):
         raise ConnectionSettingsError(
-            f"connection '{conn_id}': extra '{name}' is a number above 0, not {str(value)[:40]!r}"
+            f"connection '{conn_id}': extra '{name}' must be a number above 0, not {str(value)[:40]!r}"
         )
     return number

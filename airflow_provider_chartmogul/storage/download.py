@@ -25,7 +25,7 @@ from airflow.providers.common.compat.sdk import mask_secret
 
 from airflow_provider_chartmogul.api.redaction import MESSAGE_LIMIT, redact_urls
 from airflow_provider_chartmogul.api.retries import retry_delay
-from airflow_provider_chartmogul.client.sync_client import GuardedSession, what_happened
+from airflow_provider_chartmogul.client.guarded_session import GuardedSession, describe_error
 from airflow_provider_chartmogul.exceptions import (
     DownloadError,
     DownloadRefusedError,
@@ -303,7 +303,7 @@ def _receive(session: requests.Session, source: _Source, target: _Target, progre
             # Such is also an answer that breaks within its headers: http.client takes what there is for all of them.
             problem = "the connection ended, and nothing had said where the file does"
     except requests.RequestException as error:
-        problem = what_happened(error)
+        problem = describe_error(error)
     except urllib3.exceptions.ReadTimeoutError:
         problem = "no bytes within the timeout"
     except urllib3.exceptions.HTTPError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_chartmogul.api.endpoints import get_activities_export
 from airflow_provider_chartmogul.exceptions import ChartMogulError, NotFoundError, UnusableExportError
 from airflow_provider_chartmogul.sources.polling import ExportWait
 
@@ -24,7 +25,7 @@ async def _transport_module() -> Any:
     """Load the triggerer's transport, with aiohttp: in a thread, where it holds up no other trigger, and once."""
     global _transport
     if _transport is None:
-        _transport = await asyncio.to_thread(import_module, "airflow_provider_chartmogul.client.async_client")
+        _transport = await asyncio.to_thread(import_module, "airflow_provider_chartmogul.hooks.shared_client")
     return _transport
 
 
@@ -121,7 +122,7 @@ class ActivitiesExportTrigger(BaseTrigger):
                 try:
                     # A look waits for its turn and for the answer; neither may go far past the deadline.
                     async with asyncio.timeout_at(self._latest()):
-                        export = await client.get_activities_export(self.export_id)
+                        export = await client.send(get_activities_export(self.export_id))
                 except TimeoutError:
                     pass
                 except ChartMogulError as error:

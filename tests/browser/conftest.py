@@ -125,7 +125,7 @@ def connection(airflow: RealAirflow, browser: Browser, sandbox: Sandbox) -> None
                 "API key": API_KEY,
                 "Timeout in seconds": "20.5",
                 "Requests per second": "20",
-                "Connections at a time": "2",
+                "Maximum connections": "2",
             }
         )
         form.save()

@@ -19,9 +19,9 @@ from tests.browser.conftest import API_KEY
 from tests.browser.pages import Airflow3Page, AirflowPage
 
 EXTRAS = {
-    "Timeout in seconds": "For a connection to be made, and for each answer. Empty: 30.",
-    "Requests per second": "At most this many in each Airflow process; the account has 40. Empty: 10.",
-    "Connections at a time": "At most this many in each Airflow process; the account has 20. Empty: 4.",
+    "Timeout in seconds": "How long to wait for a connection, and for each response. Default: 30.",
+    "Requests per second": "Limit for each Airflow process; ChartMogul allows an account 40. Default: 10.",
+    "Maximum connections": "Limit for each Airflow process; ChartMogul allows an account 20. Default: 4.",
 }
 
 
@@ -71,7 +71,7 @@ def test_what_was_saved_is_shown_again_but_for_the_key(airflow_page: AirflowPage
     for label, value in {
         "Timeout in seconds": "20.5",
         "Requests per second": "20",
-        "Connections at a time": "2",
+        "Maximum connections": "2",
     }.items():
         expect(form.field(label)).to_have_value(value)
     expect(form.field("API key")).to_have_attribute("type", "password")

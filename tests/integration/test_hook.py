@@ -24,11 +24,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_chartmogul import __version__
 from airflow_provider_chartmogul.api import retries
 from airflow_provider_chartmogul.api.exports import ExportStatus
-from airflow_provider_chartmogul.api.requests import create_activities_export_request
-from airflow_provider_chartmogul.api.retries import may_repeat
-from airflow_provider_chartmogul.client.sync_client import ForeignRedirectError
 from airflow_provider_chartmogul.exceptions import (
     ChartMogulError,
+    ForeignRedirectError,
     NoResponseError,
     RateLimitError,
     ServerError,
@@ -197,9 +195,9 @@ class TestTheKeyStaysAtHome:
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", "chartmogul://:k@chartmogul.invalid/http")
-        assert ChartMogulHook().settings.sends_key_in_the_clear
+        assert ChartMogulHook().settings.sends_key_unencrypted
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", "chartmogul://:k@127.0.0.1:1/http")
-        assert not ChartMogulHook().settings.sends_key_in_the_clear
+        assert not ChartMogulHook().settings.sends_key_unencrypted
 
 
 class TestAPostIsSentOnce:
@@ -240,8 +238,6 @@ class TestAPostIsSentOnce:
             with pytest.raises(NoResponseError) as raised:
                 ChartMogulHook(retry_seconds=0.5).create_activities_export()
         assert raised.value.sent is False
-        request = create_activities_export_request(start_date=None, end_date=None, activity_type=None)
-        assert may_repeat(request, raised.value)
 
     def test_a_kept_connection_that_was_closed_is_not_a_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The server closes an idle connection just as the next request goes out: it may have been acted on."""
@@ -333,7 +329,7 @@ def test_a_connection_in_many_forms(connection: str, sandbox: Sandbox, monkeypat
 
 @pytest.mark.parametrize("conn_id", [None, "", " "])
 def test_a_connection_id_that_came_out_empty_is_told(conn_id: Any) -> None:
-    with pytest.raises(AirflowFailException, match="chartmogul_conn_id came out as"), fail_without_retry():
+    with pytest.raises(AirflowFailException, match="chartmogul_conn_id cannot be"), fail_without_retry():
         ChartMogulHook(conn_id).get_account()
 
 

@@ -30,8 +30,8 @@ from aiohttp.web_server import Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul.client import async_client
 from airflow_provider_chartmogul.client.rate_limit import RateLimit
+from airflow_provider_chartmogul.hooks import shared_client
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.exports import ExportParameters
 from airflow_provider_chartmogul.sources import polling as waiting
@@ -136,14 +136,14 @@ def fast_polls(monkeypatch: pytest.MonkeyPatch) -> None:
 def look_ups(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The times at which the connection was looked up; a look-up takes a moment, as it does with a secrets backend."""
     times: list[float] = []
-    look_up = async_client.get_async_connection
+    look_up = shared_client.get_async_connection
 
     async def counted(conn_id: str) -> Any:
         times.append(time.monotonic())
         await asyncio.sleep(0.1)
         return await look_up(conn_id)
 
-    monkeypatch.setattr(async_client, "get_async_connection", counted)
+    monkeypatch.setattr(shared_client, "get_async_connection", counted)
     return times
 
 
@@ -204,7 +204,7 @@ class TestTheConnection:
         self, look_ups: list[float], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(ENVIRONMENT, connection(sandbox, requests_per_second=5000, max_connections=20))
-        monkeypatch.setattr(async_client, "SETTINGS_SECONDS", 600.0)
+        monkeypatch.setattr(shared_client, "SETTINGS_SECONDS", 600.0)
         sandbox.requests_per_second = None
         export_ids = make_exports(sandbox, 2000)
 
@@ -220,7 +220,7 @@ class TestTheConnection:
         sandbox: Sandbox,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(async_client, "_LOOK_UP_SECONDS", 1.0)
+        monkeypatch.setattr(shared_client, "LOOKUP_SECONDS", 1.0)
         monkeypatch.delenv(ENVIRONMENT)
         sandbox.requests_per_second = None
         export_ids = make_exports(sandbox, 200)
@@ -243,7 +243,7 @@ class TestTheConnection:
     ) -> None:
         """However short a time ago the connection was looked up; and all who are refused share the next look-up."""
         monkeypatch.setenv(ENVIRONMENT, connection(sandbox, requests_per_second=100, max_connections=10))
-        monkeypatch.setattr(async_client, "_LOOK_UP_SECONDS", 1.0)
+        monkeypatch.setattr(shared_client, "LOOKUP_SECONDS", 1.0)
         sandbox.requests_per_second = None
         sandbox.export_seconds = 1000
         export_ids = make_exports(sandbox, 40)
@@ -270,7 +270,7 @@ class TestTheConnection:
     def test_a_wrong_key_is_looked_up_seldom(
         self, look_ups: list[float], fast_polls: None, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(async_client, "_LOOK_UP_SECONDS", 0.5)
+        monkeypatch.setattr(shared_client, "LOOKUP_SECONDS", 0.5)
         export_ids = make_exports(sandbox, 100)
         sandbox.api_key, sandbox.requests_per_second = "another", None
         wrong = json.loads(connection(sandbox, requests_per_second=1000)) | {"password": "wrong"}
@@ -280,49 +280,6 @@ class TestTheConnection:
 
         assert Counter(seen.status for seen in sandbox.requests) == {401: 100}
         assert all(later - earlier >= 0.5 for earlier, later in pairwise(look_ups))
-
-    def test_other_limits_are_taken_up_by_waits_under_way(
-        self,
-        sends: Sends,
-        connections: Connections,
-        fast_polls: None,
-        sandbox: Sandbox,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        """And in between, neither the requests nor the connections are more than the greater of the two."""
-        monkeypatch.setattr(async_client, "SETTINGS_SECONDS", 0.2)
-        monkeypatch.setattr(async_client, "_LOOK_UP_SECONDS", 0.1)
-        monkeypatch.setattr(sandbox, "admit_request", slowly(sandbox))
-        sandbox.requests_per_second = None
-        sandbox.export_seconds = 1000
-        export_ids = make_exports(sandbox, 80)
-        changed: list[tuple[float, int]] = []
-
-        def set_limits(rate: int, number: int) -> None:
-            monkeypatch.setenv(ENVIRONMENT, connection(sandbox, requests_per_second=rate, max_connections=number))
-
-        def now() -> tuple[int, float]:
-            (client,) = async_client._clients[asyncio.get_running_loop()].values()
-            assert client._settings is not None
-            return client._settings.max_connections, client._settings.requests_per_second
-
-        async def main() -> Counter[str]:
-            set_limits(80, 8)
-            waits = asyncio.create_task(all_waits(export_ids, poll_interval=0.1))
-            await until(lambda: connections.open == 8)
-            for before, (rate, number) in zip((8, 3, 12, 1), [(20, 3), (90, 12), (30, 1), (60, 6)], strict=True):
-                set_limits(rate, number)
-                connections.most = connections.open
-                await until(lambda: now() == (number, rate))  # noqa: B023
-                changed.append((time.monotonic(), max(rate, 80)))
-                await until(lambda: connections.open == number)  # noqa: B023
-                assert connections.most <= max(before, number)
-            sandbox.export_seconds = 0
-            return await waits
-
-        assert asyncio.run(main()) == {"done": 80}
-        assert {seen.status for seen in sandbox.requests} == {200}
-        assert sends.most_in_a_second() <= 91
 
 
 async def until(holds: Callable[[], Any]) -> None:
@@ -391,7 +348,7 @@ class TestNothingIsLeftBehind:
             under_way: dict[str, asyncio.Task[Any]] = {}
 
             def clients() -> dict[str, Any]:
-                return async_client._clients.get(loop, {})
+                return shared_client._clients.get(loop, {})
 
             async def end(step: str, export_id: str) -> None:
                 task = under_way.pop(export_id)

@@ -25,8 +25,8 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_chartmogul.api import retries
-from airflow_provider_chartmogul.client import async_client
 from airflow_provider_chartmogul.exceptions import ChartMogulError
+from airflow_provider_chartmogul.hooks import shared_client
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sensors.activities_export import ActivitiesExportSensor
@@ -237,7 +237,7 @@ def test_a_host_that_cannot_be_reached_is_an_outage(
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", connection)
         with pytest.raises(ChartMogulError, match="max_failure_seconds") as raised:
             run_task(sensor(**MODES[mode], max_failure_seconds=1))
-    says = "TLS failed" if "T" in fault or "cert" in fault else "the connection could not be made"
+    says = "TLS failed" if "T" in fault or "cert" in fault else "the connection failed"
     assert says in str(raised.value)
 
 
@@ -281,7 +281,7 @@ def test_a_rescheduled_wait_is_as_old_as_its_first_look(
 
 
 def test_a_missing_connection_is_named(monkeypatch: pytest.MonkeyPatch, airflow_db: None) -> None:
-    with pytest.raises(AirflowFailException, match="there is no Airflow connection 'nowhere'"):
+    with pytest.raises(AirflowFailException, match="the Airflow connection 'nowhere' does not exist"):
         run_task(sensor(chartmogul_conn_id="nowhere"))
 
 
@@ -384,10 +384,10 @@ def test_all_waits_of_a_loop_share_one_client_and_leave_none_behind(sandbox: San
         waits = [asyncio.create_task(wait_for(export_id)) for export_id in made]
         cancelled = asyncio.create_task(wait_for(made[0]))
         await asyncio.sleep(1.2)
-        assert len(async_client._clients[asyncio.get_running_loop()]) == 1
+        assert len(shared_client._clients[asyncio.get_running_loop()]) == 1
         cancelled.cancel()
         ended = await asyncio.gather(*waits)
-        assert async_client._clients[asyncio.get_running_loop()] == {}
+        assert shared_client._clients[asyncio.get_running_loop()] == {}
         return ended
 
     assert asyncio.run(wait_for_all(), debug=True) == [[{"status": "done", "export_id": one}] for one in made]
@@ -397,7 +397,7 @@ def test_all_waits_of_a_loop_share_one_client_and_leave_none_behind(sandbox: San
 def test_a_rotated_key_is_taken_up_at_a_401(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox.export_seconds = 4
     made = ChartMogulHook().create_activities_export()
-    monkeypatch.setattr(async_client, "_LOOK_UP_SECONDS", 0.0)
+    monkeypatch.setattr(shared_client, "LOOKUP_SECONDS", 0.0)
 
     async def rotate() -> None:
         await asyncio.sleep(1.5)
@@ -421,5 +421,5 @@ def test_an_unreachable_host_is_named_in_the_event(monkeypatch: pytest.MonkeyPat
             "AIRFLOW_CONN_CHARTMOGUL_DEFAULT",
             json.dumps({"conn_type": "chartmogul", "host": f"http://127.0.0.1:{port}", "password": "k"}),
         )
-        with pytest.raises(ChartMogulError, match=f"127.0.0.1:{port}.*could not be made"):
+        with pytest.raises(ChartMogulError, match=f"127.0.0.1:{port}.*the connection failed"):
             run_task(sensor(max_failure_seconds=0.1))

@@ -168,7 +168,7 @@ def test_every_ending_in_every_mode(airflow: RealAirflow, sandbox: Sandbox, monk
     assert tries["overtime_deferrable"] == tries["overtime_poke"] == 3, "an execution_timeout is retried"
     for task_id, words in {
         "failed_deferrable": "clear the task that creates the export",
-        "unknown_deferrable": "ChartMogul answered 404",
+        "unknown_deferrable": "ChartMogul responded with 404",
         "late_deferrable": "was not done within the task's timeout",
         "overtime_deferrable": "AirflowTaskTimeout"
         if airflow_s_own

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What is known of the API: how answers are read, what is asked, which failure is borne and for how long.
+The API without I/O: requests, responses, redaction and retries.
 
-No answer is too odd for an error of the package's own, and no error shows the key or a signed URL.
+Any response gives a result or one of the package's own errors, and no error shows the key or a signed URL.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from airflow_provider_chartmogul.api import endpoints
 from airflow_provider_chartmogul.api.exports import (
     ACTIVITY_TYPES,
     ActivitiesExport,
@@ -27,16 +28,9 @@ from airflow_provider_chartmogul.api.exports import (
     validate_export_id,
 )
 from airflow_provider_chartmogul.api.redaction import MESSAGE_LIMIT, redact_urls
-from airflow_provider_chartmogul.api.requests import (
-    ApiRequest,
-    account_request,
-    authorization_header,
-    create_activities_export_request,
-    get_activities_export_request,
-    ping_request,
-)
-from airflow_provider_chartmogul.api.responses import parse_response, parse_retry_after
-from airflow_provider_chartmogul.api.retries import may_repeat, retry_delay
+from airflow_provider_chartmogul.api.requests import ApiRequest, authorization_header
+from airflow_provider_chartmogul.api.responses import ApiResponse, parse_response, parse_retry_after
+from airflow_provider_chartmogul.api.retries import Retries, may_retry, retry_delay
 from airflow_provider_chartmogul.exceptions import (
     AuthenticationError,
     ChartMogulError,
@@ -58,14 +52,14 @@ from airflow_provider_chartmogul.sources import polling as waiting
 from tests.unit.values import API_KEY, EXPORT_ID, FILE_URL, NOW, SIGNATURE, export_answer
 
 
-def read(status: int, body: bytes = b"", **headers: str) -> dict[str, Any]:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return parse_response(status, named, body, api_key=API_KEY, now=NOW)
+def parse(status: int, body: bytes = b"", **headers: str) -> dict[str, Any]:
+    response = ApiResponse(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+    return parse_response(endpoints.get_account(), response, api_key=API_KEY, now=NOW)
 
 
 def error_of(status: int, body: bytes = b"", **headers: str) -> ChartMogulError:
     with pytest.raises(ChartMogulError) as raised:
-        read(status, body, **headers)
+        parse(status, body, **headers)
     return raised.value
 
 
@@ -282,11 +276,11 @@ def test_a_file_url_given_as_export_id_is_not_shown_with_its_query() -> None:
 @example("a\n")
 def test_an_export_id_never_holds_a_character_of_a_path(text: str) -> None:
     try:
-        request = get_activities_export_request(text)
+        request = endpoints.get_activities_export(text)
     except InvalidExportIdError:
         return
     prefix, _, last = request.path.rpartition("/")
-    assert prefix == "/v1/activities_export"
+    assert prefix == "/activities_export"
     assert last
     assert last.isascii()
     assert last.replace("-", "").replace("_", "").isalnum()
@@ -309,20 +303,29 @@ def test_unknown_activity_types_are_named_with_the_allowed_ones(value: object) -
 
 
 @pytest.mark.parametrize(
-    ("request_", "method", "path"),
+    ("request_", "method", "target"),
     [
-        (ping_request(), "GET", "/v1/ping"),
-        (account_request(), "GET", "/v1/account"),
-        (get_activities_export_request(EXPORT_ID), "GET", f"/v1/activities_export/{EXPORT_ID}"),
+        (endpoints.ping(), "GET", "/v1/ping"),
+        (endpoints.get_account(), "GET", "/v1/account"),
+        (endpoints.get_activities_export(EXPORT_ID), "GET", f"/v1/activities_export/{EXPORT_ID}"),
     ],
 )
-def test_reading_requests(request_: ApiRequest, method: str, path: str) -> None:
-    assert (request_.method, request_.path, request_.data) == (method, path, None)
-    assert request_.repeatable
+def test_requests_without_a_body(request_: ApiRequest[Any], method: str, target: str) -> None:
+    assert (request_.method, request_.target, request_.data) == (method, target, None)
+    assert request_.headers == {"Accept": "application/json"}
+    assert request_.is_idempotent
+
+
+def test_query_parameters_are_encoded() -> None:
+    request = ApiRequest(
+        "GET", "/customers", lambda response: response, query={"email": "a+b@example.com", "x": "1 &2"}
+    )
+    assert request.target == "/v1/customers?email=a%2Bb%40example.com&x=1+%262"
+    assert str(request) == "GET /customers"
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "kind", "body"),
+    ("start", "end", "activity_type", "body"),
     [
         (None, None, None, {}),
         (datetime(2024, 1, 1, tzinfo=UTC), None, None, {"start-date": "2024-01-01T00:00:00Z"}),
@@ -335,17 +338,18 @@ def test_reading_requests(request_: ApiRequest, method: str, path: str) -> None:
         ),
     ],
 )
-def test_the_request_for_an_export(
-    start: datetime | None, end: datetime | None, kind: str | None, body: dict[str, str]
+def test_create_request_has_hyphenated_keys_and_utc_times(
+    start: datetime | None, end: datetime | None, activity_type: str | None, body: dict[str, str]
 ) -> None:
-    request = create_activities_export_request(start_date=start, end_date=end, activity_type=kind)
-    assert (request.method, request.path, request.repeatable) == ("POST", "/v1/activities_export", False)
+    request = endpoints.create_activities_export(ExportRequest(start, end, activity_type))
+    assert (request.method, request.target, request.is_idempotent) == ("POST", "/v1/activities_export", False)
+    assert request.headers["Content-Type"] == "application/json"
     assert json.loads(request.data or b"") == body
 
 
-def test_an_unknown_type_makes_no_request() -> None:
+def test_create_request_rejects_an_unknown_type() -> None:
     with pytest.raises(ValueError, match="activity_type cannot be 'refund'"):
-        create_activities_export_request(start_date=None, end_date=None, activity_type="refund")
+        endpoints.create_activities_export(ExportRequest(activity_type="refund"))
 
 
 def test_the_key_is_the_user_name_without_a_password() -> None:
@@ -381,7 +385,7 @@ def test_what_a_status_means(status: int, cls: type[HTTPStatusError], kind: str)
     assert isinstance(error, HTTPStatusError)
     assert (error.permanent, error.transient) == (kind == "permanent", kind == "transient")
     assert (error.status, error.message, error.retry_after) == (status, "so it is", None)
-    assert str(error).startswith(f"ChartMogul answered {status}: so it is")
+    assert str(error).startswith(f"ChartMogul responded with {status}: so it is")
 
 
 @pytest.mark.parametrize(
@@ -420,8 +424,8 @@ def test_the_parameter_is_named() -> None:
 
 
 def test_a_success_gives_its_object() -> None:
-    assert read(200, b'{"data":"pong!"}') == {"data": "pong!"}
-    assert read(201, b"{}") == {}
+    assert parse(200, b'{"data":"pong!"}') == {"data": "pong!"}
+    assert parse(201, b"{}") == {}
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'"pong!"', b"null", b"<html></html>", b'{"id":"1', b"\xff", b"1" * 5000])
@@ -429,7 +433,7 @@ def test_a_success_without_an_object_is_unexpected(body: bytes) -> None:
     error = error_of(200, body)
     assert type(error) is UnexpectedResponseError
     assert error.transient
-    assert "no JSON object" in str(error)
+    assert "not a JSON object" in str(error)
 
 
 @pytest.mark.parametrize("status", [200, 422])
@@ -472,7 +476,7 @@ def test_a_redirect_is_unexpected(status: int) -> None:
 def test_no_error_shows_the_key_or_a_signature(status: int, body: bytes) -> None:
     shown = ""
     try:
-        read(status, body)  # some of these are JSON objects, and so no errors with 200
+        parse(status, body)  # some of these are JSON objects, and so no errors with 200
     except ChartMogulError as error:
         shown = f"{error} {error!r} {vars(error)}"
     assert bool(shown) or status == 200
@@ -507,7 +511,7 @@ def test_whatever_the_body_no_error_shows_the_key_or_a_query(
     }[shape]
     shown = ""
     try:
-        read(status, body.encode("utf-8", "replace"))
+        parse(status, body.encode("utf-8", "replace"))
     except ChartMogulError as error:
         shown = str(error)
     assert API_KEY not in shown
@@ -518,7 +522,7 @@ def test_whatever_the_body_no_error_shows_the_key_or_a_query(
 @given(st.integers(100, 599), st.binary(max_size=200), st.text(max_size=40))
 def test_any_answer_is_an_object_or_an_error_of_the_package(status: int, body: bytes, retry_after: str) -> None:
     try:
-        answer = read(status, body, Retry_After=retry_after)
+        answer = parse(status, body, Retry_After=retry_after)
     except ChartMogulError:
         return
     assert 200 <= status < 300
@@ -594,8 +598,8 @@ def test_a_retry_after_that_is_over_already_backs_off(retry_after: str) -> None:
     assert all(30.0 <= retry_delay(9, error) <= 60.0 for _ in range(100))
 
 
-GET = get_activities_export_request(EXPORT_ID)
-POST = create_activities_export_request(start_date=None, end_date=None, activity_type=None)
+GET = endpoints.get_activities_export(EXPORT_ID)
+POST = endpoints.create_activities_export(ExportRequest())
 
 
 @pytest.mark.parametrize(
@@ -616,8 +620,24 @@ POST = create_activities_export_request(start_date=None, end_date=None, activity
     ],
 )
 def test_what_is_sent_again(error: ChartMogulError, get_again: bool, post_again: bool) -> None:
-    assert may_repeat(GET, error) is get_again
-    assert may_repeat(POST, error) is post_again
+    assert may_retry(GET, error) is get_again
+    assert may_retry(POST, error) is post_again
+
+
+def test_retries_end_with_their_time() -> None:
+    retries = Retries(GET, give_up_at=10.0)
+    error = ServerError(503, "busy")
+    assert 0.5 <= retries.delay_after(error, now=5.0) <= 1.0
+    assert 1.0 <= retries.delay_after(error, now=6.0) <= 2.0
+    with pytest.raises(ServerError):
+        retries.delay_after(error, now=9.0)
+
+
+def test_retries_raise_what_must_not_be_retried() -> None:
+    with pytest.raises(ServerError):
+        Retries(POST, give_up_at=10.0).delay_after(ServerError(500, "x"), now=0.0)
+    with pytest.raises(NotFoundError):
+        Retries(GET, give_up_at=10.0).delay_after(NotFoundError(404, "x"), now=0.0)
 
 
 @pytest.mark.parametrize(("failures", "most"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (50, 60), (5000, 60)])
@@ -772,7 +792,7 @@ def test_failures_in_a_row_are_borne_for_so_long() -> None:
     wait = a_wait(log)
     assert wait.failed(ServerError(503, "busy"), 10.0) <= 1.0
     assert wait.failed(ServerError(503, "busy"), 30.0) <= 2.0
-    with pytest.raises(OutageError, match=r"max_failure_seconds is 60.*ChartMogul answered 503: busy"):
+    with pytest.raises(OutageError, match=r"max_failure_seconds is 60.*ChartMogul responded with 503: busy"):
         wait.failed(ServerError(503, "busy"), 71.0)
     assert log.levels == ["warning", "warning"]
 

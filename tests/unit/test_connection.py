@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul.api.requests import ping_request
+from airflow_provider_chartmogul.api import endpoints
 from airflow_provider_chartmogul.client.settings import ConnectionSettings
 from airflow_provider_chartmogul.exceptions import ConnectionSettingsError
 from tests.unit.values import API_KEY
@@ -72,17 +72,17 @@ def refusal(**fields: Any) -> str:
 def test_base_url(host: str | None, schema: str | None, port: int | None, base_url: str) -> None:
     found = settings(host=host, schema=schema, port=port)
     assert found.base_url == base_url
-    assert found.url(ping_request()) == f"{base_url}/v1/ping"
+    assert found.url(endpoints.ping()) == f"{base_url}/v1/ping"
 
 
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"host": "ftp://api.chartmogul.com"}, "the schema is http or https, not 'ftp'"),
-        ({"host": "api.chartmogul.com", "schema": "chartmogul"}, "the schema is http or https, not 'chartmogul'"),
-        ({"host": "https://"}, "there is no host name"),
-        ({"host": "https://:8080"}, "there is no host name"),
-        ({"host": "api chartmogul.com"}, "there is no host name"),
+        ({"host": "ftp://api.chartmogul.com"}, "the schema must be http or https, not 'ftp'"),
+        ({"host": "api.chartmogul.com", "schema": "chartmogul"}, "the schema must be http or https, not 'chartmogul'"),
+        ({"host": "https://"}, "the host name is missing or invalid"),
+        ({"host": "https://:8080"}, "the host name is missing or invalid"),
+        ({"host": "api chartmogul.com"}, "the host name is missing or invalid"),
         ({"host": "https://api.chartmogul.com:x"}, "host or port is malformed"),
         ({"host": "https://api.chartmogul.com:70000"}, "host or port is malformed"),
         ({"host": "https://[::1"}, "host or port is malformed"),
@@ -157,7 +157,7 @@ def test_odd_limits_are_refused_by_name(name: str, value: object) -> None:
 
 @pytest.mark.parametrize("value", [1.5, "2.5", 0.5])
 def test_connections_are_whole_numbers(value: object) -> None:
-    assert "'max_connections' is a whole number from 1" in refusal(extra={"max_connections": value})
+    assert "'max_connections' must be a whole number of at least 1" in refusal(extra={"max_connections": value})
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_connections_are_whole_numbers(value: object) -> None:
 )
 def test_plain_http(host: str | None, plain: bool, in_the_clear: bool) -> None:
     found = settings(host=host)
-    assert (found.is_plain_http, found.sends_key_in_the_clear) == (plain, in_the_clear)
+    assert (found.is_plain_http, found.sends_key_unencrypted) == (plain, in_the_clear)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import yaml
 from packaging.version import Version
 
 from airflow_provider_chartmogul import __version__
-from airflow_provider_chartmogul.client.sync_client import USER_AGENT
+from airflow_provider_chartmogul.client.guarded_session import USER_AGENT
 from airflow_provider_chartmogul.get_provider_info import get_provider_info
 from tests.unit.values import ROOT
 

@@ -113,45 +113,6 @@ def test_less_than_one_a_second() -> None:
     assert send(RateLimit(0.25, clock), clock, 3) == [0.0, 4.0, 8.0]
 
 
-def test_another_rate_goes_on_from_the_one_before() -> None:
-    clock = Clock(0)
-    limit = RateLimit(10, clock)
-    send(limit, clock, 10)
-    limit.pause(3)
-    limit.change(5)
-    assert send(limit, clock, 2) == pytest.approx([clock.now - 0.2, clock.now])
-    assert clock.now >= 3.9
-
-
-@pytest.mark.parametrize(("before", "after"), [(10, 7), (10, 1), (3, 10), (0.5, 10), (10, 0.5)])
-def test_around_a_change_no_second_has_more_than_the_greater_share(before: float, after: float) -> None:
-    clock = Clock(0)
-    limit = RateLimit(before, clock)
-    sent = send(limit, clock, 25)
-    limit.change(after)
-    sent += send(limit, clock, 25)
-    most = int(max(before, after, 1))
-    assert all(later - earlier >= 1.0 - 1e-9 for earlier, later in zip(sent, sent[most:], strict=False))
-
-
-def test_a_change_holds_for_who_waits_already(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = LoopClock(monkeypatch)
-    limit = RateLimit(10, clock)
-    sent: list[float] = []
-
-    async def ask() -> None:
-        async with limit.async_slot():
-            sent.append(clock.now)
-            if len(sent) == 10:
-                limit.change(1)
-
-    async def main() -> None:
-        await clock.run(*(asyncio.create_task(ask()) for _ in range(15)))
-
-    asyncio.run(main())
-    assert all(later - earlier >= 1.0 - 1e-9 for earlier, later in pairwise(sent[10:]))
-
-
 def test_threads_share_the_slots() -> None:
     clock = Clock(0)
     limit = RateLimit(8, clock)

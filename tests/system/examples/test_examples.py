@@ -172,7 +172,7 @@ def test_backfill_with_one_window_skipped_and_one_failed(world: World) -> None:
     assert [state for index, state in enumerate(states) if index != failed] == [
         "skipped" if index == 1 else "success" for index in range(4) if index != failed
     ]
-    assert "ChartMogul answered 422" in world.airflow.task_log(form.DAG, form.run_id, "export", 1, failed)
+    assert "ChartMogul responded with 422" in world.airflow.task_log(form.DAG, form.run_id, "export", 1, failed)
 
     def right(index: int) -> bool:
         return rows_of(files[index]) == world.chartmogul.expected_rows(months[index], months[index + 1])
