@@ -357,9 +357,9 @@ class TestNothingIsLeftBehind:
                     with pytest.raises(asyncio.CancelledError):
                         await task
                     return
-                export = sandbox.export(export_id)
+                export = sandbox.export_by_id(export_id)
                 assert export is not None
-                export.final = "succeeded" if step == "finish" else "failed"
+                export.terminal_status = "succeeded" if step == "finish" else "failed"
                 payload = await task
                 assert payload["status"] == ("done" if step == "finish" else "error")
 
