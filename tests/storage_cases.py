@@ -166,10 +166,10 @@ class TestNothingIsPublished:
     @pytest.mark.parametrize(
         ("what", "damage", "says"),
         [
-            ("no zip", lambda a: Answer(200, b"<html>Sorry</html>"), "no zip archive"),
-            ("nothing", lambda a: Answer(200, b""), "empty"),
-            ("cut short by the server itself", lambda a: Answer(200, a[: len(a) // 2]), "damaged or cut-short"),
-            ("bad checksum", lambda a: Answer(200, a[:60] + bytes([a[60] ^ 1]) + a[61:]), "damaged or cut-short"),
+            ("no zip", lambda a: Answer(200, b"<html>Sorry</html>"), "not a sound zip archive"),
+            ("nothing", lambda a: Answer(200, b""), "(0 bytes) is not a sound"),
+            ("cut short by the server itself", lambda a: Answer(200, a[: len(a) // 2]), "not a sound zip archive"),
+            ("bad checksum", lambda a: Answer(200, a[:60] + bytes([a[60] ^ 1]) + a[61:]), "not a sound zip archive"),
             (
                 "not what the ETag says",
                 lambda a: Answer(200, a, {"ETag": f'"{hashlib.md5(b"another").hexdigest()}"'}),

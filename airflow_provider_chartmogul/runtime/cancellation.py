@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Ending a task in the middle: a task timeout, or ``on_kill``.
+Stop a transfer in the middle when Airflow ends its task.
 
-File systems upload in an event loop of their own, in another thread. An exception in the task's thread (a timeout)
-does not reach it, so that an upload could go on and show its object after the task has failed and its next try has
-begun. Here the upload is cancelled, and waited for until it is gone.
+Airflow ends a task by an exception in the task's thread (a timeout) or by a signal whose handler calls ``on_kill``. A
+file system uploads in an event loop of another thread, which notices neither: its object could still appear after the
+task has failed and its next try has begun. So the upload is cancelled, and waited for until it has ended. The handler
+runs in the middle of the task's own code, so it may wait for nothing that the interrupted code holds: nothing here
+takes a lock.
 """
 
 from __future__ import annotations
@@ -17,148 +19,154 @@ from typing import Any
 
 from airflow_provider_chartmogul.exceptions import TaskCancelledError, UploadStillRunningError
 
-#: So long is a cancelled upload waited for; it has to close its connections, and to abort what it began.
-_GONE_SECONDS = 60.0
+#: Time for a cancelled upload to close its connections and to abort what it has begun.
+_STOP_SECONDS = 60.0
 
-#: Between two looks whether an upload is gone.
-_LOOK_SECONDS = 0.02
+_CHECK_SECONDS = 0.02
 
 
 class Cancellation:
     """
-    Whether a task was told to end, and the upload that it has under way.
+    Whether a task has been cancelled, and the upload that it is running.
 
-    ``cancel`` may be called from a signal handler, which interrupts the task's own thread wherever it is: nothing
-    here holds a lock that such a call would wait for.
+    :ivar is_cancelled: whether ``cancel`` has been called
     """
 
     def __init__(self) -> None:
         self.is_cancelled = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._end: _End | None = None
-        self._process = 0
+        self._upload: _Upload | None = None
 
     def cancel(self) -> None:
         """
-        End the upload that is under way, return when it is gone; what comes after this is not begun.
+        Cancel the task: no upload starts from now on, and a running one has ended when this returns.
 
-        It may be called at any time, from any thread, and again, and raises nothing: an exception out of a signal
-        handler would come up wherever the task's thread is, in Airflow's own code too. Where the upload is not gone
-        in time, it is ``run`` that says so. In a process that was forked from the task's, as listeners do, it ends
-        nothing: the upload is not there.
+        May be called at any time, more than once, from any thread or signal handler. It raises nothing, since an
+        exception would surface wherever the task's thread is, in Airflow's own code too. If the upload does not end
+        in time, ``run`` raises the error. A forked process, such as a listener's, has the task's signal handlers but
+        not its upload, and stops nothing.
         """
         self.is_cancelled = True
-        self._cancel_upload()
+        if self._upload is not None:
+            self._upload.cancel()
 
     def check(self) -> None:
         """
-        Stop here where the task was told to end.
+        Stop here if the task has been cancelled.
 
-        :raises TaskCancelledError: when it was
+        :raises TaskCancelledError: if it has
         """
         if self.is_cancelled:
-            raise TaskCancelledError("the task was told to end, and nothing was published")
+            raise TaskCancelledError("the task was cancelled; nothing was published")
 
     def run(self, loop: asyncio.AbstractEventLoop, upload: Coroutine[Any, Any, Any]) -> None:
         """
-        Run an upload in a file system's event loop, and wait for it.
+        Run an upload in a file system's event loop and wait for it.
 
-        Whatever is raised in this thread meanwhile ends the upload first.
+        An exception in this thread, such as a timeout, cancels the upload before it is raised.
 
-        :param loop: the event loop, which runs in another thread
-        :param upload: does the upload; on being cancelled it leaves nothing behind
-        :raises TaskCancelledError: when it was cancelled
+        :param loop: the event loop, running in another thread
+        :param upload: the upload, which leaves nothing behind when it is cancelled
+        :raises TaskCancelledError: if the task is cancelled
+        :raises UploadStillRunningError: if the upload does not end within a minute of being cancelled
         """
-        end = _End()
-
-        def start() -> None:
-            if self.is_cancelled or end.is_said:
-                upload.close()
-                end.say(TaskCancelledError("the task was told to end before the upload began"))
-                return
-            self._task = loop.create_task(upload)
-            self._task.add_done_callback(lambda task: _pass_on(task, end))
-
+        running = self._upload = _Upload(loop)
         try:
-            self._loop, self._end, self._process = loop, end, os.getpid()
-            loop.call_soon_threadsafe(start)
-            end.wait()
+            running.start(upload, self)
+            running.completion.wait()
         except BaseException:
-            # Of this thread: a timeout, a signal.
-            self._cancel_upload()
-            # An upload that is not gone in time is more than what ended the task.
-            if isinstance(end.error, UploadStillRunningError):
-                raise end.error from None
+            running.cancel()
+            # More important than what ended the task.
+            if isinstance(running.completion.error, UploadStillRunningError):
+                raise running.completion.error from None
             raise
         finally:
-            self._loop = self._task = self._end = None
-        if end.error is not None:
-            raise end.error
+            self._upload = None
+        if running.completion.error is not None:
+            raise running.completion.error
 
-    def _cancel_upload(self) -> None:
-        """Cancel the upload, where there is one; on return it has ended, or is given up."""
-        loop, end = self._loop, self._end
-        if loop is None or end is None or end.is_said or self._process != os.getpid():
+
+class _Upload:
+    """A coroutine that runs in the event loop of another thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.completion = _Completion()
+        self._loop = loop
+        self._process = os.getpid()
+        self._task: asyncio.Task[Any] | None = None
+
+    def start(self, upload: Coroutine[Any, Any, Any], cancellation: Cancellation) -> None:
+        def start() -> None:
+            if cancellation.is_cancelled or self.completion.is_set:
+                upload.close()
+                self.completion.set_result(TaskCancelledError("the task was cancelled before the upload began"))
+                return
+            self._task = self._loop.create_task(upload)
+            self._task.add_done_callback(self._set_result)
+
+        self._loop.call_soon_threadsafe(start)
+
+    def _set_result(self, task: asyncio.Task[Any]) -> None:
+        self.completion.set_result(
+            TaskCancelledError("the task was cancelled during the upload; nothing was published")
+            if task.cancelled()
+            else task.exception()
+        )
+
+    def cancel(self) -> None:
+        """Cancel the upload and wait until it has ended, for a limited time."""
+        if self.completion.is_set or self._process != os.getpid():
             return
 
         def cancel() -> None:
             if self._task is None:
-                # A signal that came when the upload was about to be begun; its beginning is after this.
-                end.say(TaskCancelledError("the task was told to end before the upload began"))
+                # A signal came between run() and start(), which is still to come.
+                self.completion.set_result(TaskCancelledError("the task was cancelled before the upload began"))
             elif not self._task.cancelling():
-                # Once: a second time would cut short what the upload does to leave nothing behind.
+                # A second cancel would interrupt the upload while it cleans up.
                 self._task.cancel()
 
         try:
-            loop.call_soon_threadsafe(cancel)
+            self._loop.call_soon_threadsafe(cancel)
         except RuntimeError:
-            end.say(TaskCancelledError("the file system's event loop was closed, and the upload with it"))
-        if not end.wait(_GONE_SECONDS):
-            end.say(
+            self.completion.set_result(TaskCancelledError("the file system's event loop was closed during the upload"))
+        if not self.completion.wait(_STOP_SECONDS):
+            self.completion.set_result(
                 UploadStillRunningError(
-                    f"the upload was cancelled, and is not gone after {_GONE_SECONDS:.0f} s: its object may appear"
+                    f"the upload was cancelled but has not ended after {_STOP_SECONDS:.0f} s: its object may still "
+                    "appear"
                 )
             )
 
 
-class _End:
+class _Completion:
     """
-    How an upload ended: said by one thread, waited for by another, and by a signal's handler in the midst of that.
+    How an upload ended: set in one thread, awaited in another and in a signal handler that interrupts it.
 
-    Without a lock, and by looking. A handler may interrupt its thread with the lock half taken, and would then wait
-    for what needs it; and as Python calls handlers between two steps of its own, a signal that comes just as a thread
-    begins to wait for a lock is seen only when it has it.
+    Polled instead of locked. A handler would wait forever for a lock that its thread is about to take, and Python
+    calls no handler while a thread waits for a lock.
     """
 
     def __init__(self) -> None:
-        self._said: list[BaseException | None] = []
+        self._results: list[BaseException | None] = []
 
     @property
-    def is_said(self) -> bool:
-        return bool(self._said)
+    def is_set(self) -> bool:
+        return bool(self._results)
 
     @property
     def error(self) -> BaseException | None:
-        """What went wrong; None: nothing, or it has not ended."""
-        return self._said[0] if self._said else None
+        """The error that ended the upload; ``None`` while it runs, and if it succeeded."""
+        return self._results[0] if self._results else None
 
-    def say(self, error: BaseException | None) -> None:
-        """Say how it ended; what was said first holds."""
-        self._said.append(error)
+    def set_result(self, error: BaseException | None) -> None:
+        """Set the result; later calls change nothing."""
+        self._results.append(error)
 
     def wait(self, seconds: float = float("inf")) -> bool:
-        """Wait until that is said; False: it was not, in time."""
-        give_up = time.monotonic() + seconds
-        while not self._said:
-            if time.monotonic() >= give_up:
+        """Wait for the result; return whether it came in time."""
+        deadline = time.monotonic() + seconds
+        while not self._results:
+            if time.monotonic() >= deadline:
                 return False
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_CHECK_SECONDS)
         return True
-
-
-def _pass_on(task: asyncio.Task[Any], end: _End) -> None:
-    if task.cancelled():
-        end.say(TaskCancelledError("the upload was cancelled; nothing of it is at the destination"))
-    else:
-        end.say(task.exception())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this package needs of a task's logger."""
+"""The part of a task's logger that this package uses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class TaskLog(Protocol):
-    """What is needed of a task's logger: Airflow's differ between its versions."""
+    """A task's logger, whose class differs between versions of Airflow."""
 
     def info(self, message: str, /, *args: Any) -> Any: ...
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Local files that are not there to stay: hidden names, held by a lock for as long as who made them lives.
+Temporary files and folders with hidden names, each locked for as long as its process lives.
 
-So what a killed process left can be told from what another is working on, and the next one removes it.
+The lock tells what a killed process left behind from what another one is using, so that the next process can remove
+the leftovers.
 """
 
 from __future__ import annotations
@@ -18,21 +19,22 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_PREFIX = ".chartmogul-"
-_FOLDER_PREFIX = ".chartmogul_scratch-"
+_FILE_PREFIX = ".chartmogul-"
+_FOLDER_PREFIX = ".chartmogul_tmp-"
 
-#: In a folder: what is locked for it.
+#: The file that is locked for a folder.
 _LOCK = ".lock"
 
 
 @contextlib.contextmanager
 def temporary_folder(parent: str | None) -> Iterator[Path]:
     """
-    Make a hidden folder; it is gone afterwards, with all that is in it.
+    Create a hidden folder, and remove it with its content in the end.
 
-    :param parent: where; None: the system's folder for temporary files
+    :param parent: where to create it; ``None`` for the system's folder for temporary files
     """
-    with _held(Path(parent or tempfile.gettempdir()), _FOLDER_PREFIX, lambda path: path.mkdir(mode=0o700)) as folder:
+    parent_folder = Path(parent or tempfile.gettempdir())
+    with _create_locked(parent_folder, _FOLDER_PREFIX, lambda path: path.mkdir(mode=0o700)) as folder:
         try:
             yield folder
         finally:
@@ -42,13 +44,13 @@ def temporary_folder(parent: str | None) -> Iterator[Path]:
 @contextlib.contextmanager
 def hidden_file(target: Path) -> Iterator[Path]:
     """
-    Give a hidden, empty file beside the target; it is gone afterwards, unless it was renamed.
+    Create an empty hidden file beside its target, and remove it in the end unless it was renamed.
 
-    :param target: what it is to become
+    :param target: the name that it will be given
     """
-    # By a digest of the name, which may be as long as a name can be.
-    prefix = f"{_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
-    with _held(target.parent, prefix, lambda path: path.touch(exist_ok=False)) as hidden:
+    # A digest, since the target's name may be as long as a name can be.
+    prefix = f"{_FILE_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
+    with _create_locked(target.parent, prefix, lambda path: path.touch(exist_ok=False)) as hidden:
         try:
             yield hidden
         finally:
@@ -56,21 +58,21 @@ def hidden_file(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _held(folder: Path, prefix: str, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Make something under a name of its own and hold its lock; remove what nobody holds any more."""
+def _create_locked(folder: Path, prefix: str, create: Callable[[Path], None]) -> Iterator[Path]:
+    """Create a path with a unique name and hold its lock; remove abandoned ones with the same prefix first."""
     _remove_abandoned(folder, prefix)
     while True:
         path = folder / f"{prefix}{uuid.uuid4().hex}"
-        make(path)
-        with contextlib.ExitStack() as held:
+        create(path)
+        with contextlib.ExitStack() as stack:
             try:
-                held.enter_context(_lock(path))
+                stack.enter_context(_lock(path))
             except (FileNotFoundError, BlockingIOError):
-                # Between making and locking, another took it for abandoned.
+                # Another process took it for abandoned before it was locked.
                 continue
             except OSError:
-                # A file system without locks: should we be killed, nobody can tell that this is abandoned, and it
-                # stays. What is another's stays too.
+                # The file system has no locks. If this process is killed, the path stays, since nobody can tell
+                # that it is abandoned.
                 pass
             if not path.exists():
                 continue
@@ -79,7 +81,7 @@ def _held(folder: Path, prefix: str, make: Callable[[Path], None]) -> Iterator[P
 
 
 def _remove_abandoned(folder: Path, prefix: str) -> None:
-    """What cannot be removed is left alone: it may be another user's."""
+    """Remove what no process has locked, except what cannot be removed: it may belong to another user."""
     with contextlib.suppress(OSError):
         for path in list(folder.iterdir()):
             if path.name.startswith(prefix):
@@ -92,12 +94,12 @@ def _remove_abandoned(folder: Path, prefix: str) -> None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, or that of a folder, which is a file in it."""
-    # For writing, which a folder cannot be opened for: on NFS, nothing else is locked.
-    in_folder = stat.S_ISDIR(path.lstat().st_mode)
-    place, flags = (path / _LOCK, os.O_CREAT) if in_folder else (path, 0)
-    # Neither a link nor a pipe that somebody put there may lead or hold us.
-    descriptor = os.open(place, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o600)
+    """Hold the lock of a file, or of a file inside a folder."""
+    # NFS locks only what is open for writing, which a folder cannot be.
+    is_folder = stat.S_ISDIR(path.lstat().st_mode)
+    lock_path, flags = (path / _LOCK, os.O_CREAT) if is_folder else (path, 0)
+    # Do not follow a link and do not block on a pipe that somebody put there.
+    descriptor = os.open(lock_path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

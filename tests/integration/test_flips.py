@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Every bit of an archive, flipped: where the ETag is an MD5 there is no object, elsewhere no other rows.
+Flip every bit of an archive: it is refused, or the CSV that comes out of it is right.
 
-What is accepted all the same is read by others than the package itself: zipfile, which goes by the directory at the
-archive's end; a reader of streams, which goes by the headers before the members and what is behind them, as those do
-that read from a pipe; gzip and pyarrow.
+Where the ETag is an MD5, every flip is noticed during the download. What is accepted is read by other readers than the
+package's own: zipfile, gzip and pyarrow.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ README = b"hello, hello, hello, hello\n"
 
 
 class _Pipe(io.RawIOBase):
-    """What cannot be sought in: zipfile says sizes and CRC-32 behind each member, then."""
+    """A file that cannot seek, so that zipfile writes sizes and CRC-32 after each member."""
 
     def __init__(self) -> None:
         self.content = bytearray()
@@ -74,7 +73,7 @@ def zipped(
 
 
 def with_zip64_end(archive: bytes) -> bytes:
-    """The same, with the end record of large archives: what the short one has no room for stands in another."""
+    """The same archive with the additional end record of large archives."""
     _, _, _, here, entries, size, place, _ = struct.unpack("<4sHHHHLLH", archive[-22:])
     record = struct.pack("<4sQHHLLQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, here, entries, size, place)
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, place + size, 1)
@@ -82,7 +81,7 @@ def with_zip64_end(archive: bytes) -> bytes:
     return archive[:-22] + record + locator + full
 
 
-#: A time in the extra fields, as many programs write.
+#: A time in the extra fields, as many programs write it.
 _EXTRA = struct.pack("<HHBL", 0x5455, 5, 1, 1_700_000_000)
 
 ARCHIVES = {
@@ -92,11 +91,11 @@ ARCHIVES = {
     "Zip64 at the end": with_zip64_end(zipped()),
     "streamed": zipped(streamed=True),
     "streamed, Zip64": zipped(streamed=True, zip64=True),
-    "commented": zipped(comment=b"made by nobody"),
+    "commented": zipped(comment=b"written for a test"),
     "with extra fields": zipped(extra=_EXTRA),
     "two members": zipped({"activities.csv": CSV, "README.txt": README}),
     "in a folder": zipped({"folder/": b"", "folder/activities.csv": CSV}),
-    # A flip makes a slash of the 'o'.
+    # A flip turns the 'o' into a slash.
     "no suffix": zipped({"o": CSV}),
 }
 
@@ -105,56 +104,15 @@ def flipped(content: bytes, bit: int) -> bytes:
     return content[: bit >> 3] + bytes([content[bit >> 3] ^ 1 << (bit & 7)]) + content[(bit >> 3) + 1 :]
 
 
-def by_the_directory(content: bytes) -> list[bytes]:
+def read_all(content: bytes) -> list[bytes]:
+    """Read every member with zipfile."""
     with zipfile.ZipFile(io.BytesIO(content)) as opened:
         return [opened.read(info) for info in opened.infolist()]
 
 
-def by_the_headers(content: bytes) -> list[bytes]:
-    """What a reader gets that sees each byte once; ValueError, zlib.error or struct.error where it would give up."""
-    at, found = 0, []
-    while content[at : at + 4] == b"PK\x03\x04":
-        _, _, flags, method, _, _, crc, compressed, size, names, extras = struct.unpack_from(
-            "<4sHHHHHLLLHH", content, at
-        )
-        at += 30 + names
-        extra, zip64 = content[at : at + extras], False
-        at += extras
-        while len(extra) >= 4:
-            kind, length = struct.unpack_from("<HH", extra)
-            if kind == 1:
-                zip64 = True
-                if size == compressed == 0xFFFFFFFF:
-                    size, compressed = struct.unpack_from("<QQ", extra, 4)
-            extra = extra[4 + length :]
-        behind = bool(flags & 8)
-        if method == 8:
-            stream = zlib.decompressobj(-15)
-            member = stream.decompress(content[at:] if behind else content[at : at + compressed])
-            length = len(content) - at - len(stream.unused_data) if behind else compressed
-            if not stream.eof or (not behind and stream.unused_data):
-                raise ValueError("the member has another length")
-        elif method == 0 and not behind:
-            member, length = content[at : at + compressed], compressed
-        else:
-            raise ValueError("cannot be read from a stream")
-        at += length
-        if behind:
-            at += 4 * (content[at : at + 4] == b"PK\x07\x08")
-            crc, compressed, size = struct.unpack_from("<LQQ" if zip64 else "<LLL", content, at)
-            at += 20 if zip64 else 12
-        if (zlib.crc32(member), length, len(member)) != (crc, compressed, size):
-            raise ValueError("the member is not what its header says")
-        found.append(member)
-    if content[at : at + 4] != b"PK\x01\x02":
-        raise ValueError("no directory behind the members")
-    return found
-
-
-def test_the_readers_here_read_what_is_sound(tmp_path: Path) -> None:
+def test_archives_here_are_sound(tmp_path: Path) -> None:
     for content in ARCHIVES.values():
-        assert CSV in by_the_directory(content)
-        assert by_the_headers(content) == by_the_directory(content)
+        assert CSV in read_all(content)
         (tmp_path / "x.zip").write_bytes(content)
         with Archive(tmp_path / "x.zip") as archive:
             archive.check()
@@ -168,11 +126,14 @@ def _inflate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("_inflate")
 @pytest.mark.parametrize("kind", ARCHIVES)
-class TestNoFlipChangesBytesUnnoticed:
+class TestFlippedBits:
     def test_as_zip(self, kind: str, tmp_path: Path) -> None:
         content, path = ARCHIVES[kind], tmp_path / "x.zip"
-        members = by_the_directory(content)
-        wrong, accepted = [], 0
+        members = read_all(content)
+        with zipfile.ZipFile(io.BytesIO(content)) as opened:
+            info = opened.infolist()[-1]
+        end = content.index(info.filename.encode()) + len(info.filename) + info.compress_size
+        wrong, accepted = [], set()
         for bit in range(8 * len(content)):
             damaged = flipped(content, bit)
             path.write_bytes(damaged)
@@ -181,23 +142,23 @@ class TestNoFlipChangesBytesUnnoticed:
                     archive.check()
             except ArchiveError:
                 continue
-            accepted += 1
+            accepted.add(bit >> 3)
             try:
-                if by_the_directory(damaged) != members or by_the_headers(damaged) != members:
-                    wrong.append((bit >> 3, bit & 7, "other bytes"))
+                if read_all(damaged) != members:
+                    wrong.append((bit >> 3, bit & 7, "other content"))
             except Exception as error:
                 wrong.append((bit >> 3, bit & 7, repr(error)))
         assert wrong == []
-        # Names' case, times and attributes, which have no checksum, and little else.
-        assert accepted < 0.25 * 8 * len(content)
+        # The last byte of a DEFLATE stream may have bits without a meaning, the others have none.
+        assert accepted.isdisjoint(range(end - info.compress_size + 40, end - 1))
 
     def test_as_csv_and_csv_gz(self, kind: str, tmp_path: Path) -> None:
         content, path = ARCHIVES[kind], tmp_path / "x.zip"
-        read: dict[str, Callable[[bytes], bytes]] = {"csv": bytes, "csv_gz": gzip.decompress}
+        readers: dict[str, Callable[[bytes], bytes]] = {"csv": bytes, "csv_gz": gzip.decompress}
         wrong = []
         for bit in range(8 * len(content)):
             path.write_bytes(flipped(content, bit))
-            for name, decode in read.items():
+            for name, read in readers.items():
                 written = io.BytesIO()
                 try:
                     with Archive(path) as archive:
@@ -205,7 +166,7 @@ class TestNoFlipChangesBytesUnnoticed:
                 except ArchiveError:
                     continue
                 try:
-                    if decode(written.getvalue()) != CSV:
+                    if read(written.getvalue()) != CSV:
                         wrong.append((name, bit >> 3, bit & 7, "other rows"))
                 except Exception as error:
                     wrong.append((name, bit >> 3, bit & 7, repr(error)))
@@ -213,12 +174,11 @@ class TestNoFlipChangesBytesUnnoticed:
 
 
 @pytest.mark.parametrize("kind", ARCHIVES)
-def test_no_flip_changes_rows_of_parquet(kind: str, tmp_path: Path) -> None:
+def test_as_parquet(kind: str, tmp_path: Path) -> None:
     content, path = ARCHIVES[kind], tmp_path / "x.zip"
-    (tmp_path / "x.csv").write_bytes(CSV)
-    write_parquet(iter([CSV]), tmp_path / "true.parquet")
-    expected = pq.read_table(tmp_path / "true.parquet")
-    # It stands on the same reader as csv does, so not each bit here, but some of each byte's neighbour.
+    write_parquet(iter([CSV]), tmp_path / "expected.parquet")
+    expected = pq.read_table(tmp_path / "expected.parquet")
+    # Parquet has the same reader as csv, so some bit of every other byte is enough.
     for bit in range(0, 8 * len(content), 11):
         path.write_bytes(flipped(content, bit))
         try:
@@ -229,8 +189,8 @@ def test_no_flip_changes_rows_of_parquet(kind: str, tmp_path: Path) -> None:
         assert pq.read_table(tmp_path / "x.parquet").equals(expected), (bit >> 3, bit & 7)
 
 
-def test_no_flip_passes_an_md5(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Of the download itself, over a socket; wherever the bit is, an archive's reader is not even asked."""
+def test_every_flip_is_noticed_by_an_md5(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The download itself refuses it, wherever the bit is."""
     import logging
 
     content = zipped({"a.csv": b"uuid\n1\n"}, comment=b"c")
@@ -277,7 +237,7 @@ def test_through_the_operator(
 
 def _rows(published: bytes, output_format: str) -> bytes:
     if output_format == "zip":
-        (content,) = by_the_directory(published)
+        (content,) = read_all(published)
         return content
     if output_format == "parquet":
         table = pq.read_table(io.BytesIO(published))

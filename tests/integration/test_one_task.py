@@ -257,7 +257,7 @@ def test_on_kill_ends_a_wait_on_the_worker(sandbox: Sandbox, tmp_path: Path) -> 
     )
     killer = threading.Thread(target=lambda: (_until(lambda: posts(sandbox)), running[0].on_kill()))
     killer.start()
-    with pytest.raises(ChartMogulError, match="told to end"):
+    with pytest.raises(ChartMogulError, match="was cancelled"):
         run_task(operator, started=running.append, **DAY)
     killer.join()
 

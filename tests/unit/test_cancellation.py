@@ -104,7 +104,7 @@ def test_by_a_signal_in_the_middle_it_is_gone_when_on_kill_returns(
 
     on_term(kill)
     sender = term_when(upload.begun, times)
-    with pytest.raises(TaskCancelledError, match="nothing of it is at the destination"):
+    with pytest.raises(TaskCancelledError, match="during the upload; nothing was published"):
         told.run(loop, upload.run())
     sender.join(60)
     assert set(seen) == {True}
@@ -187,7 +187,7 @@ def test_after_the_upload_it_is_harmless(loop: Loop) -> None:
 def test_an_upload_that_will_not_end_is_told_by_the_task_and_not_by_on_kill(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, on_term: Callable[[Callable[[], None]], None]
 ) -> None:
-    monkeypatch.setattr(room, "_GONE_SECONDS", 0.2)
+    monkeypatch.setattr(room, "_STOP_SECONDS", 0.2)
     told, begun, may_end, returned = Cancellation(), threading.Event(), threading.Event(), []
 
     async def stubborn() -> None:
@@ -200,7 +200,7 @@ def test_an_upload_that_will_not_end_is_told_by_the_task_and_not_by_on_kill(
 
     on_term(lambda: returned.append(told.cancel()))
     sender = term_when(begun)
-    with pytest.raises(UploadStillRunningError, match="its object may appear"):
+    with pytest.raises(UploadStillRunningError, match="its object may still appear"):
         told.run(loop, stubborn())
     sender.join(60)
     may_end.set()
@@ -208,7 +208,7 @@ def test_an_upload_that_will_not_end_is_told_by_the_task_and_not_by_on_kill(
 
 
 def test_a_timeout_of_an_upload_that_will_not_end_says_so(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_GONE_SECONDS", 0.2)
+    monkeypatch.setattr(room, "_STOP_SECONDS", 0.2)
     told, may_end = Cancellation(), threading.Event()
     main = threading.main_thread().ident
 
