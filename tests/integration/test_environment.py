@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the environment says of the way to ChartMogul: its proxies and its certificates.
+Proxies and CA bundles of the environment.
 
-A worker goes by requests and a triggerer by aiohttp, which read such things differently by themselves. An export that
-a worker can make and a triggerer cannot see would wait until its timeout; so both must take the same way.
+A worker uses requests and a triggerer aiohttp, which read the environment differently. If a worker can create an
+export that the triggerer cannot reach, the wait ends only at its timeout; so both must behave alike.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from tests.integration.servers import ScriptedServer, json_answer
 EXPORT_ID = "e-1"
 DONE = json_answer({"id": EXPORT_ID, "status": "succeeded"})
 
-#: RFC 6761: a name that never resolves, so that only a proxy can know it.
+#: This name never resolves (RFC 6761), so that only a proxy can reach it.
 HOST = "chartmogul.invalid"
 
 
-def look(where: str) -> str:
-    """Look at the export, from a worker or from a triggerer; give what came of it: its status, or what went wrong."""
+def poll(where: str) -> str:
+    """Poll the export once, on a worker or in a triggerer; return its status, or the error message."""
     if where == "triggerer":
         trigger = ActivitiesExportTrigger("chartmogul_default", EXPORT_ID, poll_interval=0.1, max_failure_seconds=0)
         event: dict[str, Any] = run_trigger(trigger)
         return str(event.get("message") or event["status"])
     try:
         with ChartMogulHook(retry_seconds=0) as hook:
-            found = hook.get_activities_export(EXPORT_ID)
+            export = hook.get_activities_export(EXPORT_ID)
     except ChartMogulError as error:
         return str(error)
-    return "done" if found.status is ExportStatus.SUCCEEDED else found.status_word
+    return "done" if export.status is ExportStatus.SUCCEEDED else export.status_word
 
 
 both = pytest.mark.parametrize("where", ["worker", "triggerer"])
 
 
 @pytest.fixture(autouse=True)
-def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine that runs the tests may have proxies and certificates of its own."""
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the proxies and certificates of the machine that runs the tests."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -84,33 +84,31 @@ class TestProxies:
         ],
         ids=str,
     )
-    def test_one_that_is_named_is_gone_through(
+    def test_proxy_of_the_environment_is_used(
         self, environment: dict[str, str], where: str, proxy: ScriptedServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name, value in environment.items():
             monkeypatch.setenv(name, value.format(proxy=proxy.url.removeprefix("http://")))
-        assert look(where) == "done"
+        assert poll(where) == "done"
         (asked,) = proxy.asked
         assert asked.path == f"http://{HOST}:8080/v1/activities_export/{EXPORT_ID}"
 
     @both
     @pytest.mark.parametrize("no_proxy", [HOST, f"{HOST}:8080", ".invalid", "*"])
-    def test_none_is_where_it_is_said_not_to(
+    def test_no_proxy_is_respected(
         self, no_proxy: str, where: str, proxy: ScriptedServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", no_proxy)
-        assert "the connection failed" in look(where)
+        assert "the connection failed" in poll(where)
         assert proxy.asked == []
 
-    def test_one_that_a_triggerer_cannot_use_is_named(
-        self, proxy: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_unsupported_proxy_is_reported(self, proxy: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ALL_PROXY", f"socks5h://somebody:else@{proxy.url.removeprefix('http://')}")
-        said = look("triggerer")
-        assert f"a socks5h proxy for http://{HOST}:8080" in said
-        assert "deferrable=False" in said
-        assert "else@" not in said
+        outcome = poll("triggerer")
+        assert f"a socks5h proxy for http://{HOST}:8080" in outcome
+        assert "deferrable=False" in outcome
+        assert "else@" not in outcome
         assert proxy.asked == []
 
 
@@ -123,29 +121,29 @@ class TestCertificates:
 
     @both
     @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-    def test_those_of_a_bundle_are_trusted(
+    def test_ca_bundle_is_trusted(
         self, name: str, where: str, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(name, str(tmp_path / "tls.pem"))
-        assert look(where) == "done"
+        assert poll(where) == "done"
 
     @both
-    def test_others_are_not(self, where: str, server: ScriptedServer) -> None:
-        assert "certificate verify failed" in look(where)
-        assert server.asked == [], "the key is sent to nobody who cannot prove to be the host"
+    def test_untrusted_certificate_is_rejected(self, where: str, server: ScriptedServer) -> None:
+        assert "certificate verify failed" in poll(where)
+        assert server.asked == [], "the key must not be sent to an unverified host"
 
     @both
-    def test_a_bundle_that_is_not_there_is_named(
+    def test_missing_ca_bundle_is_reported(
         self, where: str, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
-        said = look(where)
-        assert "CA bundle of the environment cannot be read" in said
-        assert "/no/such/bundle.pem" in said
+        outcome = poll(where)
+        assert "CA bundle of the environment cannot be read" in outcome
+        assert "/no/such/bundle.pem" in outcome
         assert "/no/such/bundle.pem" in ChartMogulHook().test_connection()[1]
 
     @pytest.mark.usefixtures("short_backoff")
-    def test_nor_is_it_taken_for_a_disk_that_cannot_be_written_to(
+    def test_missing_ca_bundle_is_not_a_disk_error(
         self, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")

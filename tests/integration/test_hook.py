@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook over real sockets: who gets to see the key, what is sent again and what never, what errors say."""
+"""The hook over real sockets: where the key is sent, what is retried, and what errors say."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.integration.servers import Answer, ScriptedServer, closed_port, json_
 
 KEY = "the-api-key-of-the-test"
 BASIC = "Basic " + base64.b64encode(f"{KEY}:".encode()).decode()
-MADE = json_answer({"id": "made-1", "status": "pending", "params": {}})
+CREATED = json_answer({"id": "created-1", "status": "pending", "params": {}})
 
 
 def use(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, **hook: Any) -> ChartMogulHook:
@@ -48,20 +48,20 @@ def use(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, **hook: Any) ->
 
 @pytest.fixture(autouse=True)
 def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock of retries, made to run faster."""
+    """Shorten the delays between retries."""
     monkeypatch.setattr(retries, "_MAX_BACKOFF_SECONDS", 0.05)
 
 
-class TestTheSandbox:
-    def test_an_export_is_made_and_retrieved(self, sandbox: Sandbox) -> None:
+class TestSandbox:
+    def test_create_and_get_export(self, sandbox: Sandbox) -> None:
         with ChartMogulHook() as hook:
-            made = hook.create_activities_export(
+            created = hook.create_activities_export(
                 start_date=datetime(2024, 1, 1, tzinfo=UTC),
                 end_date=datetime(2024, 2, 1, tzinfo=UTC),
                 activity_type="churn",
             )
-            assert made.status is ExportStatus.PENDING
-            done = hook.get_activities_export(made.id)
+            assert created.status is ExportStatus.PENDING
+            done = hook.get_activities_export(created.id)
 
         assert done.status is ExportStatus.SUCCEEDED
         assert (done.start_date, done.end_date) == (datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC))
@@ -70,30 +70,30 @@ class TestTheSandbox:
         assert "X-Amz-Signature" in done.file_url
         assert "X-Amz" not in repr(done)
 
-    def test_the_account(self, sandbox: Sandbox) -> None:
+    def test_get_account(self, sandbox: Sandbox) -> None:
         assert {"name", "currency", "time_zone", "week_start_on"} <= ChartMogulHook().get_account().keys()
 
-    def test_it_says_who_it_is(self, sandbox: Sandbox) -> None:
+    def test_user_agent(self, sandbox: Sandbox) -> None:
         ChartMogulHook().get_account()
         assert sandbox.requests[0].headers["user-agent"] == f"airflow-provider-chartmogul/{__version__}"
 
-    def test_the_session_is_for_other_endpoints_too(self, sandbox: Sandbox) -> None:
+    def test_session_for_other_endpoints(self, sandbox: Sandbox) -> None:
         with ChartMogulHook() as hook:
             assert hook.get_conn().get(f"{hook.base_url}/ping").json() == {"data": "pong!"}
 
 
 class TestTestConnection:
-    def test_it_works(self, sandbox: Sandbox) -> None:
+    def test_working_connection(self, sandbox: Sandbox) -> None:
         assert ChartMogulHook().test_connection() == (True, f"ChartMogul at {sandbox.url} accepts the API key.")
 
-    def test_no_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", '{"conn_type": "chartmogul"}')
         works, message = ChartMogulHook().test_connection()
         assert not works
         assert "no API key" in message
         assert "password" in message
 
-    def test_a_wrong_key(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_wrong_key(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
         wrong = sandbox.connection_uri.replace("sandbox-api-key", "wrong-key")
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", wrong)
         works, message = ChartMogulHook().test_connection()
@@ -101,7 +101,7 @@ class TestTestConnection:
         assert "refused the API key (401)" in message
         assert "wrong-key" not in message
 
-    def test_nobody_listens(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_connection_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with closed_port() as port:
             monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", f"chartmogul://:k@127.0.0.1:{port}/http")
             works, message = ChartMogulHook().test_connection()
@@ -110,7 +110,7 @@ class TestTestConnection:
         assert f"127.0.0.1:{port}" in message
         assert "Connection refused" in message
 
-    def test_no_such_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unknown_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", "chartmogul://:k@chartmogul.invalid/https")
         works, message = ChartMogulHook().test_connection()
         assert not works
@@ -126,13 +126,13 @@ class TestTestConnection:
             Answer(301, headers={"Location": "https://www.example.com/"}),
         ],
     )
-    def test_something_else_listens(self, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_server_is_not_chartmogul(self, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
         with ScriptedServer(answer) as server:
             works, message = use(server, monkeypatch).test_connection()
         assert not works
         assert "does not look like ChartMogul" in message
 
-    def test_a_wait_is_not_part_of_a_test(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_connection_test_does_not_retry(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with ScriptedServer(Answer(500)) as server:
             works, message = use(server, monkeypatch).test_connection()
             assert len(server.asked) == 1
@@ -140,19 +140,19 @@ class TestTestConnection:
         assert "500" in message
 
 
-class TestTheKeyStaysAtHome:
-    def test_it_goes_to_its_host_and_to_no_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+class TestKeyStaysAtItsHost:
+    def test_key_is_sent_to_its_host_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with ScriptedServer(Answer(200)) as home, ScriptedServer(Answer(200)) as other:
             session = use(home, monkeypatch).get_conn()
             session.get(home.url)
-            # Another port is another host, as far as a key goes.
+            # For the key, another port is another host.
             session.get(other.url)
             session.get(other.url, headers={"Authorization": "Bearer mine"})
         assert home.asked[0].headers["authorization"] == BASIC
         assert all("authorization" not in asked.headers for asked in other.asked)
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    def test_no_redirect_to_another_host_is_followed(self, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_redirect_to_another_host_is_refused(self, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
         with ScriptedServer(Answer(200)) as other:
             elsewhere = Answer(status, headers={"Location": f"{other.url}/?signature=secret"})
             with ScriptedServer(elsewhere) as home:
@@ -164,19 +164,19 @@ class TestTheKeyStaysAtHome:
                     ChartMogulHook(retry_seconds=0).get_account()
             assert other.asked == []
 
-    def test_a_redirect_within_the_host_keeps_the_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_redirect_within_the_host_keeps_the_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with ScriptedServer(Answer(302, headers={"Location": "/elsewhere"}), Answer(200)) as home:
             use(home, monkeypatch).get_conn().get(home.url)
         assert [asked.headers["authorization"] for asked in home.asked] == [BASIC, BASIC]
 
-    def test_netrc_is_not_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_netrc_is_ignored(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "netrc").write_text("default login somebody password else\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         with (
             ScriptedServer(Answer(302, headers={"Location": "/2"}), Answer(200)) as home,
             ScriptedServer(Answer(200)) as other,
         ):
-            assert requests.get(other.url).request.headers["Authorization"], "requests itself reads it"
+            assert requests.get(other.url).request.headers["Authorization"], "requests reads .netrc"
             session = use(home, monkeypatch).get_conn()
             session.get(home.url)
             session.get(other.url)
@@ -191,16 +191,14 @@ class TestTheKeyStaysAtHome:
             with pytest.raises(requests.ReadTimeout):
                 session.get(server.url, timeout=None)
 
-    def test_a_key_that_is_sent_in_the_clear_is_warned_of(
-        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_unencrypted_key_is_logged(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", "chartmogul://:k@chartmogul.invalid/http")
         assert ChartMogulHook().settings.sends_key_unencrypted
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", "chartmogul://:k@127.0.0.1:1/http")
         assert not ChartMogulHook().settings.sends_key_unencrypted
 
 
-class TestAPostIsSentOnce:
+class TestPostIsSentOnce:
     @pytest.mark.parametrize(
         "answer",
         [
@@ -218,7 +216,7 @@ class TestAPostIsSentOnce:
         ],
         ids=str,
     )
-    def test_whatever_happens_after_it_may_have_been_acted_on(
+    def test_post_is_not_repeated_if_it_may_have_been_acted_on(
         self, answer: Answer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with ScriptedServer(answer) as server:
@@ -227,21 +225,21 @@ class TestAPostIsSentOnce:
             time.sleep(0.2)
             assert [asked.method for asked in server.asked] == ["POST"]
 
-    def test_it_is_sent_again_after_429(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ScriptedServer(Answer(429), Answer(429, headers={"Retry-After": "0"}), MADE) as server:
-            assert use(server, monkeypatch).create_activities_export().id == "made-1"
+    def test_post_is_repeated_after_429(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(Answer(429), Answer(429, headers={"Retry-After": "0"}), CREATED) as server:
+            assert use(server, monkeypatch).create_activities_export().id == "created-1"
             assert len(server.asked) == 3
 
-    def test_it_is_sent_again_when_the_connection_could_not_be_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_post_is_repeated_after_a_failed_connect(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with closed_port() as port:
             monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", f"chartmogul://:k@127.0.0.1:{port}/http")
             with pytest.raises(NoResponseError) as raised:
                 ChartMogulHook(retry_seconds=0.5).create_activities_export()
         assert raised.value.sent is False
 
-    def test_a_kept_connection_that_was_closed_is_not_a_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The server closes an idle connection just as the next request goes out: it may have been acted on."""
-        with ScriptedServer(json_answer({"data": "pong!"}), Answer(hang_up=True), MADE) as server:
+    def test_post_is_not_repeated_on_a_stale_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the server closes an idle connection as the next request is sent, it may have acted on the request."""
+        with ScriptedServer(json_answer({"data": "pong!"}), Answer(hang_up=True), CREATED) as server:
             hook = use(server, monkeypatch)
             hook.get_conn().get(f"{hook.base_url}/ping")
             with pytest.raises(NoResponseError):
@@ -249,25 +247,25 @@ class TestAPostIsSentOnce:
             assert [asked.method for asked in server.asked] == ["GET", "POST"]
 
 
-class TestAGetIsSentAgain:
+class TestGetIsRetried:
     @pytest.mark.parametrize(
         "answer",
         [Answer(s) for s in (429, 500, 502, 503, 504, 520, 524)]
         + [Answer(200, b"<html>"), Answer(200, b'{"id"', cut=2), Answer(hang_up=True), Answer(stall=True)],
         ids=str,
     )
-    def test_until_it_is_answered(self, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_get_is_retried_until_it_succeeds(self, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
         with ScriptedServer(answer, json_answer({"id": "e-1", "status": "succeeded"})) as server:
             assert use(server, monkeypatch).get_activities_export("e-1").status is ExportStatus.SUCCEEDED
             assert len(server.asked) == 2
 
-    def test_no_longer_than_it_was_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_get_is_retried_for_retry_seconds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with ScriptedServer(Answer(503, b"Over capacity")) as server:
             with pytest.raises(ServerError, match="503: Over capacity"):
                 use(server, monkeypatch, retry_seconds=0.3).get_activities_export("e-1")
             assert 2 <= len(server.asked) < 60
 
-    def test_not_when_the_server_asks_for_more_patience_than_there_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_get_is_not_retried_after_a_longer_retry_after(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with ScriptedServer(Answer(429, headers={"Retry-After": "3600"})) as server:
             with pytest.raises(RateLimitError):
                 use(server, monkeypatch).get_activities_export("e-1")
@@ -275,7 +273,7 @@ class TestAGetIsSentAgain:
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "message_part"),
     [
         (json_answer({"code": 400, "message": 'Parameter "x" is missing', "param": "x"}, 400), "400: Parameter"),
         (json_answer({"code": 401, "message": "No valid API key provided", "param": None}, 401), "No valid API key"),
@@ -285,20 +283,20 @@ class TestAGetIsSentAgain:
         (json_answer({"type": ["is unknown"], "error_details": []}, 422), "422: type: is unknown"),
     ],
 )
-def test_what_no_retry_can_help_fails_at_once_in_chartmoguls_words(
-    answer: Answer, says: str, monkeypatch: pytest.MonkeyPatch
+def test_permanent_errors_fail_at_once_with_chartmoguls_message(
+    answer: Answer, message_part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ScriptedServer(answer) as server:
         with pytest.raises(AirflowFailException) as raised, fail_without_retry():
             use(server, monkeypatch).get_activities_export("e-1")
-        assert says in str(raised.value)
+        assert message_part in str(raised.value)
         assert len(server.asked) == 1
 
 
 def test_no_error_and_no_log_line_shows_the_key(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A gateway that echoes the request in its error page, and everything that is logged about it."""
+    """Not even if a gateway echoes the request on its error page."""
 
     def echo(asked: Any) -> Answer:
         return Answer(500, json.dumps(asked.headers).encode())
@@ -306,10 +304,10 @@ def test_no_error_and_no_log_line_shows_the_key(
     caplog.set_level(logging.DEBUG)
     with ScriptedServer(echo) as server, pytest.raises(ServerError) as raised:
         use(server, monkeypatch, retry_seconds=0.2).get_account()
-    seen = caplog.text + str(raised.value) + repr(raised.value) + repr(raised.value.__dict__)
+    shown = caplog.text + str(raised.value) + repr(raised.value) + repr(raised.value.__dict__)
     assert server.asked[0].headers["authorization"] == BASIC
-    assert KEY not in seen
-    assert BASIC.removeprefix("Basic ") not in seen
+    assert KEY not in shown
+    assert BASIC.removeprefix("Basic ") not in shown
 
 
 @pytest.mark.parametrize(
@@ -322,29 +320,29 @@ def test_no_error_and_no_log_line_shows_the_key(
         '{"conn_type": "chartmogul", "host": "%s", "password": "sandbox-api-key", "extra": "{\\"timeout\\": 5}"}',
     ],
 )
-def test_a_connection_in_many_forms(connection: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_formats(connection: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", connection % sandbox.url)
     assert ChartMogulHook().test_connection()[0]
 
 
 @pytest.mark.parametrize("conn_id", [None, "", " "])
-def test_a_connection_id_that_came_out_empty_is_told(conn_id: Any) -> None:
+def test_empty_connection_id_is_reported(conn_id: Any) -> None:
     with pytest.raises(AirflowFailException, match="chartmogul_conn_id cannot be"), fail_without_retry():
         ChartMogulHook(conn_id).get_account()
 
 
-def test_it_keeps_to_its_requests_a_second(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slots are waited for: the sends are as far apart as the rate says, by the server's own clock."""
+def test_hook_keeps_to_requests_per_second(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the server's clock, requests are as far apart as the rate demands."""
     monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", f"{sandbox.connection_uri}?requests_per_second=20")
     with ChartMogulHook() as hook:
         for _ in range(5):
             hook.get_account()
-    times = [seen.started for seen in sandbox.requests]
+    times = [request.started for request in sandbox.requests]
     assert times[-1] - times[0] >= 4 / 20 - 0.04
 
 
 class TestTls:
-    """A server that reads the POST and then breaks the TLS stream; it counts what it has read."""
+    """A server that reads the POST and then breaks the TLS stream; ``posts`` is what it has read."""
 
     @pytest.fixture
     def posts(self, tls: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
@@ -359,7 +357,7 @@ class TestTls:
                     return
                 with contextlib.suppress(OSError), tls.wrap_socket(connection, server_side=True) as secure:
                     read.append(secure.recv(65536))
-                    # Not a record of TLS: the client's next read is an error of TLS, not of the connection.
+                    # This is not a TLS record, so the client's next read is a TLS error and not a reset.
                     os.write(secure.fileno(), b"garbage" * 10)
                     time.sleep(0.2)
 
@@ -373,18 +371,16 @@ class TestTls:
         listener.close()
         thread.join(10)
 
-    def test_a_post_is_sent_once_though_tls_breaks(self, posts: list[bytes]) -> None:
+    def test_post_is_sent_once_if_tls_breaks(self, posts: list[bytes]) -> None:
         with pytest.raises(NoResponseError) as raised:
             ChartMogulHook().create_activities_export()
         assert raised.value.sent
         assert len(posts) == 1
         assert posts[0].startswith(b"POST ")
 
-    def test_a_certificate_that_is_not_trusted_is_said(
-        self, posts: list[bytes], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_untrusted_certificate_is_reported(self, posts: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("REQUESTS_CA_BUNDLE")
         works, message = ChartMogulHook().test_connection()
         assert not works
         assert "certificate verify failed" in message
-        assert posts == [], "the key is sent to nobody who cannot prove to be the host"
+        assert posts == [], "the key must not be sent to an unverified host"

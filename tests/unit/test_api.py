@@ -67,7 +67,7 @@ def error_of(status: int, body: bytes = b"", **headers: str) -> ChartMogulError:
 
 
 @pytest.mark.parametrize(
-    ("word", "status", "final"),
+    ("word", "status", "terminal"),
     [
         ("pending", ExportStatus.PENDING, False),
         ("processing", ExportStatus.PROCESSING, False),
@@ -79,12 +79,12 @@ def error_of(status: int, body: bytes = b"", **headers: str) -> ChartMogulError:
         ("unknown", ExportStatus.UNKNOWN, False),
     ],
 )
-def test_status_words(word: str, status: ExportStatus, final: bool) -> None:
+def test_parse_status(word: str, status: ExportStatus, terminal: bool) -> None:
     assert ExportStatus.parse(word) is status
-    assert status.is_terminal is final
+    assert status.is_terminal is terminal
 
 
-def test_what_cannot_be_read_is_not_taken_for_open() -> None:
+def test_unreadable_echo_does_not_count_as_open() -> None:
     echo = {"start_date": "1.1.2024", "end_date": 1704153600, "activity_type": ["churn"]}
     export = ActivitiesExport.from_response(export_answer(params={"params": echo}))
     assert (export.start_date, export.end_date, export.activity_type) == (None, None, None)
@@ -118,7 +118,7 @@ def test_export_request_fingerprint_tells_requests_and_accounts_apart() -> None:
     assert ExportRequest(NOW).fingerprint("a") == ExportRequest(NOW).fingerprint("a")
 
 
-def test_a_recorded_answer_is_read() -> None:
+def test_parse_recorded_export() -> None:
     export = ActivitiesExport.from_response(export_answer())
     assert export == ActivitiesExport(
         id=EXPORT_ID,
@@ -145,23 +145,23 @@ def test_a_recorded_answer_is_read() -> None:
         "2020-01-01 00:00:00 UTC",
     ],
 )
-def test_every_form_of_an_echoed_date_is_read(text: str) -> None:
+def test_parse_every_recorded_date_format(text: str) -> None:
     export = ActivitiesExport.from_response(export_answer(params={"params": {"start_date": text}}))
     assert export.start_date == datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("params", [None, {}, {"params": None}, {"params": {}}, {"params": []}, "x", []])
-def test_params_may_be_empty(params: object) -> None:
+def test_export_without_params(params: object) -> None:
     export = ActivitiesExport.from_response(export_answer(params=params))
     assert (export.activity_type, export.start_date, export.end_date) == (None, None, None)
 
 
 @pytest.mark.parametrize("file_url", [None, "", 7, ["https://x"]])
-def test_no_file_url_is_none(file_url: object) -> None:
+def test_export_without_file_url(file_url: object) -> None:
     assert ActivitiesExport.from_response(export_answer(file_url=file_url)).file_url is None
 
 
-def test_the_least_answer_and_unknown_keys() -> None:
+def test_export_with_missing_and_unknown_keys() -> None:
     export = ActivitiesExport.from_response({"id": EXPORT_ID, "status": "pending", "progress": {"done": 3}})
     assert (export.id, export.status, export.file_url, export.expires_at) == (
         EXPORT_ID,
@@ -182,12 +182,12 @@ def test_the_least_answer_and_unknown_keys() -> None:
         ({"id": "../account"}, "no usable ID"),
     ],
 )
-def test_an_answer_without_id_or_status_is_no_answer(changes: dict[str, Any], missing: str) -> None:
+def test_export_without_id_or_status_is_unexpected(changes: dict[str, Any], missing: str) -> None:
     with pytest.raises(UnexpectedResponseError, match=missing):
         ActivitiesExport.from_response(export_answer(**changes))
 
 
-def test_the_file_url_is_in_no_text_of_an_export() -> None:
+def test_repr_of_export_hides_file_url() -> None:
     export = ActivitiesExport.from_response(export_answer())
     for text in (repr(export), str(export), f"{export}"):
         assert "file_url" not in text
@@ -200,14 +200,14 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
     max_leaves=8,
 )
-answers = st.dictionaries(
+objects = st.dictionaries(
     st.sampled_from(["id", "status", "file_url", "params", "expires_at", "created_at", "other"]), json_values
 )
 
 
-@given(answers, json_values)
-def test_any_object_is_an_export_or_an_unexpected_answer(answer: dict[str, Any], params: object) -> None:
-    for candidate in (answer, export_answer(**answer), export_answer(params={"params": params})):
+@given(objects, json_values)
+def test_any_json_object_is_an_export_or_unexpected(content: dict[str, Any], params: object) -> None:
+    for candidate in (content, export_answer(**content), export_answer(params={"params": params})):
         try:
             export = ActivitiesExport.from_response(candidate)
         except UnexpectedResponseError:
@@ -221,12 +221,12 @@ def test_any_object_is_an_export_or_an_unexpected_answer(answer: dict[str, Any],
 
 
 @pytest.mark.parametrize("value", [EXPORT_ID, f"  {EXPORT_ID}\n", "a", "A_1-b", "x" * 100])
-def test_export_ids(value: str) -> None:
+def test_valid_export_ids(value: str) -> None:
     assert validate_export_id(value) == value.strip()
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_an_empty_export_id_is_called_empty(value: object) -> None:
+def test_empty_export_id_is_reported_as_empty(value: object) -> None:
     with pytest.raises(InvalidExportIdError, match=r"^export_id is empty.*create\.output"):
         validate_export_id(value)
 
@@ -258,14 +258,14 @@ def test_an_empty_export_id_is_called_empty(value: object) -> None:
         b"abc",
     ],
 )
-def test_odd_export_ids(value: object) -> None:
+def test_invalid_export_ids(value: object) -> None:
     with pytest.raises(InvalidExportIdError, match=r"^export_id cannot be ") as raised:
         validate_export_id(value)
     assert raised.value.permanent
     assert isinstance(raised.value, ValueError)
 
 
-def test_a_file_url_given_as_export_id_is_not_shown_with_its_query() -> None:
+def test_signed_url_as_export_id_is_redacted() -> None:
     with pytest.raises(InvalidExportIdError) as raised:
         validate_export_id(f"https://s3.example/a.zip?X-Amz-Signature={SIGNATURE}")
     assert SIGNATURE[:8] not in str(raised.value)
@@ -274,7 +274,7 @@ def test_a_file_url_given_as_export_id_is_not_shown_with_its_query() -> None:
 @given(st.text(max_size=120) | st.text("ab/.?#%\\: \t\r\n\0", max_size=12))
 @example("..")
 @example("a\n")
-def test_an_export_id_never_holds_a_character_of_a_path(text: str) -> None:
+def test_export_id_never_changes_the_path(text: str) -> None:
     try:
         request = endpoints.get_activities_export(text)
     except InvalidExportIdError:
@@ -287,12 +287,12 @@ def test_an_export_id_never_holds_a_character_of_a_path(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "new_biz", "reactivation", "expansion", "contraction", "churn"])
-def test_activity_types(value: str | None) -> None:
+def test_valid_activity_types(value: str | None) -> None:
     assert validate_activity_type(value) == value
 
 
 @pytest.mark.parametrize("value", ["", "None", "NEW_BIZ", " churn", "new_biz,churn", "refund", 1, ["churn"]])
-def test_unknown_activity_types_are_named_with_the_allowed_ones(value: object) -> None:
+def test_invalid_activity_type_lists_valid_ones(value: object) -> None:
     with pytest.raises(ValueError, match="activity_type cannot be") as raised:
         validate_activity_type(value)
     assert repr(value) in str(raised.value)
@@ -352,13 +352,13 @@ def test_create_request_rejects_an_unknown_type() -> None:
         endpoints.create_activities_export(ExportRequest(activity_type="refund"))
 
 
-def test_the_key_is_the_user_name_without_a_password() -> None:
+def test_authorization_has_key_as_user_name() -> None:
     scheme, _, credentials = authorization_header(API_KEY).partition(" ")
     assert scheme == "Basic"
     assert base64.b64decode(credentials).decode() == f"{API_KEY}:"
 
 
-# Answers
+# Responses
 
 STATUS_TABLE = [
     (400, InvalidRequestError, "permanent"),
@@ -379,17 +379,17 @@ STATUS_TABLE = [
 
 
 @pytest.mark.parametrize(("status", "cls", "kind"), STATUS_TABLE)
-def test_what_a_status_means(status: int, cls: type[HTTPStatusError], kind: str) -> None:
-    error = error_of(status, b'{"error":"so it is"}')
+def test_error_class_of_each_status(status: int, cls: type[HTTPStatusError], kind: str) -> None:
+    error = error_of(status, b'{"error":"reason"}')
     assert type(error) is cls
     assert isinstance(error, HTTPStatusError)
     assert (error.permanent, error.transient) == (kind == "permanent", kind == "transient")
-    assert (error.status, error.message, error.retry_after) == (status, "so it is", None)
-    assert str(error).startswith(f"ChartMogul responded with {status}: so it is")
+    assert (error.status, error.message, error.retry_after) == (status, "reason", None)
+    assert str(error).startswith(f"ChartMogul responded with {status}: reason")
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         (b'{"code":400,"message":"Parameter \\"name\\" is missing","param":"name"}', 'Parameter "name" is missing'),
         (b'{"code":401,"message":"No valid API key provided","param":null}', "No valid API key provided"),
@@ -408,28 +408,28 @@ def test_what_a_status_means(status: int, cls: type[HTTPStatusError], kind: str)
         (b"[1, 2]", "[1, 2]"),
         (b"null", "null"),
         (b'{"errors":{}}', '{"errors":{}}'),
-        (b'{"message":null,"error":"said so"}', "said so"),
+        (b'{"message":null,"error":"reason"}', "reason"),
         (b"\xff\xfe", "\ufffd\ufffd"),
     ],
 )
-def test_the_own_words_of_an_error(body: bytes, words: str) -> None:
+def test_error_shows_chartmoguls_message(body: bytes, message: str) -> None:
     error = error_of(400, body)
     assert isinstance(error, InvalidRequestError)
-    assert error.message.startswith(words)
-    assert words in str(error)
+    assert error.message.startswith(message)
+    assert message in str(error)
 
 
-def test_the_parameter_is_named() -> None:
+def test_error_names_the_parameter() -> None:
     assert "(parameter name)" in str(error_of(400, b'{"message":"is missing","param":"name"}'))
 
 
-def test_a_success_gives_its_object() -> None:
+def test_success_returns_its_object() -> None:
     assert parse(200, b'{"data":"pong!"}') == {"data": "pong!"}
     assert parse(201, b"{}") == {}
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'"pong!"', b"null", b"<html></html>", b'{"id":"1', b"\xff", b"1" * 5000])
-def test_a_success_without_an_object_is_unexpected(body: bytes) -> None:
+def test_success_without_an_object_is_unexpected(body: bytes) -> None:
     error = error_of(200, body)
     assert type(error) is UnexpectedResponseError
     assert error.transient
@@ -437,13 +437,13 @@ def test_a_success_without_an_object_is_unexpected(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 422])
-def test_deep_nesting_is_an_error_of_the_package(status: int) -> None:
+def test_deep_nesting_raises_own_error(status: int) -> None:
     for body in (b"[" * 200_000, b'{"a":' * 200_000):
         assert isinstance(error_of(status, body), UnexpectedResponseError | HTTPStatusError)
 
 
 @pytest.mark.parametrize("status", [301, 302, 304, 307, 308])
-def test_a_redirect_is_unexpected(status: int) -> None:
+def test_redirect_is_unexpected(status: int) -> None:
     error = error_of(status, b"", Location=FILE_URL)
     assert type(error) is UnexpectedResponseError
     assert "not followed" in str(error)
@@ -465,8 +465,8 @@ def test_a_redirect_is_unexpected(status: int) -> None:
             "text": f"{API_KEY}\n{FILE_URL}",
             "title": f"<title>{API_KEY} {FILE_URL}</title>",
             "header": f"you sent {authorization_header(API_KEY)}",
-            "half a JSON": json.dumps(export_answer())[:-30],
-            "half a JSON, slashes escaped": json.dumps(export_answer()).replace("/", "\\/")[:-30],
+            "truncated JSON": json.dumps(export_answer())[:-30],
+            "truncated JSON, slashes escaped": json.dumps(export_answer()).replace("/", "\\/")[:-30],
             "no scheme": FILE_URL.removeprefix("https:"),
             "upper case": FILE_URL.replace("https", "HTTPS"),
         }.items()
@@ -476,7 +476,7 @@ def test_a_redirect_is_unexpected(status: int) -> None:
 def test_no_error_shows_the_key_or_a_signature(status: int, body: bytes) -> None:
     shown = ""
     try:
-        parse(status, body)  # some of these are JSON objects, and so no errors with 200
+        parse(status, body)  # some of these bodies are JSON objects, which are no error with 200
     except ChartMogulError as error:
         shown = f"{error} {error!r} {vars(error)}"
     assert bool(shown) or status == 200
@@ -495,19 +495,19 @@ around = st.text(max_size=80) | st.text("\"'<>?{}[]:,\\ \n\t", max_size=20)
     shape=st.sampled_from(["text", "message", "error", "errors", "field", "list", "title", "cut"]),
     padding=st.integers(0, MESSAGE_LIMIT + 20),
 )
-def test_whatever_the_body_no_error_shows_the_key_or_a_query(
+def test_no_error_shows_the_key_or_a_query_for_any_body(
     status: int, parts: list[str], gap: str, shape: str, padding: int
 ) -> None:
-    said = "x" * padding + gap.join(parts)
+    text = "x" * padding + gap.join(parts)
     body = {
-        "text": said,
-        "message": json.dumps({"message": said, "param": said}),
-        "error": json.dumps({"error": said}),
-        "errors": json.dumps({"errors": {said: [said]}}),
-        "field": json.dumps({"name": [said, {"deep": said}], "error_details": said}),
-        "list": json.dumps([said]),
-        "title": f"<title>{said}</title>",
-        "cut": json.dumps({"file_url": said})[:-1],
+        "text": text,
+        "message": json.dumps({"message": text, "param": text}),
+        "error": json.dumps({"error": text}),
+        "errors": json.dumps({"errors": {text: [text]}}),
+        "field": json.dumps({"name": [text, {"deep": text}], "error_details": text}),
+        "list": json.dumps([text]),
+        "title": f"<title>{text}</title>",
+        "cut": json.dumps({"file_url": text})[:-1],
     }[shape]
     shown = ""
     try:
@@ -520,16 +520,16 @@ def test_whatever_the_body_no_error_shows_the_key_or_a_query(
 
 
 @given(st.integers(100, 599), st.binary(max_size=200), st.text(max_size=40))
-def test_any_answer_is_an_object_or_an_error_of_the_package(status: int, body: bytes, retry_after: str) -> None:
+def test_any_response_is_an_object_or_own_error(status: int, body: bytes, retry_after: str) -> None:
     try:
-        answer = parse(status, body, Retry_After=retry_after)
+        content = parse(status, body, Retry_After=retry_after)
     except ChartMogulError:
         return
     assert 200 <= status < 300
-    assert isinstance(answer, dict)
+    assert isinstance(content, dict)
 
 
-def test_a_long_message_is_cut() -> None:
+def test_long_message_is_truncated() -> None:
     error = error_of(500, b"word " * 1000)
     assert isinstance(error, HTTPStatusError)
     assert len(error.message) == MESSAGE_LIMIT
@@ -546,11 +546,11 @@ def test_a_long_message_is_cut() -> None:
         ("http://a?x=1 http://b?y=2", "http://a?... http://b?..."),
     ],
 )
-def test_queries_are_taken_off_urls(text: str, clean: str) -> None:
+def test_redact_urls(text: str, clean: str) -> None:
     assert redact_urls(text) == clean
 
 
-# Retry-After, and what is sent again
+# Retries
 
 
 @pytest.mark.parametrize(
@@ -569,7 +569,7 @@ def test_queries_are_taken_off_urls(text: str, clean: str) -> None:
         ("Wed, 31 Jan 2024 11:59:00 GMT", 0.0),
     ],
 )
-def test_retry_after(value: str | None, seconds: float | None) -> None:
+def test_parse_retry_after(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, NOW) == seconds
 
 
@@ -577,13 +577,13 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 @example("9" * 400)
 @example("Mon, 01 Jan 2024 00:00:00 +99999999999999999999")
 @example("Mon, 01 Jan 0001 00:00:00 +2359")
-def test_any_retry_after_is_none_or_a_finite_number_of_seconds(value: str) -> None:
+def test_any_retry_after_is_none_or_finite(value: str) -> None:
     seconds = parse_retry_after(value, NOW)
     assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_an_answer_carries_its_retry_after(status: int) -> None:
+def test_retry_after_sets_the_delay(status: int) -> None:
     error = error_of(status, b"slow down", Retry_After="17")
     assert isinstance(error, HTTPStatusError)
     assert error.retry_after == 17.0
@@ -592,8 +592,8 @@ def test_an_answer_carries_its_retry_after(status: int) -> None:
 
 
 @pytest.mark.parametrize("retry_after", ["0", "Wed, 31 Jan 2024 11:59:00 GMT"])
-def test_a_retry_after_that_is_over_already_backs_off(retry_after: str) -> None:
-    """A server that says 'now' each time, or whose clock is behind, is not asked twice a second."""
+def test_elapsed_retry_after_backs_off(retry_after: str) -> None:
+    """A server that always says 'now', or whose clock is behind, is not called twice a second."""
     error = error_of(503, b"down", Retry_After=retry_after)
     assert all(30.0 <= retry_delay(9, error) <= 60.0 for _ in range(100))
 
@@ -603,7 +603,7 @@ POST = endpoints.create_activities_export(ExportRequest())
 
 
 @pytest.mark.parametrize(
-    ("error", "get_again", "post_again"),
+    ("error", "retries_get", "retries_post"),
     [
         (RateLimitError(429, "x"), True, True),
         (NoResponseError("refused", sent=False), True, True),
@@ -619,9 +619,9 @@ POST = endpoints.create_activities_export(ExportRequest())
         (ConnectionSettingsError("x"), False, False),
     ],
 )
-def test_what_is_sent_again(error: ChartMogulError, get_again: bool, post_again: bool) -> None:
-    assert may_retry(GET, error) is get_again
-    assert may_retry(POST, error) is post_again
+def test_may_retry(error: ChartMogulError, retries_get: bool, retries_post: bool) -> None:
+    assert may_retry(GET, error) is retries_get
+    assert may_retry(POST, error) is retries_post
 
 
 def test_retries_end_with_their_time() -> None:
@@ -641,7 +641,7 @@ def test_retries_raise_what_must_not_be_retried() -> None:
 
 
 @pytest.mark.parametrize(("failures", "most"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (50, 60), (5000, 60)])
-def test_the_back_off_grows_to_a_minute(failures: int, most: float) -> None:
+def test_backoff_grows_to_a_minute(failures: int, most: float) -> None:
     delays = [retry_delay(failures, ServerError(500, "x")) for _ in range(200)]
     assert all(most / 2 <= delay <= most for delay in delays)
     assert len(set(delays)) > 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a ChartMogul connection says, in every way people write one: as fields, as JSON, as URI.
+The settings of a connection, in every form in which people write one: fields, JSON, URI.
 
-Read through Airflow's own ``Connection``, so that a change in how it takes a URI apart is seen here.
+Airflow's own ``Connection`` parses them, so that a change in how it parses a URI is noticed here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def settings(**fields: Any) -> ConnectionSettings:
     return ConnectionSettings.from_parts("cm", **{**parts, **fields})
 
 
-def refusal(**fields: Any) -> str:
+def error_text(**fields: Any) -> str:
     with pytest.raises(ConnectionSettingsError) as raised:
         settings(**fields)
     assert raised.value.permanent
@@ -70,13 +70,13 @@ def refusal(**fields: Any) -> str:
     ],
 )
 def test_base_url(host: str | None, schema: str | None, port: int | None, base_url: str) -> None:
-    found = settings(host=host, schema=schema, port=port)
-    assert found.base_url == base_url
-    assert found.url(endpoints.ping()) == f"{base_url}/v1/ping"
+    parsed = settings(host=host, schema=schema, port=port)
+    assert parsed.base_url == base_url
+    assert parsed.url(endpoints.ping()) == f"{base_url}/v1/ping"
 
 
 @pytest.mark.parametrize(
-    ("fields", "why"),
+    ("fields", "reason"),
     [
         ({"host": "ftp://api.chartmogul.com"}, "the schema must be http or https, not 'ftp'"),
         ({"host": "api.chartmogul.com", "schema": "chartmogul"}, "the schema must be http or https, not 'chartmogul'"),
@@ -92,8 +92,8 @@ def test_base_url(host: str | None, schema: str | None, port: int | None, base_u
         ({"host": f"https://api.chartmogul.com#{API_KEY}"}, "query or fragment"),
     ],
 )
-def test_odd_hosts_are_refused_with_the_reason(fields: dict[str, Any], why: str) -> None:
-    assert why in refusal(**fields)
+def test_invalid_hosts_are_rejected_with_the_reason(fields: dict[str, Any], reason: str) -> None:
+    assert reason in error_text(**fields)
 
 
 @pytest.mark.parametrize(
@@ -108,20 +108,20 @@ def test_odd_hosts_are_refused_with_the_reason(fields: dict[str, Any], why: str)
         (" a-key ", None, "a-key"),
     ],
 )
-def test_the_key_is_the_password_or_else_the_login(login: str | None, password: str | None, key: str) -> None:
+def test_key_is_the_password_or_else_the_login(login: str | None, password: str | None, key: str) -> None:
     assert settings(login=login, password=password).api_key == key
 
 
 @pytest.mark.parametrize("login", [None, "", " \n"])
 @pytest.mark.parametrize("password", [None, "", " \n"])
-def test_no_key_says_where_it_belongs(login: str | None, password: str | None) -> None:
-    assert "has no API key: put it in the password field" in refusal(login=login, password=password)
+def test_missing_key_error_says_where_it_belongs(login: str | None, password: str | None) -> None:
+    assert "has no API key: put it in the password field" in error_text(login=login, password=password)
 
 
-def test_the_key_is_in_no_text_of_the_settings() -> None:
-    found = settings(host="http://127.0.0.1:1")
-    assert API_KEY not in repr(found)
-    assert API_KEY not in str(found)
+def test_repr_of_settings_hides_the_key() -> None:
+    parsed = settings(host="http://127.0.0.1:1")
+    assert API_KEY not in repr(parsed)
+    assert API_KEY not in str(parsed)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_the_key_is_in_no_text_of_the_settings() -> None:
     ],
 )
 def test_limits(extra: dict[str, Any], limits: tuple[float, float, int]) -> None:
-    found = settings(extra=extra)
-    assert (found.timeout, found.requests_per_second, found.max_connections) == limits
-    assert type(found.max_connections) is int
+    parsed = settings(extra=extra)
+    assert (parsed.timeout, parsed.requests_per_second, parsed.max_connections) == limits
+    assert type(parsed.max_connections) is int
 
 
 @pytest.mark.parametrize("name", ["timeout", "requests_per_second", "max_connections"])
@@ -149,19 +149,19 @@ def test_limits(extra: dict[str, Any], limits: tuple[float, float, int]) -> None
         pytest.param(10**400, id="more than a float holds"),
     ],
 )
-def test_odd_limits_are_refused_by_name(name: str, value: object) -> None:
-    text = refusal(extra={name: value})
+def test_invalid_limits_are_rejected_by_name(name: str, value: object) -> None:
+    text = error_text(extra={name: value})
     assert f"extra '{name}'" in text
     assert len(text) < 300
 
 
 @pytest.mark.parametrize("value", [1.5, "2.5", 0.5])
-def test_connections_are_whole_numbers(value: object) -> None:
-    assert "'max_connections' must be a whole number of at least 1" in refusal(extra={"max_connections": value})
+def test_max_connections_must_be_a_whole_number(value: object) -> None:
+    assert "'max_connections' must be a whole number of at least 1" in error_text(extra={"max_connections": value})
 
 
 @pytest.mark.parametrize(
-    ("host", "plain", "in_the_clear"),
+    ("host", "plain", "unencrypted"),
     [
         (None, False, False),
         ("http://localhost:8080", True, False),
@@ -171,9 +171,9 @@ def test_connections_are_whole_numbers(value: object) -> None:
         ("https://chartmogul.internal", False, False),
     ],
 )
-def test_plain_http(host: str | None, plain: bool, in_the_clear: bool) -> None:
-    found = settings(host=host)
-    assert (found.is_plain_http, found.sends_key_unencrypted) == (plain, in_the_clear)
+def test_plain_http(host: str | None, plain: bool, unencrypted: bool) -> None:
+    parsed = settings(host=host)
+    assert (parsed.is_plain_http, parsed.sends_key_unencrypted) == (plain, unencrypted)
 
 
 @pytest.mark.parametrize(
@@ -193,13 +193,13 @@ def test_plain_http(host: str | None, plain: bool, in_the_clear: bool) -> None:
         f"http://{API_KEY}:@api.chartmogul.com/https",
     ],
 )
-def test_connections_as_people_write_them(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_connection_formats(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 
     monkeypatch.setenv("AIRFLOW_CONN_CM", value)
     connection = ChartMogulHook.get_connection("cm")
-    found = ConnectionSettings.from_connection(connection, connection.extra_dejson)
-    assert found == ConnectionSettings(DEFAULT, API_KEY)
+    parsed = ConnectionSettings.from_connection(connection, connection.extra_dejson)
+    assert parsed == ConnectionSettings(DEFAULT, API_KEY)
 
 
 @given(
@@ -207,12 +207,12 @@ def test_connections_as_people_write_them(monkeypatch: pytest.MonkeyPatch, value
     schema=st.none() | st.sampled_from(["http", "https", "x", " "]),
     port=st.none() | st.integers(0, 70000),
 )
-def test_any_host_is_an_origin_or_refused(host: str | None, schema: str | None, port: int | None) -> None:
+def test_any_host_is_an_origin_or_rejected(host: str | None, schema: str | None, port: int | None) -> None:
     try:
-        found = settings(host=host, schema=schema, port=port)
+        parsed = settings(host=host, schema=schema, port=port)
     except ConnectionSettingsError:
         return
-    parts = urlsplit(found.base_url)
+    parts = urlsplit(parsed.base_url)
     assert parts.scheme in ("http", "https")
     assert parts.hostname
     assert (parts.username, parts.password, parts.query, parts.fragment) == (None, None, "", "")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The provider's metadata: valid by Airflow's own schemas, true of the package, and found by Airflow's own manager.
+The provider's metadata: valid by Airflow's schemas, consistent with the package, and loaded by Airflow.
 
-The manager is asked in a Python of its own, which sees the entry point as ``pyproject.toml`` declares it.
+Airflow's providers manager runs in another process, with the entry point that ``pyproject.toml`` declares.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ INFO = get_provider_info()
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 [CONNECTION_TYPE] = INFO["connection-types"]
 
-#: Every module the metadata names, and what it holds.
-#: By the metadata's key, up to the comma.
+#: The modules that the metadata lists, with their class and its base. Keys are those of the metadata, up to the comma.
 MODULES = {
     "hooks": ("airflow_provider_chartmogul.hooks.chartmogul", "ChartMogulHook", BaseHook),
     "operators": (
@@ -66,11 +65,11 @@ def schema_errors(name: str, instance: object) -> list[str]:
     return [f"{list(error.absolute_path)}: {error.message}" for error in validator.iter_errors(instance)]
 
 
-def test_it_is_valid_as_provider_info() -> None:
+def test_provider_info_is_valid() -> None:
     assert schema_errors("provider_info.schema.json", INFO) == []
 
 
-def test_it_is_valid_as_provider_yaml_but_for_what_only_airflow_s_own_releases_have() -> None:
+def test_provider_info_is_valid_as_provider_yaml() -> None:
     of_releases = {"state": "ready", "source-date-epoch": 0}
     # A description of Airflow 2's, from before dependencies moved to pyproject.toml.
     dependencies = {"dependencies": ["apache-airflow>=2.11"]}
@@ -86,19 +85,19 @@ def test_it_is_valid_as_provider_yaml_but_for_what_only_airflow_s_own_releases_h
     assert schema_errors("provider.yaml.schema.json", described) == []
 
 
-def test_it_is_the_same_each_time_and_can_be_json() -> None:
+def test_provider_info_is_constant_and_serializable() -> None:
     assert json.loads(json.dumps(INFO)) == get_provider_info()
     assert get_provider_info() is not INFO
 
 
-def test_names_and_versions_are_those_of_the_package() -> None:
+def test_name_and_version_match_the_package() -> None:
     assert INFO["package-name"] == PROJECT["name"] == "airflow-provider-chartmogul"
     assert INFO["versions"][0] == __version__
     assert "version" in PROJECT["dynamic"]
     assert airflow_provider_chartmogul.__name__ == "airflow_provider_chartmogul"
 
 
-def test_every_kind_of_module_is_named() -> None:
+def test_every_module_kind_is_listed() -> None:
     kinds = {kind.partition(",")[0] for kind in MODULES}
     named = {module for kind in kinds for entry in INFO[kind] for module in _modules(entry)}
     assert named == {module for module, _, _ in MODULES.values()}
@@ -109,7 +108,7 @@ def _modules(entry: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", MODULES)
-def test_a_module_holds_what_it_should(kind: str) -> None:
+def test_module_defines_its_class(kind: str) -> None:
     name, class_name, base = MODULES[kind]
     module = import_module(name)
     cls = getattr(module, class_name)
@@ -124,7 +123,7 @@ def test_a_module_holds_what_it_should(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted({kind.partition(",")[0] for kind in MODULES}))
-def test_nothing_in_its_folder_is_left_out(kind: str) -> None:
+def test_every_module_of_a_folder_is_listed(kind: str) -> None:
     package = Path(airflow_provider_chartmogul.__path__[0])
     found = {path.stem for path in (package / kind).glob("*.py")} - {"__init__", "base", "deferral", "shared_client"}
     assert found == {
@@ -132,39 +131,39 @@ def test_nothing_in_its_folder_is_left_out(kind: str) -> None:
     }
 
 
-def test_integrations_that_are_referred_to_are_known() -> None:
+def test_referenced_integrations_exist() -> None:
     known = {integration["integration-name"] for integration in INFO["integrations"]}
     for kind in ("hooks", "operators", "sensors", "triggers"):
         assert {entry["integration-name"] for entry in INFO[kind]} <= known
     assert {entry["source-integration-name"] for entry in INFO["transfers"]} <= known
 
 
-def test_the_hook_says_the_same_as_the_metadata() -> None:
+def test_hook_matches_the_metadata() -> None:
     module, _, name = CONNECTION_TYPE["hook-class-name"].rpartition(".")
     assert getattr(import_module(module), name) is ChartMogulHook
     assert ChartMogulHook.conn_type == CONNECTION_TYPE["connection-type"]
     assert ChartMogulHook.hook_name == CONNECTION_TYPE["hook-name"]
     assert ChartMogulHook.conn_name_attr == "chartmogul_conn_id"
     assert ChartMogulHook.default_conn_name == "chartmogul_default"
-    said = {key.replace("-", "_"): value for key, value in CONNECTION_TYPE["ui-field-behaviour"].items()}
-    # The port is shown where the metadata is read, in Airflow 3.2 and later, and hidden where the hook is.
-    said["hidden_fields"] = [*said["hidden_fields"], "port"]
-    said["placeholders"] = {field: text for field, text in said["placeholders"].items() if field != "port"}
-    assert ChartMogulHook.get_ui_field_behaviour() == said
+    behaviour = {key.replace("-", "_"): value for key, value in CONNECTION_TYPE["ui-field-behaviour"].items()}
+    # Airflow 3.2 and later reads the metadata, and shows the port; earlier versions ask the hook, and hide it.
+    behaviour["hidden_fields"] = [*behaviour["hidden_fields"], "port"]
+    behaviour["placeholders"] = {field: text for field, text in behaviour["placeholders"].items() if field != "port"}
+    assert ChartMogulHook.get_ui_field_behaviour() == behaviour
 
 
-def test_the_form_of_the_hook_is_valid_for_airflow() -> None:
+def test_form_behaviour_of_the_hook_is_valid() -> None:
     schema = "customized_form_field_behaviours.schema.json"
     assert schema_errors(schema, ChartMogulHook.get_ui_field_behaviour()) == []
 
 
-def test_fields_that_are_used_are_shown() -> None:
+def test_used_fields_are_visible() -> None:
     hidden = set(CONNECTION_TYPE["ui-field-behaviour"]["hidden-fields"])
     assert not hidden & {"host", "password", "description"}
 
 
 @pytest.mark.parametrize("name", ["timeout", "requests_per_second", "max_connections"])
-def test_the_form_s_defaults_are_those_of_the_settings(name: str) -> None:
+def test_form_defaults_match_the_settings(name: str) -> None:
     field = CONNECTION_TYPE["conn-fields"][name]
     assert field["schema"]["default"] == getattr(ConnectionSettings, name)
     jsonschema.validators.validator_for(field["schema"]).check_schema(field["schema"])
@@ -172,11 +171,11 @@ def test_the_form_s_defaults_are_those_of_the_settings(name: str) -> None:
         assert jsonschema.Draft202012Validator(field["schema"]).is_valid(value) is fine
 
 
-def test_the_form_has_every_setting_and_no_other() -> None:
+def test_form_has_every_setting_and_no_other() -> None:
     assert set(CONNECTION_TYPE["conn-fields"]) == set(ConnectionSettings.__dataclass_fields__) - {"base_url", "api_key"}
 
 
-def test_the_entry_point_is_the_function() -> None:
+def test_entry_point_is_declared() -> None:
     assert PROJECT["entry-points"]["apache_airflow_provider"] == {
         "provider_info": "airflow_provider_chartmogul.get_provider_info:get_provider_info"
     }
@@ -184,7 +183,7 @@ def test_the_entry_point_is_the_function() -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder that holds what an installer leaves of ``pyproject.toml``."""
+    """Return a folder with the metadata that an installer writes from ``pyproject.toml``."""
     site = tmp_path_factory.mktemp("site")
     folder = site / f"airflow_provider_chartmogul-{__version__}.dist-info"
     folder.mkdir()
@@ -198,7 +197,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(site)
 
 
-def test_airflow_finds_the_provider_and_its_hook(installed: str) -> None:
+def test_airflow_loads_the_provider_and_its_hook(installed: str) -> None:
     found = run_python(
         "import json\n"
         "from airflow.providers_manager import ProvidersManager\n"
@@ -243,11 +242,11 @@ print("found", json.dumps([{"label": label, "host": host, "fields": sorted(field
 """
 
 
-def test_airflow_s_connection_form(installed: str) -> None:
+def test_connection_form_in_airflow(installed: str) -> None:
     lines = run_python(FORM, PYTHONPATH=installed).splitlines()
     [line] = [line for line in lines if line.startswith("found ")]
     form, others_have_forms = json.loads(line.removeprefix("found "))
-    # Airflow 3.0 draws no provider's form, its own ones' neither, without the FAB provider and its packages.
+    # Without the FAB provider and its packages, Airflow 3.0 shows no provider's form, including its own.
     if others_have_forms or find_spec("wtforms") is not None:
         expected = {
             "label": "API key",

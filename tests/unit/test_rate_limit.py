@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The next free slot, by a clock that the tests move: distances, windows as a server counts them, pauses, fairness."""
+"""The rate limit, with a simulated clock: spacing, windows as a server counts them, pauses, fairness."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_chartmogul.client.rate_limit import RateLimit
 
 
 class Clock:
-    """A clock that only sleeping moves."""
+    """A clock that only advances when its user sleeps."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -29,7 +29,7 @@ class Clock:
 
 
 def send(limit: RateLimit, clock: Clock, times: int, *, latency: float = 0.0) -> list[float]:
-    """Send so many requests one after the other; give the times at which they went out."""
+    """Send requests one after the other; return the times at which they were sent."""
     sent = []
     for _ in range(times):
         with limit.slot(clock.sleep):
@@ -38,18 +38,18 @@ def send(limit: RateLimit, clock: Clock, times: int, *, latency: float = 0.0) ->
     return sent
 
 
-def test_slots_are_so_far_apart() -> None:
+def test_slots_are_evenly_spaced() -> None:
     clock = Clock(0)
     assert send(RateLimit(10, clock), clock, 4) == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
-def test_time_that_passes_counts() -> None:
+def test_latency_counts_towards_the_spacing() -> None:
     clock = Clock(0)
     assert send(RateLimit(10, clock), clock, 3, latency=0.04) == pytest.approx([0.0, 0.1, 0.2])
     assert send(RateLimit(10, clock), clock, 3, latency=0.5)[1:] == pytest.approx([clock.now - 1.0, clock.now - 0.5])
 
 
-def test_idle_time_saves_up_no_burst() -> None:
+def test_idle_time_allows_no_burst() -> None:
     clock = Clock(0)
     limit = RateLimit(10, clock)
     send(limit, clock, 20)
@@ -57,7 +57,7 @@ def test_idle_time_saves_up_no_burst() -> None:
     assert send(limit, clock, 3) == pytest.approx([3600.0, 3600.1, 3600.2])
 
 
-def test_being_held_up_is_not_made_up_for() -> None:
+def test_oversleeping_is_not_caught_up() -> None:
     clock = Clock(0)
     limit = RateLimit(10, clock)
 
@@ -72,12 +72,12 @@ def test_being_held_up_is_not_made_up_for() -> None:
 
 
 @pytest.mark.parametrize("start", [-1e9, 0.0, 1e9])
-def test_the_first_slot_is_free_whatever_the_clock_shows(start: float) -> None:
+def test_first_slot_is_open_at_any_clock_time(start: float) -> None:
     clock = Clock(start)
     assert send(RateLimit(1, clock), clock, 1) == [start]
 
 
-def test_a_pause_moves_the_next_slot() -> None:
+def test_pause_delays_the_next_slot() -> None:
     clock = Clock(0)
     limit = RateLimit(10, clock)
     limit.pause(5)
@@ -86,7 +86,7 @@ def test_a_pause_moves_the_next_slot() -> None:
     assert send(limit, clock, 1) == [20]
 
 
-def test_a_shorter_pause_or_none_gives_no_slot_sooner() -> None:
+def test_shorter_pause_does_not_end_a_longer_one() -> None:
     clock = Clock(0)
     limit = RateLimit(1, clock)
     for seconds in (5, 1, 0, -10):
@@ -94,7 +94,7 @@ def test_a_shorter_pause_or_none_gives_no_slot_sooner() -> None:
     assert send(limit, clock, 1) == [5.0]
 
 
-def test_a_pause_holds_for_who_waits_already() -> None:
+def test_pause_applies_to_waiting_requests() -> None:
     clock = Clock(0)
     limit = RateLimit(10, clock)
     send(limit, clock, 1)
@@ -108,22 +108,22 @@ def test_a_pause_holds_for_who_waits_already() -> None:
         assert clock.now == pytest.approx(5.1)
 
 
-def test_less_than_one_a_second() -> None:
+def test_less_than_one_request_a_second() -> None:
     clock = Clock(0)
     assert send(RateLimit(0.25, clock), clock, 3) == [0.0, 4.0, 8.0]
 
 
-def test_threads_share_the_slots() -> None:
+def test_threads_share_slots() -> None:
     clock = Clock(0)
     limit = RateLimit(8, clock)
     sent: list[float] = []
 
-    def ask() -> None:
+    def send_one() -> None:
         for _ in range(50):
             with limit.slot(clock.sleep):
                 sent.append(clock.now)
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
+    threads = [threading.Thread(target=send_one) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -133,7 +133,7 @@ def test_threads_share_the_slots() -> None:
 
 
 class LoopClock:
-    """An event loop whose time is the tests': sleeping takes no time, and what is awaited is asked in order."""
+    """Simulated time for an event loop: sleeping takes no real time, and sleepers wake in order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -165,58 +165,56 @@ _REAL_SLEEP = asyncio.sleep
 
 
 @pytest.mark.parametrize("latency", [0.005, 0.3, 2.5])
-def test_a_server_never_counts_more_than_the_share_in_any_second(
-    latency: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Wherever between going out and answer the server counts each: late for the first ones, soon for those after."""
+def test_server_never_counts_more_than_the_limit_in_any_second(latency: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the server counts the first requests at their response, and the next ones when they are sent."""
     clock = LoopClock(monkeypatch)
     limit = RateLimit(10, clock)
     sent: list[float] = []
-    answered: list[float] = []
+    responded: list[float] = []
 
-    async def ask() -> None:
+    async def send_one() -> None:
         async with limit.async_slot():
             sent.append(clock.now)
             await clock.sleep(latency)
-            answered.append(clock.now)
+            responded.append(clock.now)
 
     async def main() -> None:
-        await clock.run(*(asyncio.create_task(ask()) for _ in range(60)))
+        await clock.run(*(asyncio.create_task(send_one()) for _ in range(60)))
 
     asyncio.run(main())
     assert len(sent) == 60
     assert all(later - earlier >= 0.1 - 1e-9 for earlier, later in pairwise(sent))
-    for first, eleventh in zip(sorted(answered), sent[10:], strict=False):
-        assert eleventh - first >= 1.0 - 1e-9, "so even if the server counted the first at its answer"
+    for first, eleventh in zip(sorted(responded), sent[10:], strict=False):
+        assert eleventh - first >= 1.0 - 1e-9, "even if the server counted the first at its response"
 
 
-def test_first_come_first_served_in_an_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_loop_serves_first_come_first_served(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = LoopClock(monkeypatch)
     limit = RateLimit(10, clock)
     served: list[int] = []
 
-    async def ask(number: int) -> None:
+    async def send_one(number: int) -> None:
         async with limit.async_slot():
             served.append(number)
 
     async def main() -> None:
-        await clock.run(*(asyncio.create_task(ask(number)) for number in range(100)))
+        await clock.run(*(asyncio.create_task(send_one(number)) for number in range(100)))
 
     asyncio.run(main())
     assert served == list(range(100))
 
 
-def test_who_is_cancelled_while_waiting_takes_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelled_waiter_takes_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = LoopClock(monkeypatch)
     limit = RateLimit(1, clock)
     served: list[tuple[int, float]] = []
 
-    async def ask(number: int) -> None:
+    async def send_one(number: int) -> None:
         async with limit.async_slot():
             served.append((number, clock.now))
 
     async def main() -> None:
-        tasks = [asyncio.create_task(ask(number)) for number in range(5)]
+        tasks = [asyncio.create_task(send_one(number)) for number in range(5)]
         for _ in range(20):
             await _REAL_SLEEP(0)
         tasks[1].cancel()
@@ -232,15 +230,15 @@ events = st.lists(st.tuples(st.sampled_from(["pass", "send", "pause"]), st.float
 
 
 @given(st.floats(0.01, 100), events)
-def test_whatever_happens_slots_keep_their_distance(per_second: float, happened: list[tuple[str, float]]) -> None:
+def test_slots_keep_their_distance_in_any_sequence(per_second: float, sequence: list[tuple[str, float]]) -> None:
     clock = Clock()
     limit = RateLimit(per_second, clock)
     sent: list[float] = []
     paused_until = clock.now
-    for what, seconds in happened:
-        if what == "pass":
+    for event, seconds in sequence:
+        if event == "pass":
             clock.now += seconds
-        elif what == "pause":
+        elif event == "pause":
             limit.pause(seconds)
             paused_until = max(paused_until, clock.now + seconds)
         else:
