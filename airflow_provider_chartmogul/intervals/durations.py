@@ -27,9 +27,7 @@ def parse_seconds(value: object, name: str) -> float:
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if is_number and 0 <= seconds <= _MAX_WAIT.total_seconds():  # false for NaN
         return float(seconds)
-    raise ValueError(
-        f"{name} cannot be {str(value)[:60]!r}: it is a number of seconds, or a timedelta, from 0 to 100 years"
-    )
+    raise ValueError(f"{name} cannot be {value!r:.60}: it is a number of seconds, or a timedelta, from 0 to 100 years")
 
 
 def parse_duration(value: object, name: str) -> timedelta:
@@ -48,9 +46,7 @@ def parse_duration(value: object, name: str) -> timedelta:
             parsed = None
     if isinstance(parsed, timedelta) and parsed > timedelta(0):
         return parsed
-    raise IntervalError(
-        f"{name} cannot be {str(value)[:60]!r}: it is a timedelta above zero, or ISO 8601 text such as P7D"
-    )
+    raise IntervalError(f"{name} cannot be {value!r:.60}: it is a timedelta above zero, or ISO 8601 text such as P7D")
 
 
 def subtract_duration(value: datetime, duration: timedelta, name: str) -> datetime:

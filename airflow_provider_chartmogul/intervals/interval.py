@@ -55,8 +55,8 @@ class Interval:
     end: datetime | None
 
     def __str__(self) -> str:
-        start = self.start.isoformat() if self.start else "the beginning"
-        return f"{start} to {self.end.isoformat() if self.end else 'now'}"
+        start, end = (value and value.isoformat().replace("+00:00", "Z") for value in (self.start, self.end))
+        return f"{start or 'the beginning'} to {end or 'now'}".replace("T00:00:00Z", "")
 
 
 def resolve_interval(

@@ -35,7 +35,7 @@ def parse_local_time(value: object, name: str, timezone: tzinfo) -> datetime:
     if isinstance(parsed, date):
         return datetime(parsed.year, parsed.month, parsed.day, tzinfo=timezone)
     raise IntervalError(
-        f"{name} cannot be {str(value)[:60]!r}: it is a date, a datetime, or ISO 8601 text such as "
+        f"{name} cannot be {value!r:.60}: it is a date, a datetime, or ISO 8601 text such as "
         "2024-01-31 or 2024-01-31T00:00:00+01:00"
     )
 
@@ -81,4 +81,4 @@ def parse_timezone(value: object, name: str) -> tzinfo:
             pass
     elif isinstance(value, tzinfo):
         return value
-    raise IntervalError(f"{name} cannot be {str(value)[:60]!r}: it is the name of a time zone, such as Europe/Berlin")
+    raise IntervalError(f"{name} cannot be {value!r:.60}: it is the name of a time zone, such as Europe/Berlin")

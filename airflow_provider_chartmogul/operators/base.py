@@ -3,30 +3,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import jinja2
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, MappedOperator, XComArg
 
 from airflow_provider_chartmogul.api.exports import validate_activity_type
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
+from airflow_provider_chartmogul.intervals.durations import parse_duration
 from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL, Interval, resolve_interval
+from airflow_provider_chartmogul.intervals.times import parse_time, parse_timezone
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+#: The parameters of an export, and what parses them. None of them may come out of a template or an XCom as None or as
+#: empty text: that would be all of history, all types, no lookback, or days of another time zone.
+_REQUEST_PARAMETERS: Final[dict[str, Callable[[Any, str], object]]] = {
+    "interval_start": parse_time,
+    "interval_end": parse_time,
+    "activity_type": lambda value, _: validate_activity_type(value),
+    "lookback": parse_duration,
+    "partition_length": parse_duration,
+    "partition_timezone": parse_timezone,
+}
 
-#: Parameters that must not come out of a template or an XCom as None or as empty text: that would be all of history,
-#: all types, no lookback, or days of another time zone.
-_REQUEST_PARAMETERS = (
-    "interval_start",
-    "interval_end",
-    "activity_type",
-    "lookback",
-    "partition_length",
-    "partition_timezone",
-)
+_MAP_INDEX_TEMPLATE: Final = "{{ task.map_index_name() }}"
+
+
+def is_literal(value: object) -> bool:
+    """Return whether a parameter has its value when the DAG is parsed: it is neither a template nor an XCom."""
+    if isinstance(value, str):
+        return "{" not in value
+    return isinstance(value, (bytes, int, float, date, timedelta))
+
+
+def check_literals(parameters: Mapping[str, Any]) -> None:
+    """
+    Check the parameters of an export that are literals, when the DAG is parsed.
+
+    :raises ValueError: when one cannot be parsed
+    """
+    for name, parse in _REQUEST_PARAMETERS.items():
+        if is_literal(value := parameters.get(name)):
+            parse(value, name)
 
 
 class ChartMogulOperator(BaseOperator):
@@ -72,6 +94,33 @@ class ExportRequestOperator(ChartMogulOperator):
         self.partition_length = partition_length
         self.partition_timezone = partition_timezone
         self._none_at_init = frozenset(name for name in _REQUEST_PARAMETERS if getattr(self, name) is None)
+        # Airflow makes mapped tasks on the worker, from values of XComs; execute() checks those.
+        if not self.has_dag() or self.dag.task_dict.get(self.task_id) is self:  # type: ignore[no-untyped-call]
+            check_literals(vars(self))
+            if is_literal(interval_start) and is_literal(interval_end) and (lookback is None or is_literal(lookback)):
+                resolve_interval({}, start=interval_start, end=interval_end, lookback=lookback)
+        if self.map_index_template is None and next(self.iter_mapped_task_groups(), None) is not None:
+            self.map_index_template = _MAP_INDEX_TEMPLATE
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Begin a mapped task, whose tasks are named by window and type unless ``map_index_template`` is given."""
+        check_literals(kwargs)
+        partial = super().partial(**kwargs)
+        if partial.kwargs.get("map_index_template") is None:
+            partial.kwargs["map_index_template"] = _MAP_INDEX_TEMPLATE
+        return partial
+
+    @jinja2.pass_context
+    def map_index_name(self, context: Context) -> str:
+        """Return the window and type, as the name of a mapped task on Airflow's page."""
+        try:
+            interval, activity_type = self._wanted(context)
+        except Exception:  # execute() reports it; an error in a name would hide that one, or fail a task that succeeded
+            return "no window"
+        name = f"{interval}, {activity_type or 'all types'}"
+        is_default = self.chartmogul_conn_id == ChartMogulHook.default_conn_name
+        return name if is_default else f"{name}, {self.chartmogul_conn_id}"
 
     def _wanted(self, context: Context) -> tuple[Interval, str | None]:
         """

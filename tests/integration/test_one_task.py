@@ -227,7 +227,7 @@ class TestNoRetryHelps:
         ("told", "says"),
         [
             ({"interval_start": "2024-01-05"}, "reversed"),
-            ({"activity_type": "upsell"}, "activity_type cannot be"),
+            ({"activity_type": "{{ 'upsell' }}"}, "activity_type cannot be"),
             ({"if_exists": "replace"}, "if_exists cannot be"),
             ({"interval_start": None, "destination": "file:///x/{interval_start}.zip"}, "open at that end"),
             ({"destination": "nostore://b/x.zip"}, "no file system"),

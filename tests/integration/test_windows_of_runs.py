@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from importlib.util import find_spec
+from runpy import run_path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -24,6 +25,8 @@ from airflow.timetables.trigger import CronTriggerTimetable
 
 from airflow_provider_chartmogul.exceptions import IntervalError
 from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL, Interval, resolve_interval
+from airflow_provider_chartmogul.sandbox import Sandbox
+from tests.conftest import AIRFLOW_HOME
 
 AIRFLOW_3 = find_spec("airflow.sdk") is not None
 HAS_PARTITIONS = find_spec("airflow.partition_mappers") is not None
@@ -242,3 +245,30 @@ if HAS_PARTITION_DATE:
             ("2024-03-31T22:00", "2024-04-01T22:00"),
             ("2024-04-01T22:00", "2024-04-02T22:00"),
         ]
+
+
+NAMES_OF_MAPPED_TASKS = """
+from datetime import datetime
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_chartmogul.intervals import split_interval
+from airflow_provider_chartmogul.operators.activities_export import CreateActivitiesExportOperator as Create
+
+with DAG("names_of_mapped_tasks", schedule=None, start_date=datetime(2024, 1, 1)) as dag:
+    Create.partial(task_id="create").expand_kwargs(
+        split_interval("2024-01-01", "2024-01-01T12:00", "PT6H", activity_types=["churn"])
+    )
+    Create.partial(task_id="fail", interval_start="2024-01-01", interval_end=None).expand(
+        chartmogul_conn_id=["nowhere"]
+    )
+"""
+
+
+def test_names_of_mapped_tasks(airflow_db: None, sandbox: Sandbox) -> None:
+    path = AIRFLOW_HOME / "dags" / "names_of_mapped_tasks.py"
+    path.write_text(NAMES_OF_MAPPED_TASKS)
+    instances = run_path(str(path))["dag"].test().get_task_instances()
+    assert sorted((ti.task_id, ti.map_index, ti.rendered_map_index) for ti in instances) == [
+        ("create", 0, "2024-01-01 to 2024-01-01T06:00:00Z, churn"),
+        ("create", 1, "2024-01-01T06:00:00Z to 2024-01-01T12:00:00Z, churn"),
+        ("fail", 0, "2024-01-01 to now, all types, nowhere"),
+    ]

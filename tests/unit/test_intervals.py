@@ -488,9 +488,10 @@ def test_invalid_partition_parameter_raises(key: str, options: dict[str, Any], n
 @pytest.mark.parametrize(
     ("interval", "text"),
     [
-        (Interval(JAN_1, JAN_2), "2024-01-01T00:00:00+00:00 to 2024-01-02T00:00:00+00:00"),
-        (Interval(None, JAN_2), "the beginning to 2024-01-02T00:00:00+00:00"),
-        (Interval(JAN_1, None), "2024-01-01T00:00:00+00:00 to now"),
+        (Interval(JAN_1, JAN_2), "2024-01-01 to 2024-01-02"),
+        (Interval(JAN_1.replace(hour=5), JAN_2), "2024-01-01T05:00:00Z to 2024-01-02"),
+        (Interval(None, JAN_2), "the beginning to 2024-01-02"),
+        (Interval(JAN_1, None), "2024-01-01 to now"),
         (Interval(None, None), "the beginning to now"),
     ],
 )

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskGroup, task_group
 
 from airflow_provider_chartmogul.operators.activities_export import CreateActivitiesExportOperator
 
@@ -128,3 +129,111 @@ def test_none_from_template_in_mapped_task_raises(from_default_args: bool) -> No
     task.render_template_fields({"nothing": None})
     with pytest.raises(AirflowFailException, match=r"^lookback came out of its template or XCom as None"):
         requested(task)
+
+
+# Literals, which are checked when the DAG is parsed
+
+INVALID_LITERALS = [
+    ("interval_start", "yesterday"),
+    ("interval_start", "None"),
+    ("interval_end", ""),
+    ("interval_end", 20240131),
+    ("activity_type", "newbiz"),
+    ("activity_type", ""),
+    ("lookback", "7 days"),
+    ("lookback", 7),
+    ("lookback", timedelta(days=-1)),
+    ("partition_length", "1 day"),
+    ("partition_timezone", "Mars"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), INVALID_LITERALS)
+@pytest.mark.parametrize("mapped", [False, True])
+def test_invalid_literal_raises_when_dag_is_parsed(name: str, value: Any, mapped: bool) -> None:
+    operator = CreateActivitiesExportOperator.partial if mapped else CreateActivitiesExportOperator
+    with a_dag(), pytest.raises(ValueError, match=f"^{name} cannot be {re.escape(repr(value))}"):
+        operator(task_id="t", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"interval_start": "2024-01-02", "interval_end": "2024-01-01"}, "the window is reversed"),
+        ({"interval_start": date(2024, 1, 1), "interval_end": START}, "the window is empty"),
+    ],
+)
+def test_literal_window_without_width_raises_when_dag_is_parsed(parameters: dict[str, Any], message: str) -> None:
+    with a_dag(), pytest.raises(ValueError, match=message):
+        CreateActivitiesExportOperator(task_id="t", **parameters)
+    with a_dag():
+        CreateActivitiesExportOperator(task_id="t", **parameters, lookback="{{ params.lookback }}")
+        CreateActivitiesExportOperator.partial(task_id="m", **parameters).expand(lookback=["P1D", "P2D"])
+
+
+@pytest.mark.parametrize(("name", "value"), INVALID_LITERALS)
+def test_values_known_at_run_time_are_checked_at_run_time(name: str, value: Any) -> None:
+    with a_dag(render_template_as_native_obj=True):
+        templated = CreateActivitiesExportOperator(task_id="templated", **{name: "{{ value }}"})
+        CreateActivitiesExportOperator(task_id="upstream_value", **{name: xcom()})
+        mapped = CreateActivitiesExportOperator.partial(task_id="mapped").expand(**{name: [value]}).unmap({name: value})
+        with TaskGroup("group"):
+            in_group = CreateActivitiesExportOperator.partial(task_id="mapped").expand(**{name: [value]})
+    templated.render_template_fields({"value": value})
+    for task in (templated, mapped, in_group.unmap({name: value})):
+        with pytest.raises(AirflowFailException, match=f"^{name} c"):
+            requested(task) if "partition" not in name else task._wanted({"partition_key": "2024-01-01"})
+
+
+# Names of mapped tasks
+
+
+def names(expand: Any, rows: list[dict[str, Any]], context: dict[str, Any] = DAY) -> list[str]:
+    """Return the names that Airflow renders for a mapped task."""
+    with a_dag() as dag:
+        mapped = expand(CreateActivitiesExportOperator)
+    template = dag.get_template_env().from_string(mapped.map_index_template)
+    return [template.render({**context, "task": mapped.unmap(row)}) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"activity_type": "churn"}, "2024-01-01 to 2024-01-02, churn"),
+        ({"activity_type": None}, "2024-01-01 to 2024-01-02, all types"),
+        ({"interval_start": "2024-01-01T05:00"}, "2024-01-01T05:00:00Z to 2024-01-02, all types"),
+        ({"interval_end": None, "activity_type": "churn"}, "2024-01-01 to now, churn"),
+        ({"chartmogul_conn_id": "europe"}, "2024-01-01 to 2024-01-02, all types, europe"),
+        ({"activity_type": "newbiz"}, "no window"),
+        ({"interval_end": "None"}, "no window"),
+    ],
+)
+def test_mapped_task_is_named_by_window_and_type(row: dict[str, Any], name: str) -> None:
+    assert names(lambda cls: cls.partial(task_id="t").expand_kwargs([row]), [row]) == [name]
+
+
+def test_mapped_task_without_window_has_a_name() -> None:
+    assert names(lambda cls: cls.partial(task_id="t").expand(activity_type=["churn"]), [{}], {}) == ["no window"]
+
+
+def test_name_from_dag_takes_precedence() -> None:
+    template = "{{ task.activity_type }}"
+    with a_dag():
+        mapped = CreateActivitiesExportOperator.partial(task_id="t", map_index_template=template).expand_kwargs([{}])
+    with a_dag(default_args={"map_index_template": template}):
+        by_default = CreateActivitiesExportOperator.partial(task_id="t").expand_kwargs([{}])
+    assert mapped.map_index_template == by_default.map_index_template == template
+
+
+def test_task_of_mapped_task_group_has_a_name_and_others_have_none() -> None:
+    with a_dag():
+        plain = CreateActivitiesExportOperator(task_id="plain")
+        created: list[Any] = []
+
+        @task_group
+        def group(start: str) -> None:
+            created.append(CreateActivitiesExportOperator(task_id="t", interval_start=start))
+
+        group.expand(start=["2024-01-01", "2024-01-02"])
+    assert plain.map_index_template is None
+    assert created[0].map_index_template == "{{ task.map_index_name() }}"
