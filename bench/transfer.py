@@ -34,7 +34,7 @@ from bench.server import file_url, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".bench"
-README = ROOT / "README.md"
+README = ROOT / "docs" / "costs.md"
 MARKS = ("<!-- bench:transfer -->", "<!-- /bench:transfer -->")
 
 FORMATS = ("zip", "csv", "csv.gz", "parquet")

@@ -32,7 +32,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = Path(__file__).resolve().parent.parent / "docs" / "costs.md"
 MARKS = ("<!-- bench:waiting -->", "<!-- /bench:waiting -->")
 
 #: What ChartMogul documents for an account, and here the share of the one process.
