@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each day's activities of several ChartMogul accounts, into one table with a column that tells them apart.
+"""Load the daily activities of several ChartMogul accounts into one table with a column for the account.
 
-An account is a connection of type ``chartmogul``. Each is a mapped group of tasks of its own, so that one whose
-key is wrong keeps none of the others from being loaded. It needs what ``example_duckdb`` needs.
+Each account is a connection of type ``chartmogul``. The tasks for one account are a mapped task group, so a wrong key
+for one account does not keep the others from being loaded. Requirements: those of ``example_duckdb``.
 """
 
 from __future__ import annotations
@@ -19,18 +19,23 @@ ACCOUNTS = ["chartmogul_europe", "chartmogul_america"]
 
 with DAG(
     dag_id="example_accounts",
-    description="Each day's activities of several ChartMogul accounts, into one table.",
+    description="Load the daily activities of several ChartMogul accounts into one table.",
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
-    default_args={"owner": "data", "retries": 3, "retry_delay": timedelta(minutes=1)},
+    default_args={
+        "owner": "data",
+        "retries": 5,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+    },
     tags=["chartmogul", "example"],
     doc_md=__doc__,
 ) as dag:
 
     @task(max_active_tis_per_dag=1)
     def load(database: str, exported: dict[str, Any]) -> dict[str, int]:
-        """Replace the account's part of the window."""
+        """Replace the account's rows in the window."""
         from warehouse_loads import load_into_duckdb
 
         return load_into_duckdb(

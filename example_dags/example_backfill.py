@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any range of dates, cut into windows, a few exports at a time: for the first load, and for corrections.
+"""Export any date range, split into windows, a few at a time: for the initial load and for corrections.
 
-Trigger it on the Airflow page and fill in the form. Each window, and each type where some are chosen, is a mapped
-task of its own, which is named by what it exports; one that fails is cleared by itself. The asset tells
-``example_asset_load`` of each object.
+Trigger it in the Airflow UI and fill in the form. Each window, or each combination of a window and a selected type, is
+a mapped task named after what it exports. Clear a failed one on its own. The asset triggers ``example_asset_load`` for
+each object; ``example_mapped_load`` loads in the same DAG.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ from airflow_provider_chartmogul.transfers.activities_to_object_storage import A
 
 with DAG(
     dag_id="example_backfill",
-    description="ChartMogul activities of any range of dates, by windows.",
+    description="Export ChartMogul activities of any date range, split into windows.",
     schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    # Two ranges at a time could be one too many for the account, and write the same objects.
+    # Two concurrent ranges might exceed the account's limits and write the same objects.
     max_active_runs=1,
-    default_args={"owner": "data", "retries": 3, "retry_delay": timedelta(minutes=1)},
+    default_args={
+        "owner": "data",
+        "retries": 5,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+    },
     params={
         "start": Param("2026-01-01", type="string", format="date", title="First day"),
         "end": Param(
@@ -30,7 +35,7 @@ with DAG(
             type="string",
             format="date",
             title="The day after the last",
-            description="Days begin at midnight UTC; this one is not exported any more.",
+            description="Days start at midnight UTC. This day is not exported.",
         ),
         "every": Param("month", enum=["day", "week", "month", "quarter", "year"], title="A window for every"),
         "activity_types": Param(
@@ -38,13 +43,13 @@ with DAG(
             type=["null", "array"],
             examples=["new_biz", "reactivation", "expansion", "contraction", "churn"],
             title="Activity types",
-            description="A window is exported once for each of them; with none, once with all types.",
+            description="Each window is exported once for each selected type, or once with all types.",
         ),
         "if_exists": Param(
             "overwrite",
             enum=["overwrite", "reuse", "skip"],
-            title="Objects that are there already",
-            description="'reuse' goes on with a range left half done; 'skip' too, but tells nobody of what is there.",
+            title="Existing objects",
+            description="'reuse' continues an unfinished range; so does 'skip', but it emits no event for the object.",
         ),
     },
     tags=["chartmogul", "example"],
@@ -53,7 +58,7 @@ with DAG(
 
     @task
     def windows() -> list[dict[str, str]]:
-        """Cut the range: a window, with a type where some are chosen, for each mapped task."""
+        """Split the range into windows, with one activity type each if any are selected."""
         params = get_current_context()["params"]
         return split_interval(
             params["start"], params["end"], params["every"], activity_types=params["activity_types"] or None
@@ -66,10 +71,10 @@ with DAG(
             "/backfill/{activity_type}/{interval_start:%Y-%m-%d}_{interval_end:%Y-%m-%d}.csv.gz"
         ),
         if_exists="{{ params.if_exists }}",
-        # Counts tasks that wait in the triggerer too: this many exports are under way at ChartMogul.
+        # Includes deferred tasks, so this limits the exports in progress at ChartMogul.
         max_active_tis_per_dagrun=4,
         map_index_template=(
             "{{ task.interval_start[:10] }} to {{ task.interval_end[:10] }} {{ task.activity_type or '' }}"
         ),
-        outlets=[Asset("chartmogul://activities")],
+        outlets=[Asset("chartmogul://api.chartmogul.com/activities")],
     ).expand_kwargs(windows())

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each day, the last eight days of ChartMogul activities as one object: made, waited for and moved by one task.
+"""Export the last eight days of ChartMogul activities every day, in one task.
 
-Activities change after the fact, so that a run goes back a week before its own day: ``lookback``. The objects of
-neighbouring runs overlap, and are loaded by replacing their window in the table, never by appending, nor all
-together as one external table. The task's asset tells ``example_asset_load`` of each; ``example_duckdb`` and
+Activities change after the fact, so each run also exports the week before its own day (``lookback``). The objects of
+consecutive runs overlap. Load each one by replacing its window in the table; neither append them nor read them together
+as one external table. The asset triggers ``example_asset_load`` for each object. ``example_duckdb`` and
 ``example_postgres`` load in the same DAG.
 """
 
@@ -18,23 +18,28 @@ from airflow_provider_chartmogul.transfers.activities_to_object_storage import A
 
 with DAG(
     dag_id="example_daily",
-    description="Each day, the last eight days of ChartMogul activities as one object.",
-    # Each run is the day before it, also in a backfill. A plain "@daily" has no width in Airflow 3.
+    description="Export the last eight days of ChartMogul activities every day.",
+    # Each run covers the day before it, also in a backfill. In Airflow 3, a plain "@daily" has an empty data interval.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=4,
-    default_args={"owner": "data", "retries": 3, "retry_delay": timedelta(minutes=1)},
+    default_args={
+        "owner": "data",
+        "retries": 5,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+    },
     tags=["chartmogul", "example"],
     doc_md=__doc__,
 ) as dag:
     ActivitiesToObjectStorageOperator(
         task_id="export",
         lookback=timedelta(days=7),
-        # Named by its window: the start, a week before the run's day, and the end, which is left out.
+        # Named after its window: the start, a week before the run's day, and the exclusive end.
         destination=(
             "{{ var.value.get('chartmogul_destination', 'file:///tmp/chartmogul') }}"
             "/daily/{interval_start:%Y-%m-%d}_{interval_end:%Y-%m-%d}.csv.gz"
         ),
-        outlets=[Asset("chartmogul://activities")],
+        outlets=[Asset("chartmogul://api.chartmogul.com/activities")],
     )

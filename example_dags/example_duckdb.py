@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each day's ChartMogul activities into DuckDB, by replacing the window in the table.
+"""Load ChartMogul activities into DuckDB every day, by replacing the window in the table.
 
-It needs ``pip install duckdb`` (1.4 or later), ``warehouse_loads.py`` from the same folder as this file, and the
-Airflow variable ``chartmogul_duckdb`` with the database's file, unless the local default will do.
+Requirements: ``pip install duckdb`` (1.4 or later), and ``warehouse_loads.py`` in the same folder as this file. Set the
+Airflow variable ``chartmogul_duckdb`` to the path of the database file; the default is a file in ``/tmp``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,18 @@ from airflow_provider_chartmogul.transfers.activities_to_object_storage import A
 
 with DAG(
     dag_id="example_duckdb",
-    description="Each day's ChartMogul activities into DuckDB, by replacing the window.",
-    # Each run is the day before it, also in a backfill. A plain "@daily" has no width in Airflow 3.
+    description="Load ChartMogul activities into DuckDB, by replacing the window.",
+    # Each run covers the day before it, also in a backfill. In Airflow 3, a plain "@daily" has an empty data interval.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=4,
-    default_args={"owner": "data", "retries": 3, "retry_delay": timedelta(minutes=1)},
+    default_args={
+        "owner": "data",
+        "retries": 5,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+    },
     tags=["chartmogul", "example"],
     doc_md=__doc__,
 ) as dag:
@@ -36,10 +41,10 @@ with DAG(
         ),
     )
 
-    # DuckDB lets one process write at a time.
+    # DuckDB allows a single writer.
     @task(max_active_tis_per_dag=1)
     def load(database: str, exported: dict[str, Any]) -> dict[str, int]:
-        """Replace the window; then show the month's MRR movements, so that one sees that it worked."""
+        """Replace the window, then print the month's MRR movements so that the result is visible in the log."""
         import duckdb
         from warehouse_loads import load_into_duckdb, movements_sql
 
@@ -50,7 +55,7 @@ with DAG(
             start=exported["interval_start"],
             end=exported["interval_end"],
             date_column="date",
-            # With it, what was moved into the window goes from where it stood before.
+            # With it, an activity whose date has moved into the window is removed from its old place in the table.
             uuid_column="uuid",
             merge=False,
             loaded_at_column="_loaded_at",

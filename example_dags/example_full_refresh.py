@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Once a week, all ChartMogul activities that there are, as one object: the plain way, and often the best one.
+"""Export all ChartMogul activities as one object every week. This is the simplest approach and often the best one.
 
-Activities are backdated, edited and removed, however old they are. Where all of history is one export of some
-minutes, a full refresh has them right without any thought of windows; between two of them, a daily DAG such as
-``example_daily`` keeps the last days fresh. ``example_asset_load`` loads what either of them writes.
+Activities of any age are backdated, edited and deleted. If an export of all of history takes only minutes, a full
+refresh is always correct and needs no windows. In between, a daily DAG such as ``example_daily`` keeps the last days up
+to date. ``example_asset_load`` loads the objects of both.
 """
 
 from __future__ import annotations
@@ -17,23 +17,28 @@ from airflow_provider_chartmogul.transfers.activities_to_object_storage import A
 
 with DAG(
     dag_id="example_full_refresh",
-    description="Once a week, all ChartMogul activities as one object.",
+    description="Export all ChartMogul activities as one object every week.",
     schedule=CronDataIntervalTimetable("0 3 * * 0", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    default_args={"owner": "data", "retries": 3, "retry_delay": timedelta(minutes=5)},
+    default_args={
+        "owner": "data",
+        "retries": 5,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+    },
     tags=["chartmogul", "example"],
     doc_md=__doc__,
 ) as dag:
     ActivitiesToObjectStorageOperator(
         task_id="export",
-        # Written as None, an end is open: from the first activity to the newest.
+        # None means no limit: from the first activity to the latest.
         interval_start=None,
         interval_end=None,
-        # One name, written over each time: whoever reads it has the newest.
+        # Every run overwrites the same object, so readers always find the latest.
         destination="{{ var.value.get('chartmogul_destination', 'file:///tmp/chartmogul') }}/all.csv.gz",
-        # Large accounts take their time.
+        # Exports of large accounts take long.
         timeout=timedelta(hours=6),
-        outlets=[Asset("chartmogul://activities")],
+        outlets=[Asset("chartmogul://api.chartmogul.com/activities")],
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each day's ChartMogul activities into PostgreSQL, by merging on the activity's UUID.
+"""Load ChartMogul activities into PostgreSQL every day, by merging on the activity's UUID.
 
-It needs ``pip install 'airflow-provider-chartmogul[parquet]' apache-airflow-providers-postgres``, the connection
-``postgres_default`` to PostgreSQL 15 or later, and ``warehouse_loads.py`` from the same folder as this file. What the
-window no longer has is deleted: a merge alone would keep what was removed in ChartMogul.
+Requirements: ``pip install 'airflow-provider-chartmogul[parquet]' apache-airflow-providers-postgres``, the connection
+``postgres_default`` to PostgreSQL 15 or later, and ``warehouse_loads.py`` in the same folder as this file. The load
+also deletes rows that the window no longer contains; merging alone would keep what was deleted in ChartMogul.
 """
 
 from __future__ import annotations
@@ -18,13 +18,18 @@ from airflow_provider_chartmogul.transfers.activities_to_object_storage import A
 
 with DAG(
     dag_id="example_postgres",
-    description="Each day's ChartMogul activities into PostgreSQL, by merging on the activity's UUID.",
-    # Each run is the day before it, also in a backfill. A plain "@daily" has no width in Airflow 3.
+    description="Load ChartMogul activities into PostgreSQL, by merging on the activity's UUID.",
+    # Each run covers the day before it, also in a backfill. In Airflow 3, a plain "@daily" has an empty data interval.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=4,
-    default_args={"owner": "data", "retries": 3, "retry_delay": timedelta(minutes=1)},
+    default_args={
+        "owner": "data",
+        "retries": 5,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+    },
     tags=["chartmogul", "example"],
     doc_md=__doc__,
 ) as dag:
@@ -39,7 +44,7 @@ with DAG(
 
     @task
     def load(exported: dict[str, Any]) -> dict[str, int]:
-        """Merge the window; then show the month's MRR movements, so that one sees that it worked."""
+        """Merge the window, then print the month's MRR movements so that the result is visible in the log."""
         from airflow.providers.postgres.hooks.postgres import PostgresHook
         from warehouse_loads import load_into_postgres, movements_sql
 

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Loads of exported objects into DuckDB and PostgreSQL that can be repeated.
+Load exported objects into DuckDB and PostgreSQL, idempotently.
 
-Copy this file next to the DAGs that import it. ChartMogul's activities change after the fact, so that a load never
-appends. In one transaction it either *replaces the window* (what the table has of it goes, the file's rows inside
-it come) or *merges*: what the window no longer has goes, what is new comes, and what was there is updated. Given the
-name of the column that identifies an activity, either finds it also where it stood under another date. Either leaves
-the same table behind when it runs twice.
+Copy this file next to the DAGs that import it. ChartMogul's activities change after the fact, so a load never appends.
+In one transaction, it does one of two things:
 
-The window is half-open, from ``start`` up to and without ``end``, and only the file's rows inside it are taken:
-whether an export holds its window's end is documented nowhere. Every column is text, but for the date, which is
-kept with its time zone; columns that the table does not have yet are added to it. Names of columns are yours to
-give, as the layout of ChartMogul's file is not documented.
+* *Replace the window*: delete the table's rows inside the window, then insert the file's rows.
+* *Merge*: delete the table's rows that the window no longer contains, insert new rows, and update existing ones.
+
+Given the name of the column that identifies an activity, both also find the activity under another date. Both give the
+same table when they run twice.
+
+The window is half-open: ``start`` is inclusive, ``end`` exclusive. Only the file's rows inside the window are loaded,
+because ChartMogul does not document whether the end of an export's window is inclusive. Every column is text except the
+date, which has a time zone. Columns that the table lacks are added to it. Column names are parameters, because
+ChartMogul does not document the layout of its CSV.
 """
 
 from __future__ import annotations
@@ -29,29 +32,31 @@ from typing import IO, Any
 STAGED = "chartmogul_staged"
 WINDOW = "chartmogul_window"
 
-# `execute(sql)` gives a cursor, as DuckDB's and psycopg's connections do.
+# `execute(sql)` returns a cursor, as the connections of DuckDB and psycopg do.
 Execute = Callable[[str], Any]
 
 
 class LoadError(ValueError):
-    """The file cannot be loaded as asked; the table is as it was."""
+    """The file cannot be loaded. The table is unchanged."""
 
 
 def load_into_duckdb(
-    database: str, uri: str, table: str, *, object_storage_conn_id: str | None = None, **how: Any
+    database: str, uri: str, table: str, *, object_storage_conn_id: str | None = None, **options: Any
 ) -> dict[str, int]:
     """
-    Load an object into a DuckDB database, which is made where there is none.
+    Load an object into a DuckDB database.
 
-    DuckDB lets one process write at a time: let one task run at once (``max_active_tis_per_dag=1``, or a pool).
+    DuckDB allows a single writer: run one task at a time, with ``max_active_tis_per_dag=1`` or a pool.
 
-    :param database: the database's file
-    :param uri: the object, ``.csv``, ``.csv.gz`` or ``.parquet``: what the operator returns
-    :param table: the table, ``name`` or ``schema.name``; it is made where there is none
-    :param object_storage_conn_id: the Airflow connection to read the object with; None: none is needed
-    :param how: see ``load_window``
-    :returns: how many rows were ``deleted`` (or updated), ``loaded``, and left out as ``outside`` the window
-    :raises LoadError: for a file that cannot be loaded as asked
+    :param database: path of the database file, which is created if it does not exist
+    :param uri: URI of the ``.csv``, ``.csv.gz`` or ``.parquet`` object, as the operator returns it
+    :param table: the table, ``name`` or ``schema.name``, which is created if it does not exist
+    :param object_storage_conn_id: the Airflow connection to read the object with; ``None`` uses the credentials of the
+        environment
+    :param options: passed to ``load_window``
+    :returns: the number of rows that were ``deleted`` from the table, ``loaded`` from the file, and ignored because
+        they are ``outside`` the window
+    :raises LoadError: if the file cannot be loaded
     """
     import duckdb
 
@@ -69,16 +74,16 @@ def load_into_duckdb(
         with _transaction(connection, begin=True):
             as_text = ", ".join(f"CAST({quoted(column)} AS VARCHAR) AS {quoted(column)}" for column in columns)
             connection.execute(f"CREATE TEMP TABLE {STAGED} AS SELECT {as_text} FROM {read}")
-            return load_window(connection.execute, table, columns, **how)
+            return load_window(connection.execute, table, columns, **options)
 
 
 def load_into_postgres(
-    connection: Any, uri: str, table: str, *, object_storage_conn_id: str | None = None, **how: Any
+    connection: Any, uri: str, table: str, *, object_storage_conn_id: str | None = None, **options: Any
 ) -> dict[str, int]:
     """
-    Load an object into PostgreSQL (to merge: 15 or later), as ``load_into_duckdb`` does.
+    Load an object into PostgreSQL, like ``load_into_duckdb``. Merging needs PostgreSQL 15 or later.
 
-    :param connection: ``PostgresHook(…).get_conn()``: psycopg's of version 2 or 3; it is closed at the end
+    :param connection: a connection of psycopg 2 or 3, such as ``PostgresHook(…).get_conn()``; it is closed at the end
     """
     with local_copy(uri, object_storage_conn_id) as path, closing(connection), _transaction(connection):
         columns = header_of(path)
@@ -89,7 +94,7 @@ def load_into_postgres(
             return cursor
 
         execute("SET LOCAL TimeZone = 'UTC'")
-        # Windows with a lookback overlap. Of two loads at a time, neither would delete what the other inserts.
+        # Windows with a lookback overlap. Of two concurrent loads, neither would delete what the other inserts.
         execute(f"SELECT pg_advisory_xact_lock(hashtext({_text(table)}))")
         execute(f"CREATE TEMP TABLE {STAGED} ({', '.join(f'{quoted(column)} TEXT' for column in columns)})")
         copy = f"COPY {STAGED} FROM STDIN (FORMAT csv, HEADER true)"
@@ -100,7 +105,7 @@ def load_into_postgres(
                 with cursor.copy(copy) as sink:
                     while piece := file.read(1 << 20):
                         sink.write(piece)
-        return load_window(execute, table, columns, **how)
+        return load_window(execute, table, columns, **options)
 
 
 def load_window(
@@ -117,48 +122,47 @@ def load_window(
     loaded_at_column: str | None = None,
 ) -> dict[str, int]:
     """
-    Bring the staged file's rows into the table. Runs within the caller's transaction.
+    Load the staged rows into the table. Runs within the caller's transaction.
 
-    :param start: first moment of the window; None: from the beginning. Times without a time zone are UTC
-    :param end: the moment at which it is over, not included; None: no end
+    :param start: start of the window, inclusive; ``None`` means no start. Times without a time zone are UTC
+    :param end: end of the window, exclusive; ``None`` means no end
     :param date_column: the column with an activity's date
-    :param uuid_column: the column that identifies an activity. None: the window alone is replaced, and an activity that
-        was moved into it from outside, where another load has it, is there twice
-    :param merge: with ``uuid_column``: update what is there, insert what is new. False: replace the window, and take
-        what the file has from wherever else it stands
-    :param part: what the file stands for, where that is not the whole window: values by column, such as
-        ``{"type": "churn"}`` for an export of one type, or ``{"account": "acme"}``. No other row of the table is
-        touched, but for the same activity under another value of a column of the file. A column that the file does not
-        have is filled with its value
-    :param loaded_at_column: a column for when a row was loaded, or updated: by it one sees whether loads still come,
-        as dbt's ``source freshness`` does. None: none
+    :param uuid_column: the column that identifies an activity. ``None`` replaces the window alone; an activity whose
+        date has moved into the window is then in the table twice, if another load has inserted it elsewhere
+    :param merge: with ``uuid_column``, update existing rows and insert new ones. ``False`` replaces the window, and
+        first deletes rows with the file's UUIDs from the whole table
+    :param part: which part of the window the file contains, as values by column, such as ``{"type": "churn"}`` for an
+        export of one type, or ``{"account": "acme"}``. Other rows of the table are left alone, except for the same
+        activity under another value of one of the file's columns. A column that the file lacks is filled with the value
+    :param loaded_at_column: a column for the time at which a row was loaded or updated, which shows whether loads still
+        run, for example to dbt's ``source freshness``; ``None`` adds no such column
     """
     part = {column: value for column, value in (part or {}).items() if value is not None}
     for column in filter(None, (date_column, uuid_column)):
         if column not in columns:
             raise LoadError(f"the file has no column {column!r}; it has {', '.join(columns)}")
     if loaded_at_column in columns:
-        raise LoadError(f"the file has a column {loaded_at_column!r} of its own: give loaded_at_column another name")
+        raise LoadError(f"the file has a column {loaded_at_column!r} of its own: choose another loaded_at_column")
     date, uuid = quoted(date_column), quoted(uuid_column or "")
-    inside = [f"{date} >= {_moment(start)}"] if start else []
-    inside += [f"{date} < {_moment(end)}"] if end else []
-    ours = [f"{quoted(column)} = {_text(value)}" for column, value in part.items()]
-    window = " AND ".join([*inside, *ours]) or "TRUE"
-    # An activity is itself whatever the file says of it now, a type too; but not another account's.
+    bounds = [f"{date} >= {_moment(start)}"] if start else []
+    bounds += [f"{date} < {_moment(end)}"] if end else []
+    part_conditions = [f"{quoted(column)} = {_text(value)}" for column, value in part.items()]
+    window = " AND ".join([*bounds, *part_conditions]) or "TRUE"
+    # The UUID identifies an activity even if its type has changed, but only within one account.
     same = [f".{uuid} = w.{uuid}"]
     same += [f".{quoted(column)} = {_text(value)}" for column, value in part.items() if column not in columns]
 
-    (staged, dated, named, unique) = execute(
+    (staged, with_date, with_uuid, unique) = execute(
         f"SELECT count(*), count({date}), "
         + (f"count({uuid}), count(DISTINCT {uuid})" if uuid_column else "0, 0")
         + f" FROM {STAGED}"
     ).fetchone()
-    if dated < staged:
-        raise LoadError(f"{staged - dated} of the file's {staged} rows have nothing in column {date_column!r}")
+    if with_date < staged:
+        raise LoadError(f"{staged - with_date} of the file's {staged} rows have no value in column {date_column!r}")
     if uuid_column and unique < staged:
         raise LoadError(
-            f"column {uuid_column!r} does not identify the file's {staged} rows: {staged - named} have nothing in it, "
-            f"and there are {unique} different values"
+            f"column {uuid_column!r} does not identify the file's {staged} rows: {staged - with_uuid} have no value, "
+            f"and there are {unique} distinct values"
         )
 
     for column in set(part) & set(columns):
@@ -167,35 +171,35 @@ def load_window(
         ).fetchone()
         if others:
             raise LoadError(
-                f"{others} of the file's {staged} rows have another {column!r} than {part[column]!r}, which the file "
-                "stands for: none of them would be loaded"
+                f"{others} of the file's {staged} rows have another {column!r} than {part[column]!r}, the value in "
+                "'part': they would not be loaded"
             )
 
     names = [*columns, *(column for column in part if column not in columns)]
-    given = {column: f"CAST({_text(value)} AS TEXT)" for column, value in part.items() if column not in columns}
-    given[date_column] = f"CAST({date} AS TIMESTAMP WITH TIME ZONE)"
+    expressions = {column: f"CAST({_text(value)} AS TEXT)" for column, value in part.items() if column not in columns}
+    expressions[date_column] = f"CAST({date} AS TIMESTAMP WITH TIME ZONE)"
     if loaded_at_column:
         names.append(loaded_at_column)
-        given[loaded_at_column] = "CURRENT_TIMESTAMP"
-    values = ", ".join(f"{given.get(name, quoted(name))} AS {quoted(name)}" for name in names)
+        expressions[loaded_at_column] = "CURRENT_TIMESTAMP"
+    values = ", ".join(f"{expressions.get(name, quoted(name))} AS {quoted(name)}" for name in names)
     execute(f"CREATE TEMP TABLE {WINDOW} AS SELECT * FROM (SELECT {values} FROM {STAGED}) AS typed WHERE {window}")
     (loaded,) = execute(f"SELECT count(*) FROM {WINDOW}").fetchone()
 
     target = ".".join(quoted(name) for name in table.split("."))
     execute(f"CREATE TABLE IF NOT EXISTS {target} ({date} TIMESTAMP WITH TIME ZONE)")
-    there = {column[0] for column in execute(f"SELECT * FROM {target} LIMIT 0").description}
+    existing = {column[0] for column in execute(f"SELECT * FROM {target} LIMIT 0").description}
     for name in names:
-        if name not in there:
+        if name not in existing:
             kind = "TIMESTAMP WITH TIME ZONE" if name == loaded_at_column else "TEXT"
             execute(f"ALTER TABLE {target} ADD COLUMN {quoted(name)} {kind}")
 
-    # Counted first: not every driver tells how many rows a statement has changed.
-    found = f"EXISTS (SELECT 1 FROM {WINDOW} AS w WHERE {' AND '.join(target + condition for condition in same)})"
-    gone = window
+    # Counted first, because not every driver returns the number of rows that a statement has changed.
+    in_file = f"EXISTS (SELECT 1 FROM {WINDOW} AS w WHERE {' AND '.join(target + condition for condition in same)})"
+    obsolete = window
     if uuid_column:
-        gone = f"{window} AND NOT {found}" if merge else f"({window}) OR {found}"
-    (deleted,) = execute(f"SELECT count(*) FROM {target} WHERE {gone}").fetchone()
-    execute(f"DELETE FROM {target} WHERE {gone}")
+        obsolete = f"{window} AND NOT {in_file}" if merge else f"({window}) OR {in_file}"
+    (deleted,) = execute(f"SELECT count(*) FROM {target} WHERE {obsolete}").fetchone()
+    execute(f"DELETE FROM {target} WHERE {obsolete}")
     every = ", ".join(quoted(name) for name in names)
     if uuid_column and merge:
         execute(
@@ -219,11 +223,11 @@ def movements_sql(
     movement_column: str = "activity_mrr_movement",
 ) -> str:
     """
-    Write the query for MRR movements by type, in the month (UTC) of a day: what one looks at after a load.
+    Return a query for the MRR movements by type in the month of a day, as a quick check after a load.
 
-    :param day: any moment of the month
-    :param movement_column: by how much an activity changed the MRR
-    :returns: SQL that gives type, number of activities, and the sum of their movements
+    :param day: any time in the month (UTC)
+    :param movement_column: the column with the change in MRR
+    :returns: SQL that selects the type, the number of activities, and the sum of their movements
     """
     first = _utc(day).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     following = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
@@ -237,7 +241,7 @@ def movements_sql(
 
 @contextmanager
 def local_copy(uri: str, object_storage_conn_id: str | None = None) -> Iterator[Path]:
-    """An object of any storage that Airflow can reach, as a local file that is gone afterwards."""
+    """Copy an object from any storage that Airflow can reach to a temporary local file."""
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     source = ObjectStoragePath(uri, conn_id=object_storage_conn_id)
@@ -249,7 +253,7 @@ def local_copy(uri: str, object_storage_conn_id: str | None = None) -> Iterator[
 
 
 def header_of(path: Path) -> list[str]:
-    """Read the names of a file's columns."""
+    """Return the column names of a file."""
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
@@ -261,7 +265,7 @@ def header_of(path: Path) -> list[str]:
 
 
 def _as_csv(path: Path) -> IO[bytes]:
-    """Open a file as CSV, whatever it is."""
+    """Open a CSV, gzipped CSV or Parquet file as CSV."""
     if path.suffix == ".gz":
         return gzip.open(path)  # type: ignore[return-value]
     if path.suffix == ".csv":
@@ -292,7 +296,7 @@ def _transaction(connection: Any, *, begin: bool = False) -> Iterator[None]:
 
 
 def quoted(name: str) -> str:
-    """Quote the name of a column or a table."""
+    """Quote the name of a column or table."""
     return '"' + name.replace('"', '""') + '"'
 
 

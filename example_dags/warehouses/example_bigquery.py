@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each day's ChartMogul activities into BigQuery, by Google's own operators: to a bucket, to staging, into the table.
+"""Load ChartMogul activities into BigQuery every day with Google's operators: bucket, staging table, target table.
 
-**Not run against BigQuery.** Checked without it: that the operators take what they are given, that the templates
-render with what the export hands on, that BigQuery's grammar has the SQL (by sqlglot), and, translated for DuckDB,
-that it leaves the right table behind. Try it on a dataset of no importance first.
+**Not tested against BigQuery.** The tests check that the operators accept their arguments, that the templates render
+with the metadata of a real export, that the SQL is valid in BigQuery's grammar (sqlglot), and that it produces the
+right table when translated for DuckDB. Try it on a test dataset first.
 
-It needs ``pip install 'airflow-provider-chartmogul[google,parquet]'``; the connection ``google_cloud_default``, whose
-account may write objects in the bucket, run jobs in the project (``roles/bigquery.jobUser``) and make, change and
-delete tables in the dataset (``roles/bigquery.dataEditor``); the dataset; and the Airflow variable
-``chartmogul_gcs_destination``, such as ``gs://google_cloud_default@my-bucket/chartmogul``. Dataset, table and names of
-columns are the DAG's params; ``LOCATION`` below is the dataset's.
+Requirements:
 
-Parquet, since it says itself that each column is text: of a CSV, BigQuery would guess types, and ``0042`` would be 42.
-Each export is staged in a table of its own, named by the export, and replaces its window in one transaction; activities
-that stood under another date before go too, by their UUID. So a retry at any point, a cleared run and a run of an
-overlapping window leave the same table. Of two transactions that change one table BigQuery aborts one, for which
-``load`` runs alone and is retried. A column that the export gains is added to the table by the next run; one that it
-loses stays, and is NULL from then on. Every column is STRING, but for the date and ``_loaded_at``, which tells when
-a row was loaded. An export of one ``activity_type`` stands for that type alone: it would need the type in both WHEREs.
+* ``pip install 'airflow-provider-chartmogul[google,parquet]'``
+* The connection ``google_cloud_default``. Its account needs to write objects in the bucket, to run jobs in the project
+  (``roles/bigquery.jobUser``), and to create, change and delete tables in the dataset (``roles/bigquery.dataEditor``).
+* The dataset. Set ``LOCATION`` below to its location.
+* The Airflow variable ``chartmogul_gcs_destination``, such as ``gs://google_cloud_default@my-bucket/chartmogul``.
+
+Dataset, table and column names are params of the DAG.
+
+The object is Parquet because its schema says that every column is text; in a CSV, BigQuery would infer types and turn
+``0042`` into 42. Each export has its own staging table, named after the export, and replaces its window in one
+transaction, which also deletes rows with the export's UUIDs from the rest of the table. So a retry at any point, a
+cleared run and a run of an overlapping window all give the same table. BigQuery aborts one of two concurrent
+transactions on a table, so ``load`` runs one at a time and is retried. A new column of the export is added to the table
+by the next run. A column that the export no longer has stays and is NULL from then on. Every column is STRING except
+the date and ``_loaded_at``, the time at which a row was loaded. For an export of one ``activity_type``, add the type to
+both WHERE clauses.
 """
 
 from __future__ import annotations
@@ -35,10 +40,10 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
 
-# Where the dataset is. The operators' `location` is not a template.
+# The dataset's location. The operators' `location` is not templated.
 LOCATION = "US"
 
-# What each template begins with: what the export says of its object, and names made from it and from the params.
+# The start of each template: the object's metadata, and names derived from it and from the params.
 NAMES = """
 {%- set object = ti.xcom_pull(task_ids='export', key='object') -%}
 {%- set target = params.dataset ~ '.' ~ params.table -%}
@@ -46,7 +51,7 @@ NAMES = """
 {%- set date, uuid = params.date_column, params.uuid_column -%}
 """
 
-# The half-open window. Whether an export holds its window's end is documented nowhere: only rows inside are taken.
+# Matches the half-open window. ChartMogul does not document whether the end of an export's window is inclusive.
 INSIDE = """
 {%- macro inside(moment) -%}
 {{ moment }} IS NOT NULL
@@ -55,7 +60,7 @@ INSIDE = """
 {%- endmacro -%}
 """
 
-# BigQuery has no ALTER TABLE within a transaction. Before it, it changes nothing that a retry would not find.
+# BigQuery has no ALTER TABLE within a transaction. Before the transaction it is idempotent.
 LOAD = (
     NAMES
     + INSIDE
@@ -93,19 +98,26 @@ COMMIT TRANSACTION;
 
 with DAG(
     dag_id="example_bigquery",
-    description="Each day's ChartMogul activities into BigQuery, by replacing the window.",
-    # Each run is the day before it, also in a backfill. A plain "@daily" has no width in Airflow 3.
+    description="Load ChartMogul activities into BigQuery, by replacing the window.",
+    # Each run covers the day before it, also in a backfill. In Airflow 3, a plain "@daily" has an empty data interval.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=4,
-    default_args={"owner": "data", "retries": 3, "retry_delay": timedelta(minutes=1)},
+    default_args={
+        "owner": "data",
+        "retries": 5,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+    },
     params={
         "dataset": Param("chartmogul", type="string"),
         "table": Param("activities", type="string"),
         "date_column": Param("date", type="string", description="The column with an activity's date"),
         "uuid_column": Param(
-            "uuid", type=["null", "string"], description="The column that identifies an activity; none: by window alone"
+            "uuid",
+            type=["null", "string"],
+            description="The column that identifies an activity. None replaces the window alone.",
         ),
     },
     tags=["chartmogul", "example"],
@@ -120,7 +132,7 @@ with DAG(
         ),
     )
 
-    # WRITE_TRUNCATE: a retry writes the staged table anew, columns and all.
+    # With WRITE_TRUNCATE, a retry replaces the staging table and its columns.
     stage = GCSToBigQueryOperator(
         task_id="stage",
         bucket=NAMES + "{{ object.bucket }}",
@@ -131,7 +143,7 @@ with DAG(
         location=LOCATION,
     )
 
-    # A row without a date is in no window, and would be lost without a word.
+    # A row without a date is in no window and would be lost silently.
     check = BigQueryCheckOperator(
         task_id="check",
         sql=NAMES
@@ -154,7 +166,7 @@ FROM `{{ staged }}`
         max_active_tis_per_dag=1,
     )
 
-    # A teardown: it runs whether or not the load went well, and clearing the load stages again.
+    # A teardown runs even if the load failed, and clearing the load then clears the staging tasks, too.
     drop = BigQueryDeleteTableOperator(
         task_id="drop", deletion_dataset_table=NAMES + "{{ staged }}", ignore_if_missing=True, location=LOCATION
     ).as_teardown(setups=stage)

@@ -1,27 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each day's ChartMogul activities into Redshift: to a bucket, from there by COPY to staging, into the table.
+"""Load ChartMogul activities into Redshift every day: bucket, COPY into a staging table, target table.
 
-**Not run against Redshift.** Checked without it: that the operators take what they are given, that the templates
-render with what the export hands on, that Redshift's grammar has the SQL (by sqlglot), and that it leaves the right
-table behind in a PostgreSQL (COPY itself was not run). Try it on a schema of no importance first.
+**Not tested against Redshift.** The tests check that the operators accept their arguments, that the templates render
+with the metadata of a real export, that the SQL is valid in Redshift's grammar (sqlglot), and that it produces the
+right table in PostgreSQL (without COPY). Try it on a test schema first.
 
-It needs ``pip install 'airflow-provider-chartmogul[amazon]' apache-airflow-providers-common-sql``; the connection
-``redshift_default``, whose user may create tables in the schema (``GRANT USAGE, CREATE ON SCHEMA … TO …``); the Airflow
-variable ``chartmogul_s3_destination``, such as ``s3://aws_default@my-bucket/chartmogul``; and, for COPY, a connection
-``aws_redshift_copy`` of type ``aws`` with the extra ``{"role_arn": "arn:aws:iam::123456789012:role/redshift"}``: a role
-that is attached to the cluster or workgroup and has ``s3:GetObject`` and ``s3:ListBucket`` on the bucket. With a
-connection without a role, the operator would write keys into the statement. Schema, table and names of columns are the
-DAG's params.
+Requirements:
 
-csv.gz, for which the worker needs no pyarrow, and which COPY reads as text whatever is in it; the staged table is
-made from the object's ``columns``. Each export is staged in a table of its own, named by the export, and replaces its
-window in one transaction; activities that stood under another date before go too, by their UUID. So a retry at any
-point, a cleared run and a run of an overlapping window leave the same table: the transaction locks the table first,
-for under snapshot isolation two loads at a time would each keep what the other has just written. A column that the
-export loses stays, and is NULL from then on. For one that it gains, Redshift has no ``ADD COLUMN IF NOT EXISTS``:
-``load`` fails and names it, with the table as it was; ``ALTER TABLE … ADD COLUMN "…" VARCHAR(65535)``, and clear
-``load``. Every column is VARCHAR, but for the date and ``_loaded_at``, which tells when a row was loaded. An export of
-one ``activity_type`` stands for that type alone: it would need the type in both WHEREs.
+* ``pip install 'airflow-provider-chartmogul[amazon]' apache-airflow-providers-common-sql``
+* The connection ``redshift_default``. Its user needs to create tables in the schema
+  (``GRANT USAGE, CREATE ON SCHEMA … TO …``).
+* The Airflow variable ``chartmogul_s3_destination``, such as ``s3://aws_default@my-bucket/chartmogul``.
+* For COPY, the connection ``aws_redshift_copy`` of type ``aws`` with the extra
+  ``{"role_arn": "arn:aws:iam::123456789012:role/redshift"}``. The role must be attached to the cluster or workgroup and
+  have ``s3:GetObject`` and ``s3:ListBucket`` on the bucket. Without a role, the operator would write the connection's
+  keys into the statement.
+
+Schema, table and column names are params of the DAG.
+
+The object is csv.gz, which needs no pyarrow on the worker and which COPY reads as text. The columns of the staging
+table come from the object's ``columns``. Each export has its own staging table, named after the export, and replaces
+its window in one transaction, which also deletes rows with the export's UUIDs from the rest of the table. So a retry at
+any point, a cleared run and a run of an overlapping window all give the same table. The transaction locks the table
+first: under snapshot isolation, each of two concurrent loads would keep what the other has just written. A column that
+the export no longer has stays and is NULL from then on. Redshift has no ``ADD COLUMN IF NOT EXISTS``: if the export has
+a new column, ``load`` fails, names it, and leaves the table unchanged. Run ``ALTER TABLE … ADD COLUMN "…"
+VARCHAR(65535)`` and clear ``load``. Every column is VARCHAR except the date and ``_loaded_at``, the time at which a row
+was loaded. For an export of one ``activity_type``, add the type to both WHERE clauses.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ from airflow_provider_chartmogul.transfers.activities_to_object_storage import A
 
 REDSHIFT = "redshift_default"
 
-# What each template begins with: what the export says of its object, and names made from it and from the params.
+# The start of each template: the object's metadata, and names derived from it and from the params.
 NAMES = """
 {%- set object = ti.xcom_pull(task_ids='export', key='object') -%}
 {%- set target = params.schema ~ '.' ~ params.table -%}
@@ -46,7 +51,7 @@ NAMES = """
 {%- set date, uuid = name(params.date_column), name(params.uuid_column or '') -%}
 """
 
-# The half-open window. Whether an export holds its window's end is documented nowhere: only rows inside are taken.
+# Matches the half-open window. ChartMogul does not document whether the end of an export's window is inclusive.
 INSIDE = """
 {%- macro inside(moment) -%}
 {{ moment }} IS NOT NULL
@@ -75,7 +80,7 @@ CREATE TABLE IF NOT EXISTS {{ target }} (
 """
 )
 
-# Dates without a time zone are UTC.
+# Interprets dates without a time zone as UTC.
 LOAD = (
     NAMES
     + INSIDE
@@ -110,19 +115,26 @@ COMMIT;
 
 with DAG(
     dag_id="example_redshift",
-    description="Each day's ChartMogul activities into Redshift, by replacing the window.",
-    # Each run is the day before it, also in a backfill. A plain "@daily" has no width in Airflow 3.
+    description="Load ChartMogul activities into Redshift, by replacing the window.",
+    # Each run covers the day before it, also in a backfill. In Airflow 3, a plain "@daily" has an empty data interval.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=4,
-    default_args={"owner": "data", "retries": 3, "retry_delay": timedelta(minutes=1)},
+    default_args={
+        "owner": "data",
+        "retries": 5,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+    },
     params={
         "schema": Param("public", type="string"),
         "table": Param("activities", type="string"),
         "date_column": Param("date", type="string", description="The column with an activity's date"),
         "uuid_column": Param(
-            "uuid", type=["null", "string"], description="The column that identifies an activity; none: by window alone"
+            "uuid",
+            type=["null", "string"],
+            description="The column that identifies an activity. None replaces the window alone.",
         ),
     },
     tags=["chartmogul", "example"],
@@ -141,7 +153,7 @@ with DAG(
         task_id="create", conn_id=REDSHIFT, sql=CREATE, split_statements=True, autocommit=True
     )
 
-    # REPLACE empties the staged table first, in the same transaction: a retry copies nothing twice.
+    # REPLACE empties the staging table in the same transaction, so a retry copies nothing twice.
     stage = S3ToRedshiftOperator(
         task_id="stage",
         redshift_conn_id=REDSHIFT,
@@ -154,7 +166,7 @@ with DAG(
         method="REPLACE",
     )
 
-    # A row without a date is in no window, and would be lost without a word.
+    # A row without a date is in no window and would be lost silently.
     check = SQLCheckOperator(
         task_id="check",
         conn_id=REDSHIFT,
@@ -169,7 +181,7 @@ FROM {{ params.schema }}.{{ staged }}
 """,
     )
 
-    # With autocommit, as the statements say themselves where the transaction begins and ends.
+    # With autocommit, because the statements contain BEGIN and COMMIT themselves.
     load = SQLExecuteQueryOperator(
         task_id="load",
         conn_id=REDSHIFT,
@@ -179,7 +191,7 @@ FROM {{ params.schema }}.{{ staged }}
         max_active_tis_per_dag=1,
     )
 
-    # A teardown: it runs whether or not the load went well, and clearing the load stages again.
+    # A teardown runs even if the load failed, and clearing the load then clears the staging tasks, too.
     drop = SQLExecuteQueryOperator(
         task_id="drop",
         conn_id=REDSHIFT,

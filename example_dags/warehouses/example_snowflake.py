@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each day's ChartMogul activities into Snowflake: to a bucket, from there by COPY to staging, into the table.
+"""Load ChartMogul activities into Snowflake every day: bucket, COPY into a staging table, target table.
 
-**Not run against Snowflake.** Checked without it: that the operators take what they are given, that the templates
-render with what the export hands on, that Snowflake's grammar has the SQL (by sqlglot), and that the operators, over
-HTTP against a stand-in for Snowflake (fakesnow), leave the right table behind. Try it on a schema of no importance
-first.
+**Not tested against Snowflake.** The tests check that the operators accept their arguments, that the templates render
+with the metadata of a real export, that the SQL is valid in Snowflake's grammar (sqlglot), and that the operators
+produce the right table over HTTP against a simulation of Snowflake (fakesnow). Try it on a test schema first.
 
-It needs ``pip install 'airflow-provider-chartmogul[amazon]' apache-airflow-providers-snowflake``; the connection
-``snowflake_default`` with database, schema, warehouse and role; the Airflow variable ``chartmogul_s3_destination``,
-such as ``s3://aws_default@my-bucket/chartmogul`` (``gs://`` and ``abfs://`` do as well); and, made once, a stage over
-the root of the bucket, where the object's ``key`` counts from::
+Requirements:
+
+* ``pip install 'airflow-provider-chartmogul[amazon]' apache-airflow-providers-snowflake``
+* The connection ``snowflake_default`` with database, schema, warehouse and role.
+* The Airflow variable ``chartmogul_s3_destination``, such as ``s3://aws_default@my-bucket/chartmogul``. ``gs://`` and
+  ``abfs://`` work, too.
+* A stage over the root of the bucket, because the object's ``key`` is relative to the root. Create it once::
 
     CREATE STORAGE INTEGRATION chartmogul TYPE = EXTERNAL_STAGE STORAGE_PROVIDER = 'S3' ENABLED = TRUE
       STORAGE_AWS_ROLE_ARN = 'arn:aws:iam::123456789012:role/snowflake'  -- s3:GetObject, s3:ListBucket
@@ -18,17 +20,17 @@ the root of the bucket, where the object's ``key`` counts from::
     GRANT USAGE ON STAGE my_schema.chartmogul TO ROLE loader;
     GRANT USAGE, CREATE TABLE ON SCHEMA my_schema TO ROLE loader;
 
-Table, stage and names of columns are the DAG's params. In the table, columns have their names in capitals, so that
-queries need no quotes.
+Table, stage and column names are params of the DAG. The table's column names are in upper case, so queries need no
+quotes.
 
-csv.gz, which Snowflake loads no slower than Parquet, and for which the worker needs no pyarrow; the staged table is
-made from the object's ``columns``. Each export is staged in a table of its own, named by the export, and replaces its
-window in one transaction; activities that stood under another date before go too, by their UUID. So a retry at any
-point, a cleared run and a run of an overlapping window leave the same table. Snowflake reads what is committed
-statement by statement, so that two loads at a time could each keep what the other should have replaced: ``load`` runs
-alone. A column that the export gains is added to the table by the next run; one that it loses stays, and is NULL from
-then on. Every column is VARCHAR, but for the date and ``_LOADED_AT``, which tells when a row was loaded. An export of
-one ``activity_type`` stands for that type alone: it would need the type in both WHEREs.
+The object is csv.gz, which Snowflake loads as fast as Parquet and which needs no pyarrow on the worker. The columns of
+the staging table come from the object's ``columns``. Each export has its own staging table, named after the export, and
+replaces its window in one transaction, which also deletes rows with the export's UUIDs from the rest of the table. So a
+retry at any point, a cleared run and a run of an overlapping window all give the same table. Snowflake's isolation
+level is read committed: each of two concurrent loads could keep what the other should have replaced, so ``load`` runs
+one at a time. A new column of the export is added to the table by the next run. A column that the export no longer has
+stays and is NULL from then on. Every column is VARCHAR except the date and ``_LOADED_AT``, the time at which a row was
+loaded. For an export of one ``activity_type``, add the type to both WHERE clauses.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from airflow_provider_chartmogul.transfers.activities_to_object_storage import A
 
 SNOWFLAKE = "snowflake_default"
 
-# What each template begins with: what the export says of its object, and names made from it and from the params.
+# The start of each template: the object's metadata, and names derived from it and from the params.
 NAMES = """
 {%- set object = ti.xcom_pull(task_ids='export', key='object') -%}
 {%- set staged = params.table ~ '_' ~ object.export_id | replace('-', '_') -%}
@@ -51,7 +53,7 @@ NAMES = """
 {%- set date, uuid = name(params.date_column), name(params.uuid_column or '') -%}
 """
 
-# The half-open window. Whether an export holds its window's end is documented nowhere: only rows inside are taken.
+# Matches the half-open window. ChartMogul does not document whether the end of an export's window is inclusive.
 INSIDE = """
 {%- macro inside(moment) -%}
 {{ moment }} IS NOT NULL
@@ -60,7 +62,7 @@ INSIDE = """
 {%- endmacro -%}
 """
 
-# The file as it is: by default, Snowflake would take a backslash for an escape and `\N` for NULL.
+# Read the file literally: by default, Snowflake treats a backslash as an escape character and `\N` as NULL.
 STAGE = (
     NAMES
     + r"""
@@ -79,8 +81,7 @@ ON_ERROR = ABORT_STATEMENT;
 """
 )
 
-# A change of a table commits what is open: it comes before the transaction, and changes nothing that a retry would not
-# find.
+# DDL commits the open transaction in Snowflake, so it comes first. It is idempotent.
 LOAD = (
     NAMES
     + INSIDE
@@ -113,19 +114,26 @@ COMMIT;
 
 with DAG(
     dag_id="example_snowflake",
-    description="Each day's ChartMogul activities into Snowflake, by replacing the window.",
-    # Each run is the day before it, also in a backfill. A plain "@daily" has no width in Airflow 3.
+    description="Load ChartMogul activities into Snowflake, by replacing the window.",
+    # Each run covers the day before it, also in a backfill. In Airflow 3, a plain "@daily" has an empty data interval.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=4,
-    default_args={"owner": "data", "retries": 3, "retry_delay": timedelta(minutes=1)},
+    default_args={
+        "owner": "data",
+        "retries": 5,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+    },
     params={
         "table": Param("activities", type="string"),
         "stage": Param("chartmogul", type="string", description="The stage over the root of the bucket"),
         "date_column": Param("date", type="string", description="The column with an activity's date"),
         "uuid_column": Param(
-            "uuid", type=["null", "string"], description="The column that identifies an activity; none: by window alone"
+            "uuid",
+            type=["null", "string"],
+            description="The column that identifies an activity. None replaces the window alone.",
         ),
     },
     tags=["chartmogul", "example"],
@@ -140,10 +148,10 @@ with DAG(
         ),
     )
 
-    # A retry makes the staged table anew, and with it Snowflake's memory of what was copied there.
+    # A retry recreates the staging table, and with it Snowflake's record of which files were copied.
     stage = SQLExecuteQueryOperator(task_id="stage", conn_id=SNOWFLAKE, sql=STAGE, autocommit=True)
 
-    # A row without a date is in no window, and would be lost without a word.
+    # A row without a date is in no window and would be lost silently.
     check = SQLCheckOperator(
         task_id="check",
         conn_id=SNOWFLAKE,
@@ -158,18 +166,18 @@ FROM {{ staged }}
 """,
     )
 
-    # With autocommit, as the statements say themselves where the transaction begins and ends.
+    # With autocommit, because the statements contain BEGIN and COMMIT themselves.
     load = SQLExecuteQueryOperator(
         task_id="load",
         conn_id=SNOWFLAKE,
-        # Dates without a time zone are UTC; Snowflake's own default is America/Los_Angeles.
+        # Interprets dates without a time zone as UTC. Snowflake's default is America/Los_Angeles.
         hook_params={"session_parameters": {"TIMEZONE": "UTC"}},
         sql=LOAD,
         autocommit=True,
         max_active_tis_per_dag=1,
     )
 
-    # A teardown: it runs whether or not the load went well, and clearing the load stages again.
+    # A teardown runs even if the load failed, and clearing the load then clears the staging tasks, too.
     drop = SQLExecuteQueryOperator(
         task_id="drop", conn_id=SNOWFLAKE, sql=NAMES + "DROP TABLE IF EXISTS {{ staged }}", autocommit=True
     ).as_teardown(setups=stage)

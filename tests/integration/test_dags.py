@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Whole DAGs by ``dag.test()``: templates, mapped tasks, ends left open, on every supported Airflow.
+Run whole DAGs with ``dag.test()``: templates, mapped tasks, open ends, and examples, on every supported Airflow.
 
-That defers without a triggerer, and takes a trigger's first event only; the real thing is in ``tests/system``.
+``dag.test()`` defers without a triggerer and takes only a trigger's first event; ``tests/system`` runs a real Airflow.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
+import inspect
 import sys
 import textwrap
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,9 @@ import pytest
 from airflow_provider_chartmogul.sandbox import Sandbox
 from tests.conftest import AIRFLOW_HOME
 from tests.pages import DOCS, block_with, run
+from tests.tables import difference, duckdb_rows
+
+EXAMPLES = DOCS.parent / "example_dags"
 
 HEAD = """
 from datetime import datetime, timedelta, timezone
@@ -34,12 +38,15 @@ from airflow_provider_chartmogul.transfers.activities_export_to_object_storage i
 
 
 def run_dag(name: str, body: str, **test: Any) -> tuple[str, dict[str, list[str]]]:
-    """Write a DAG file, run its DAG; give the run's state, and the states of each task's instances."""
+    """Write a DAG file and run its DAG; return the run's state, and the states of each task's instances."""
     path = AIRFLOW_HOME / "dags" / f"{name}.py"
     head = f'DAG_ID = "{name}"\nSTART = dict(start_date=__import__("datetime").datetime(2024, 1, 1))\n'
     path.write_text(HEAD + head + textwrap.dedent(body))
-    module = _import(path)
-    run = module.dag.test(**test)
+    return run_states(_import(path).dag.test(**test))
+
+
+def run_states(run: Any) -> tuple[str, dict[str, list[str]]]:
+    """Return a run's state, and the states of each task's instances in the order of their map indexes."""
     states: dict[str, list[str]] = {}
     for instance in sorted(run.get_task_instances(), key=lambda ti: (ti.task_id, ti.map_index)):
         states.setdefault(instance.task_id, []).append(str(getattr(instance.state, "value", instance.state)))
@@ -60,6 +67,19 @@ def _import(path: Path) -> ModuleType:
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AIRFLOW_VAR_LAKE", f"file://{tmp_path}/lake")
     return tmp_path / "lake"
+
+
+def copy_example(name: str) -> ModuleType:
+    """Copy an example to the DAGs folder and import it from there."""
+    path = AIRFLOW_HOME / "dags" / name
+    path.write_text((EXAMPLES / name).read_text())
+    return _import(path)
+
+
+def at(dag: Any, moment: datetime) -> dict[str, datetime]:
+    """Return the argument of ``dag.test()`` for a logical date, which Airflow 2 calls execution_date."""
+    name = "logical_date" if "logical_date" in inspect.signature(dag.test).parameters else "execution_date"
+    return {name: moment}
 
 
 def names(lake: Path) -> list[str]:
@@ -103,8 +123,8 @@ def test_templates_in_every_field(airflow_db: None, sandbox: Sandbox, lake: Path
     assert names(lake) == ["churn/2024-02-28"]
 
 
-def test_mapped_tasks_and_ends_left_open(airflow_db: None, sandbox: Sandbox, lake: Path) -> None:
-    """Every window and type has its own index; a None that the DAG writes leaves an end open."""
+def test_mapped_tasks_and_open_ends(airflow_db: None, sandbox: Sandbox, lake: Path) -> None:
+    """Every window and type has its own index; ``None`` written in the DAG leaves an end open."""
     state, states = run_dag(
         "mapped",
         """
@@ -140,13 +160,13 @@ def test_mapped_tasks_and_ends_left_open(airflow_db: None, sandbox: Sandbox, lak
         "open_by_list": 1,
     }
     assert names(lake) == ["2024-01-01.zip", "2024-01-02.zip"]
-    asked = [dict(made.params) for made in sandbox.exports]
-    assert {} in asked, "all of history and all types, as the DAG says"
-    assert {"activity_type": "churn"} in asked
-    assert {"end_date": "2019-01-01 00:00:00 +0000"} in asked
+    requested = [dict(export.params) for export in sandbox.exports]
+    assert {} in requested, "all of history and all types, as written in the DAG"
+    assert {"activity_type": "churn"} in requested
+    assert {"end_date": "2019-01-01 00:00:00 +0000"} in requested
 
 
-def test_a_none_out_of_xcom_is_not_all_of_history(airflow_db: None, sandbox: Sandbox) -> None:
+def test_none_from_xcom_does_not_export_all_of_history(airflow_db: None, sandbox: Sandbox) -> None:
     state, states = run_dag(
         "nothing",
         """
@@ -176,31 +196,40 @@ def test_a_none_out_of_xcom_is_not_all_of_history(airflow_db: None, sandbox: San
     )
     assert state == "failed"
     assert states["by_template"] == states["mapped"] == states["type_by_template"] == ["failed"]
-    assert sandbox.requests == [], "refused before a request"
+    assert sandbox.requests == [], "refused before any request"
 
 
-def test_the_example_runs_by_dag_test(
+def test_example_in_three_tasks(
     airflow_db: None, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_VAR_CHARTMOGUL_DESTINATION", f"file://{tmp_path}")
-    source = Path(__file__).parents[2] / "example_dags" / "example_activities_export.py"
-    path = AIRFLOW_HOME / "dags" / source.name
-    path.write_text(source.read_text())
-    module = _import(path)
-    # Airflow 2 calls it execution_date; both give the run the day that ends there as its interval.
-    import inspect
-
-    name = "logical_date" if "logical_date" in inspect.signature(module.dag.test).parameters else "execution_date"
-    from datetime import UTC, datetime
-
-    run = module.dag.test(**{name: datetime(2026, 2, 3, tzinfo=UTC)})
-    assert str(getattr(run.state, "value", run.state)) == "success"
-    assert os.listdir(tmp_path / "activities")
-    (made,) = sandbox.exports
-    assert made.params["start_date"] != made.params["end_date"]
+    dag = copy_example("example_activities_export.py").dag
+    state, states = run_states(dag.test(**at(dag, datetime(2026, 2, 3, tzinfo=UTC))))
+    assert state == "success", states
+    assert names(tmp_path / "activities") == ["2026-02-02.zip"]
+    (export,) = sandbox.exports
+    assert export.params["start_date"] == "2026-02-02 00:00:00 +0000"
+    assert export.params["end_date"] == "2026-02-03 00:00:00 +0000"
 
 
-def test_the_test_that_the_documentation_shows(
+def test_load_after_mapped_export(
+    airflow_db: None, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The load receives the metadata of all map indexes as one sequence."""
+    monkeypatch.setenv("AIRFLOW_VAR_CHARTMOGUL_DESTINATION", f"file://{tmp_path}")
+    monkeypatch.setenv("AIRFLOW_VAR_CHARTMOGUL_DUCKDB", str(tmp_path / "activities.duckdb"))
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    dag = copy_example("example_mapped_load.py").dag
+    state, states = run_states(dag.test(run_conf={"start": "2024-01-01", "end": "2024-04-01", "every": "month"}))
+    assert (state, states) == (
+        "success",
+        {"windows": ["success"], "export": ["success"] * 3, "load": ["success"]},
+    )
+    rows = sandbox.expected_rows(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
+    assert difference(duckdb_rows(tmp_path / "activities.duckdb", "activities_of_windows", list(rows[0])), rows) == []
+
+
+def test_test_in_the_documentation_passes(
     airflow_db: None, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = AIRFLOW_HOME / "dags"
@@ -208,7 +237,7 @@ def test_the_test_that_the_documentation_shows(
     monkeypatch.syspath_prepend(str(folder))
     source = block_with(DOCS / "testing.md", "python", "def test_a_day_is_exported")
     if importlib.util.find_spec("airflow.sdk") is None:
-        source = source.replace("logical_date=", "execution_date=")  # as the comment there says
+        source = source.replace("logical_date=", "execution_date=")  # as its comment says
     try:
         run(source)["test_a_day_is_exported"](sandbox, monkeypatch, tmp_path)
     finally:

@@ -193,7 +193,7 @@ def test_a_file_that_has_not_what_it_stands_for(
 ) -> None:
     """Such as types in other words than the API's: none of its rows would be loaded, and nobody would be told."""
     warehouse.load(export())
-    with pytest.raises(LoadError, match="have another 'type' than 'lost', which the file stands for"):
+    with pytest.raises(LoadError, match="have another 'type' than 'lost', the value in 'part'"):
         warehouse.load(export(activity_type="churn"), part={"type": "lost"})
     expected_rows = sandbox.expected_rows(*JANUARY)
     assert warehouse.rows(list(expected_rows[0])) == sorted_rows(expected_rows)
@@ -272,9 +272,9 @@ def test_when_rows_were_loaded(
     [
         ("uuid,when\n1,2024-01-02\n", "the file has no column 'date'; it has uuid, when"),
         ("id,date\n1,2024-01-02\n", "the file has no column 'uuid'; it has id, date"),
-        ("uuid,date\n1,2024-01-02\n2,\n", "1 of the file's 2 rows have nothing in column 'date'"),
+        ("uuid,date\n1,2024-01-02\n2,\n", "1 of the file's 2 rows have no value in column 'date'"),
         ("uuid,date\n1,2024-01-02\n1,2024-01-03\n", "'uuid' does not identify the file's 2 rows"),
-        ("uuid,date\n1,2024-01-02\n,2024-01-03\n", "1 have nothing in it"),
+        ("uuid,date\n1,2024-01-02\n,2024-01-03\n", "1 have no value"),
         ("", "is empty: it has no header"),
         ("uuid,date\n1,2024-01-02\n2,not a date\n", "not a date"),
         ("uuid,date\n1,2024-01-02\n2,2024-01-03,more\n", ""),

@@ -1,5 +1,5 @@
--- An activity a row, with types. Columns are named here, so that a new one of the export changes nothing until it is
--- wanted; their names are those of your export's header.
+-- One row for each activity, with types. The columns are listed, so a new column of the export changes nothing until you
+-- add it. Replace their names with those in the header of your export.
 select
     uuid as activity_id,
     date as occurred_at,
