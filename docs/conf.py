@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How Sphinx builds the documentation: ``make docs``."""
+"""Configure Sphinx. ``make docs`` builds the documentation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from typing import Any
 
-# Importing Airflow makes files in its home, and says a lot.
+# Importing Airflow creates files in its home and logs a lot.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-docs-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 logging.disable(logging.INFO)
@@ -24,14 +24,14 @@ release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
-# In the docstrings that say `this` it is code.
+# In docstrings, `text` in single backquotes is code.
 default_role = "code"
 
 myst_enable_extensions = ["colon_fence", "deflist"]
-# Every heading can be linked to; a link that leads nowhere is a warning, and so an error.
+# Give each heading an anchor. A broken link is a warning, and so an error.
 myst_heading_anchors = 3
 
-# Airflow's own names, whose documentation is elsewhere, and Python's.
+# Names of Airflow and Python, which are documented elsewhere.
 nitpick_ignore_regex = [
     ("py:exc", r"Airflow\w+|(Runtime|OS|Value)Error"),
     ("py:class", r"(airflow|datetime|enum|requests)\..*"),
@@ -50,7 +50,7 @@ html_show_sphinx = False
 
 
 def add_template_fields(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Add to an operator's docstring which of its parameters are templates."""
+    """Add the names of the templated parameters to an operator's docstring."""
     fields = getattr(obj, "template_fields", ())
     if what == "class" and fields:
         lines += ["", f"**Template fields**: {', '.join(f'``{field}``' for field in fields)}", ""]

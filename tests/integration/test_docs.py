@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation says, tried: its code is run, its SQL too, and its tables are compared with the code."""
+"""Run the documentation's code, SQL and commands, and compare its tables with the package."""
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import re
 import shlex
@@ -26,31 +27,32 @@ from packaging.requirements import Requirement
 
 import airflow_provider_chartmogul
 from airflow_provider_chartmogul import exceptions as errors
-from airflow_provider_chartmogul.api.responses import parse_response
+from airflow_provider_chartmogul.api.endpoints import ping
+from airflow_provider_chartmogul.api.responses import ApiResponse, parse_response
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.faults import KIND_OPTIONS, MODIFYING_KINDS, PLACES, Fault
 from airflow_provider_chartmogul.storage import delivery as transfer
 from tests.integration.test_windows_of_runs import AIRFLOW_3
-from tests.pages import DOCS, PAGES, block_with, blocks, run, table_with
+from tests.pages import DOCS, PAGES, block_with, blocks, commands, run, table_with
 from tests.postgres import postgres_server
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_of_python_is_python(page: Path) -> None:
+def test_python_blocks_compile(page: Path) -> None:
     for source in blocks(page, "python"):
         compile(source, page.name, "exec")
 
 
-# ------------------------------------------------------------------------------------------------------ the code
+# ---------------------------------------------------------------------------------------- code and commands
 
 
-def test_the_dag_with_an_alert_has_it() -> None:
+def test_dag_with_alert_has_a_callback() -> None:
     source = block_with(DOCS / "alerts.md", "python", "SmtpNotifier")
     dag = run(source.replace("\n):\n", "\n) as dag:\n"))["dag"]
     assert dag.task_dict["export"].on_failure_callback
 
 
-def test_the_check_for_rows_comes_after_the_load() -> None:
+def test_check_for_rows_runs_after_the_load() -> None:
     names = run(block_with(DOCS / "alerts.md", "python", "require_rows"))
     dag = names["dag"]
     assert dag.task_dict["export"].downstream_task_ids == {"load", "require_rows"}
@@ -63,12 +65,12 @@ def test_the_check_for_rows_comes_after_the_load() -> None:
         check({"rows": 0, **window})
 
 
-def test_the_short_circuit_goes_on_where_rows_are_not_known() -> None:
+def test_short_circuit_continues_if_rows_are_unknown() -> None:
     names = run(block_with(DOCS / "alerts.md", "python", "has_rows"))
     assert [names["has_rows"].function({"rows": rows}) for rows in (0, 1, None)] == [False, True, True]
 
 
-def test_the_check_for_columns() -> None:
+def test_check_for_columns() -> None:
     check = run(block_with(DOCS / "alerts.md", "python", "require_columns"))["require_columns"].function
     for columns in (["uuid", "date", "type", "more"], None):
         check({"columns": columns})
@@ -76,48 +78,64 @@ def test_the_check_for_columns() -> None:
         check({"columns": ["uuid"]})
 
 
-def test_the_windows_of_a_split_are_those_shown() -> None:
-    assert len(run(*blocks(DOCS / "backfill.md", "python"))["windows"]) == 3
+def test_split_returns_the_windows_shown() -> None:
+    assert len(run(block_with(DOCS / "backfill.md", "python", "assert windows"))["windows"]) == 3
 
 
-def test_the_types_of_columns_are_types() -> None:
-    with DAG("shown", schedule=None) as dag:
+def test_mapped_operator_has_an_index_for_each_window_and_type() -> None:
+    with DAG("backfill", schedule=None) as dag:
+        run(block_with(DOCS / "backfill.md", "python", "expand_kwargs"))
+    windows: Any = dag.task_dict["backfill"].expand_input.value
+    assert len(windows) == 5 * 12 * 2
+    assert windows[0] == {
+        "interval_start": "2021-01-01T00:00:00+00:00",
+        "interval_end": "2021-02-01T00:00:00+00:00",
+        "activity_type": "new_biz",
+    }
+
+
+def test_mapped_group_loads_each_export() -> None:
+    dag = run(block_with(DOCS / "load" / "mapped.md", "python", "window.expand_kwargs"))["dag"]
+    assert dag.task_dict["window.export"].downstream_task_ids == {"window.load"}
+    assert len(dag.task_group_dict["window"]._expand_input.value) == 3
+
+
+def test_column_types_are_valid() -> None:
+    with DAG("types", schedule=None) as dag:
         run(*blocks(DOCS / "object.md", "python"))
     task: Any = dag.task_dict["typed"]
     transfer.Transfer(task.destination, "chartmogul_default", column_types=task.column_types)
 
 
-def test_the_account_tells_its_time_zone(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_account_has_a_time_zone(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     run(*blocks(DOCS / "time-zones.md", "python"))
     assert re.fullmatch(r"\w+/\w+|UTC", capsys.readouterr().out.splitlines()[-1])
 
 
-def test_the_bad_day_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example_of_an_outage_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     names = run(block_with(DOCS / "testing.md", "python", "@pytest.fixture"))
     fixture = names["chartmogul"].__wrapped__(monkeypatch)
     names["test_outage"](next(fixture))
     assert next(fixture, None) is None
 
 
-def test_what_is_typed_at_the_admin_address_is_answered() -> None:
-    shown = [line for block in blocks(DOCS / "testing.md", "sh") for line in block.splitlines()]
-    lines = [shlex.split(line) for line in shown if "127.0.0.1:8766" in line]
+def test_admin_commands_succeed() -> None:
+    lines = [shlex.split(line) for line in commands(DOCS / "testing.md") if "127.0.0.1:8766" in line]
     assert len(lines) == 6
     with Sandbox(customers=1) as sandbox:
         for curl, *options, url in lines:
-            given = dict(zip(options[::2], options[1::2], strict=True))
-            method = given.get("-X") or ("POST" if "-d" in given else "GET")
+            values = dict(zip(options[::2], options[1::2], strict=True))
+            method = values.get("-X") or ("POST" if "-d" in values else "GET")
             url = url.replace("http://127.0.0.1:8766", sandbox.admin_url)
-            reply = requests.request(method, url, data=given.get("-d"), timeout=60)
-            assert (curl, reply.ok) == ("curl", True), reply.text
+            response = requests.request(method, url, data=values.get("-d"), timeout=60)
+            assert (curl, response.ok) == ("curl", True), response.text
         assert (sandbox.outcome, sandbox.export_seconds) == ("failed", 60)
 
 
-def test_every_command_of_airflows_is_one() -> None:
+def test_airflow_commands_are_valid() -> None:
     parser = get_parser()
-    lines = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
-    lines = [line for line in lines if line.startswith("airflow ")]
-    assert len(lines) >= 3
+    lines = [line for page in PAGES for line in commands(page) if line.startswith("airflow ")]
+    assert len(lines) >= 7
     for line in lines:
         if AIRFLOW_3 or " backfill " not in line:
             assert callable(parser.parse_args(shlex.split(line)[1:]).func)
@@ -139,7 +157,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(params=["duckdb", "postgres"])
 def execute(request: pytest.FixtureRequest) -> Iterator[Execute]:
-    """Two tables of a day's activities that are equal, in either database; gives what runs SQL."""
+    """Create equal tables of one day's activities in each database, and return a function that executes SQL."""
     if request.param == "duckdb":
         connection: Any = duckdb.connect()
         connection.execute("SET TimeZone = 'UTC'")
@@ -153,18 +171,18 @@ def execute(request: pytest.FixtureRequest) -> Iterator[Execute]:
             values = ", ".join("(" + ", ".join(f"'{value}'" for value in row) + ")" for row in rows)
             connection.execute(f"CREATE TABLE {table} ({TYPES})")
             connection.execute(f"INSERT INTO {table} ({COLUMNS}) VALUES {values}")
-        # As the loads of the examples make it.
+        # As the loads in the examples create it.
         connection.execute("ALTER TABLE activities ADD COLUMN _loaded_at TIMESTAMP WITH TIME ZONE")
-        # Nothing is committed, so that nothing of it is left in the server either.
+        # Nothing is committed, so nothing remains in the server.
         yield lambda sql: connection.execute(sql).fetchall()
 
 
 @pytest.mark.parametrize(("page", "table"), [("corrections.md", "activities"), ("migrate.md", "activities_old")])
-def test_each_comparison_finds_what_differs(execute: Execute, page: str, table: str) -> None:
+def test_comparisons_find_differences(execute: Execute, page: str, table: str) -> None:
     queries = [query.strip().rstrip(";") for query in blocks(DOCS / page, "sql")]
     assert len(queries) == 2
     assert [execute(query) for query in queries] == [[], []]
-    # One that was exported twice, as after an append, and one that was removed in the meantime.
+    # Duplicate one row, as appending would, then delete it and another one.
     first, second = (row[0] for row in execute(f"SELECT uuid FROM {table} ORDER BY uuid LIMIT 2"))
     execute(f"INSERT INTO {table} SELECT * FROM {table} WHERE uuid = '{first}' RETURNING 1")
     assert all(execute(query) for query in queries)
@@ -174,39 +192,61 @@ def test_each_comparison_finds_what_differs(execute: Execute, page: str, table: 
     assert all(execute(query) for query in queries)
 
 
-def test_the_days_of_a_time_zone(execute: Execute) -> None:
+def test_days_of_a_time_zone(execute: Execute) -> None:
     (query,) = blocks(DOCS / "time-zones.md", "sql")
     days = execute(query.strip().rstrip(";"))
     assert str(days[0][0]) == "2026-01-02"
     assert sum(number for _, number in days) == execute("SELECT count(*) FROM activities")[0][0]
 
 
-def test_every_example_is_shown() -> None:
-    examples = [path for path in (DOCS.parent / "example_dags").rglob("*.py") if "__pycache__" not in path.parts]
-    assert len(examples) >= 12
-    shown = "\n".join(page.read_text() for page in PAGES)
+def test_examples_are_included_in_full() -> None:
+    folder = DOCS.parent / "example_dags"
+    examples = [path for path in folder.rglob("*.py") if "__pycache__" not in path.parts]
+    assert len(examples) >= 13
+    text = "\n".join(page.read_text() for page in PAGES)
+    listed = {row["file"].strip("`") for row in table_with(DOCS / "examples.md", "file")}
     for path in examples:
-        assert f"example_dags/{path.relative_to(DOCS.parent / 'example_dags')}\n" in shown, path
+        name = str(path.relative_to(folder))
+        assert re.search(rf"example_dags/{name}\n:language: python\n```", text), f"{name} is not shown in full"
+        assert name in listed
 
 
-# ------------------------------------------------------------------------------------------------- the reference
+def string_constants(path: Path) -> Iterator[str]:
+    """Yield the string constants of a module; those of an f-string are the parts between its fields."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
-def test_the_reference_has_every_class_that_airflow_is_told_of_and_every_error() -> None:
+def test_quoted_messages_are_the_packages() -> None:
+    """The page is found by a message, so it must quote the current one; ``…`` stands for a value."""
+    package = Path(airflow_provider_chartmogul.__file__).parent
+    constants = "\n".join(text for path in package.rglob("*.py") for text in string_constants(path))
+    quoted = blocks(DOCS / "troubleshooting.md", "text")
+    assert len(quoted) >= 5
+    for message in quoted:
+        for part in message.strip().split("…"):
+            assert part in constants, part
+
+
+# ---------------------------------------------------------------------------------------------- the reference
+
+
+def test_reference_lists_every_public_class_and_error() -> None:
     reference = (DOCS / "reference.md").read_text()
     for module in pkgutil.walk_packages(airflow_provider_chartmogul.__path__, "airflow_provider_chartmogul."):
         if "__main__" not in module.name:
             import_module(module.name)
-    found = {
+    classes = {
         *subclasses(BaseOperator),
         *subclasses(BaseHook),
         *subclasses(BaseTrigger),
         *subclasses(errors.ChartMogulError),
     }
-    for kind in found:
+    for kind in classes:
         if not kind.__module__.startswith("airflow_provider_chartmogul.") or ".sandbox" in kind.__module__:
             continue
-        base = kind.__module__.endswith(".base")  # what operators have in common, which nobody writes in a DAG
+        base = kind.__module__.endswith(".base")  # base classes of operators, which no DAG uses directly
         if not kind.__name__.startswith("_") and kind.__module__ != errors.__name__ and not base:
             assert f"{kind.__module__}.{kind.__qualname__}\n" in reference
 
@@ -217,41 +257,42 @@ def subclasses(kind: type) -> Iterator[type]:
         yield from subclasses(below)
 
 
-# ---------------------------------------------------------------------------------------------------- the tables
+# ------------------------------------------------------------------------------------------------- the tables
 
 
-def test_the_table_of_statuses_is_what_the_package_makes_of_them() -> None:
+def test_table_of_statuses_matches_their_handling() -> None:
     rows = table_with(DOCS / "errors.md", "status")
     assert {int(row["status"]) for row in rows} >= {400, 401, 402, 403, 404, 422, 429, 500, 502, 503, 504, 520, 524}
     for row in rows:
         with pytest.raises(errors.HTTPStatusError) as caught:
-            parse_response(int(row["status"]), {}, b"", api_key="key", now=datetime.now(UTC))
+            parse_response(ping(), ApiResponse(int(row["status"]), {}, b""), api_key="key", now=datetime.now(UTC))
         error = caught.value
-        does = "fails at once" if error.permanent else "asks again" if error.transient else "fails this try"
-        assert (row["error"], row["what the task does"]) == (f"`{type(error).__name__}`", does)
+        handling = "retries the request" if error.transient else "fails this try"
+        handling = "fails permanently" if error.permanent else handling
+        assert (row["error"], row["what the task does"]) == (f"`{type(error).__name__}`", handling)
         assert error.status == int(row["status"]) or HTTPStatus(error.status)
 
 
-def test_the_floors_to_amend_constraints_to_are_the_packages_own() -> None:
+def test_required_versions_match_the_metadata() -> None:
     project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]
-    asked = {
+    minimums = {
         requirement.name: next(iter(requirement.specifier)).version
         for requirement in map(Requirement, project["dependencies"])
         if requirement.name not in ("apache-airflow", "pendulum")  # nobody pins these lower
     }
-    rows = table_with(DOCS / "deployment.md", "needed here")
-    assert {row["line"].split("`")[1]: row["needed here"].removesuffix(" or later") for row in rows} == asked
+    rows = table_with(DOCS / "deployment.md", "required")
+    assert {row["line"].split("`")[1]: row["required"].removesuffix(" or later") for row in rows} == minimums
 
 
-def test_the_table_of_faults_has_all_and_no_others() -> None:
+def test_table_of_faults_is_complete() -> None:
     (row,) = table_with(DOCS / "testing.md", "places")
-    places, answers, spoils = (re.findall(r"`([^`]+)`", cell) for cell in list(row.values()))
+    places, replacing, modifying = (re.findall(r"`([^`]+)`", cell) for cell in list(row.values()))
     assert tuple(places) == PLACES
-    assert tuple(spoils) == MODIFYING_KINDS
-    assert set(answers) == set(KIND_OPTIONS) - set(MODIFYING_KINDS)
+    assert tuple(modifying) == MODIFYING_KINDS
+    assert set(replacing) == set(KIND_OPTIONS) - set(MODIFYING_KINDS)
 
 
-def test_the_faults_and_settings_of_the_cases_are_some() -> None:
+def test_cases_use_existing_faults_and_settings() -> None:
     for row in table_with(DOCS / "testing.md", "how"):
         for code in re.findall(r"`([^`]+)`", row["how"]):
             if ":" in code:
@@ -260,7 +301,7 @@ def test_the_faults_and_settings_of_the_cases_are_some() -> None:
                 assert hasattr(Sandbox(), code.partition("=")[0]) or code == "timeout"
 
 
-def test_the_formats_and_placeholders_and_facts_of_an_object_are_all() -> None:
+def test_formats_placeholders_and_metadata_are_complete() -> None:
     page = DOCS / "object.md"
     first = {
         column: [name for row in table_with(page, column) for name in re.findall(r"`([^`]+)`", row[column])]

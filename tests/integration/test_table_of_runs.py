@@ -146,17 +146,17 @@ ROWS = [row for row in [*PLAIN, *GIVEN] if is_of_this_airflow(row["Airflow"])]
 
 
 def kind_of(row: dict[str, str]) -> Kind:
-    return Kind(evaluated(row["schedule"]), evaluated(f"dict({row.get('the task is given', '').strip('`')})"))
+    return Kind(evaluated(row["schedule"]), evaluated(f"dict({row.get('parameters', '').strip('`')})"))
 
 
 def name_of(row: dict[str, str]) -> str:
-    return f"{row['schedule']} {row.get('the task is given', '')}"
+    return f"{row['schedule']} {row.get('parameters', '')}"
 
 
 @pytest.mark.parametrize("row", ROWS, ids=name_of)
 def test_a_row_of_the_tables(row: dict[str, str]) -> None:
     kind = kind_of(row)
-    made = {"scheduled": kind.scheduled(), "by hand": kind.by_hand(), "backfill": kind.backfill()}
+    made = {"scheduled": kind.scheduled(), "manual": kind.by_hand(), "backfill": kind.backfill()}
     assert {name: row[name] for name in made} == made
 
 
