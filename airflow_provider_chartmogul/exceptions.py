@@ -278,3 +278,7 @@ class TaskCancelledError(ChartMogulError):
 
 class UploadStillRunningError(TaskCancelledError):
     """A cancelled upload does not stop, so its object may still appear."""
+
+
+class RecreateExportError(ChartMogulError):
+    """The export is unusable; the next try of the task creates a new one."""

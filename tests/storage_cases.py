@@ -101,13 +101,13 @@ class TestPublishing:
 
     def test_skip(self, sandbox: Sandbox, store: Store) -> None:
         store.write("x.zip", b"before")
-        with pytest.raises(AirflowSkipException, match="exists already"):
+        with pytest.raises(AirflowSkipException, match="already exists"):
             move(make_export(), f"{store.base}/x.zip", if_exists="skip")
         assert [seen for seen in sandbox.requests if seen.host == "download"] == []
 
     def test_fail(self, sandbox: Sandbox, store: Store) -> None:
         store.write("x.zip", b"before")
-        with pytest.raises(AirflowFailException, match=r"x\.zip exists already"):
+        with pytest.raises(AirflowFailException, match=r"x\.zip already exists"):
             move(make_export(), f"{store.base}/x.zip", if_exists="fail")
         assert store.read("x.zip") == b"before"
 
@@ -145,7 +145,7 @@ class TestPublishing:
             store.write("x.zip", b"the other's")
             return Answer(200, archive)
 
-        with serve(be_overtaken, monkeypatch), pytest.raises(AirflowFailException, match="exists already"):
+        with serve(be_overtaken, monkeypatch), pytest.raises(AirflowFailException, match="already exists"):
             move("e-1", f"{store.base}/x.zip", if_exists="fail")
         assert store.read("x.zip") == b"the other's"
         assert store.list() == ["x.zip"]
@@ -264,7 +264,7 @@ class TestObjectStores:
         cloud.proxy.instead = be_overtaken
         with (
             serve(lambda asked: Answer(200, large_archive() if large else archive), monkeypatch),
-            pytest.raises(AirflowFailException, match=r"x\.zip exists already"),
+            pytest.raises(AirflowFailException, match=r"x\.zip already exists"),
         ):
             move("e-1", f"{cloud.base}/x.zip", if_exists="fail")
         assert cloud.read("x.zip") == b"the other's"

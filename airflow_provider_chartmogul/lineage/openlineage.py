@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What OpenLineage is told of a move: the datasets, in its naming.
+The datasets that OpenLineage gets for a transfer.
 
-https://openlineage.io/docs/spec/naming has the namespaces of object stores; ChartMogul has none there, and gets the
-API's host. This module is loaded by the OpenLineage provider's call only, and needs it.
+https://openlineage.io/docs/spec/naming defines the namespaces of object stores. It has none for ChartMogul, which gets
+the API's host. Only the OpenLineage provider calls this module, and only this module needs that provider.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from airflow.providers.common.compat.openlineage.facet import (
 )
 from airflow.providers.openlineage.extractors.base import OperatorLineage
 
-from airflow_provider_chartmogul.storage.delivery import Moved
+from airflow_provider_chartmogul.storage.delivery import TransferResult
 
-#: OpenLineage's name of a store, where it is not the scheme.
+#: OpenLineage's name of a store, where it is not the URI's scheme.
 _NAMESPACES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "abfss"}
 
 
-def operator_lineage(moved: Moved | None) -> OperatorLineage[Any, Any]:
+def operator_lineage(result: TransferResult | None) -> OperatorLineage[Any, Any]:
     """
-    Give input and output of a move.
+    Return the input and output datasets of a transfer.
 
-    :param moved: None, where nothing was moved, gives neither
+    :param result: ``None`` if nothing was transferred, which has neither
     """
-    if moved is None:
+    if result is None:
         return OperatorLineage()
-    source = urlsplit(moved.source_uri)
-    facts = moved.facts
-    columns = [SchemaDatasetFacetFields(name=column) for column in facts["columns"] or ()]
-    scheme = facts["uri"].partition("://")[0]
-    namespace = "file" if scheme == "file" else f"{_NAMESPACES.get(scheme, scheme)}://{facts['bucket']}"
+    source = urlsplit(result.source_uri)
+    metadata = result.metadata
+    columns = [SchemaDatasetFacetFields(name=column) for column in metadata["columns"] or ()]
+    scheme = metadata["uri"].partition("://")[0]
+    namespace = "file" if scheme == "file" else f"{_NAMESPACES.get(scheme, scheme)}://{metadata['bucket']}"
     return OperatorLineage(
         inputs=[Dataset(namespace=f"{source.scheme}://{source.netloc}", name=source.path.lstrip("/"))],
         outputs=[
             OutputDataset(
                 namespace=namespace,
-                name=facts["key"],
+                name=metadata["key"],
                 facets={"schema": SchemaDatasetFacet(fields=columns)} if columns else {},
                 outputFacets={
                     "outputStatistics": OutputStatisticsOutputDatasetFacet(
-                        rowCount=facts["rows"], size=facts["bytes"], fileCount=1
+                        rowCount=metadata["rows"], size=metadata["bytes"], fileCount=1
                     )
                 },
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operators of this package have in common."""
+"""Base classes of the operators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import jinja2
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, MappedOperator, XComArg
 
-from airflow_provider_chartmogul.api.exports import validate_activity_type
+from airflow_provider_chartmogul.api.exports import ExportRequest, validate_activity_type
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.intervals.durations import parse_duration
 from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL, Interval, resolve_interval
@@ -53,7 +53,7 @@ def check_literals(parameters: Mapping[str, Any]) -> None:
 
 class ChartMogulOperator(BaseOperator):
     """
-    An operator that speaks to ChartMogul.
+    An operator that sends requests to ChartMogul.
 
     :param chartmogul_conn_id: the Airflow connection (templated)
     """
@@ -67,9 +67,9 @@ class ChartMogulOperator(BaseOperator):
 
 class ExportRequestOperator(ChartMogulOperator):
     """
-    Asks for an export: of which window, of which activities.
+    An operator that creates an export: the parameters that say which window and type.
 
-    What the parameters mean stands in the operators' own docstrings.
+    The operators' own docstrings describe the parameters.
     """
 
     template_fields: Sequence[str] = (*_REQUEST_PARAMETERS, "chartmogul_conn_id")
@@ -115,18 +115,18 @@ class ExportRequestOperator(ChartMogulOperator):
     def map_index_name(self, context: Context) -> str:
         """Return the window and type, as the name of a mapped task on Airflow's page."""
         try:
-            interval, activity_type = self._wanted(context)
+            request = self._export_request(context)
         except Exception:  # execute() reports it; an error in a name would hide that one, or fail a task that succeeded
             return "no window"
-        name = f"{interval}, {activity_type or 'all types'}"
+        name = f"{Interval(request.start, request.end)}, {request.activity_type or 'all types'}"
         is_default = self.chartmogul_conn_id == ChartMogulHook.default_conn_name
         return name if is_default else f"{name}, {self.chartmogul_conn_id}"
 
-    def _wanted(self, context: Context) -> tuple[Interval, str | None]:
+    def _export_request(self, context: Context) -> ExportRequest:
         """
-        Return the window and the type to export.
+        Return what the task's parameters and its run ask for, checked before any request is sent.
 
-        :raises AirflowFailException: when they make no sense, or came out of a template or an XCom empty
+        :raises AirflowFailException: if they make no sense, or came out of a template or an XCom empty
         """
         try:
             for name in _REQUEST_PARAMETERS:
@@ -142,7 +142,7 @@ class ExportRequestOperator(ChartMogulOperator):
             activity_type = validate_activity_type(self.activity_type)
         except ValueError as error:
             raise AirflowFailException(str(error)) from None  # the log would show the same text twice
-        return interval, activity_type
+        return ExportRequest(interval.start, interval.end, activity_type)
 
     def _reject_empty(self, name: str) -> None:
         value = getattr(self, name)

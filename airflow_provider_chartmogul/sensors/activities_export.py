@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sensor that waits for an activities export: in the triggerer, or on a worker."""
+"""The sensor that waits for an activities export, in the triggerer or on a worker."""
 
 from __future__ import annotations
 
@@ -20,17 +20,11 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_chartmogul.api.exports import validate_export_id
-from airflow_provider_chartmogul.exceptions import ChartMogulError
+from airflow_provider_chartmogul.exceptions import ChartMogulError, ExportTimeoutError
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
-from airflow_provider_chartmogul.sources.polling import ExportWait
-from airflow_provider_chartmogul.triggers.deferral import (
-    backstop_text,
-    defer_wait,
-    earlier_limit,
-    is_backstop,
-    late_text,
-    read_event,
-)
+from airflow_provider_chartmogul.sources.polling import ExportPoller, PollSettings, timeout_message
+from airflow_provider_chartmogul.triggers.deferral import defer_until_finished, raise_if_deferral_timed_out
+from airflow_provider_chartmogul.triggers.events import ExportEvent
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -38,37 +32,29 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
 
-#: By the limit of the task that has passed.
-_EXCEPTIONS: dict[str, type[BaseException]] = {
-    "timeout": AirflowSensorTimeout,
-    "execution_timeout": AirflowTaskTimeout,
-}
-
-
 class ActivitiesExportSensor(BaseSensorOperator):
     """
-    Wait until an activities export is done, and return its ID.
+    Wait until an activities export is finished, and return its ID.
 
-    Deferrable by default: after one look on the worker the wait goes on in the triggerer, and holds no worker.
+    Deferrable by default: after one poll on the worker the wait continues in the triggerer, and occupies no worker.
     ``deferrable=False`` waits on the worker, in ``mode="poke"`` or ``mode="reschedule"``.
 
     :param export_id: the export, usually ``create.output`` (templated)
     :param deferrable: wait in the triggerer
-    :param poke_interval: seconds (or a ``timedelta``) between looks; except in reschedule mode, where every
-        look starts a worker, the first ones come sooner, the first after 1 s
-    :param timeout: seconds (or a ``timedelta``) until the wait is given up with ``AirflowSensorTimeout``, which
-        Airflow does not retry; counted from the first look of a try (in reschedule mode from the first of all)
-    :param max_failure_seconds: how long failures in a row that may pass by themselves (429, 5xx, no connection)
-        are borne; in reschedule mode, where nothing is kept from one look to the next, they are borne until
-        the timeout
-    :param soft_fail: skip on a timeout and on a permanent failure (a failed export, a wrong key), and on
-        nothing else. (Airflow 2.11 itself fails a deferred task whose ``execution_timeout`` has passed, before this
-        is asked; use ``timeout`` there.)
+    :param poke_interval: seconds (or a ``timedelta``) between polls. The first polls come sooner, the very first after
+        1 s; not so in reschedule mode, where every poll starts a worker process
+    :param timeout: seconds (or a ``timedelta``) until the wait ends with ``AirflowSensorTimeout``, which Airflow does
+        not retry; counted from the first poll of a try, in reschedule mode from the first poll of all
+    :param max_failure_seconds: how long to keep retrying transient failures (429, 5xx, connection errors) before giving
+        up, in seconds. Reschedule mode keeps no state between polls, and retries until the timeout
+    :param soft_fail: skip the task on a timeout and on a permanent failure (a failed export, a wrong key), and on
+        nothing else. Airflow 2.11 fails a deferred task whose ``execution_timeout`` has passed before this class is
+        asked; use ``timeout`` there
     :param chartmogul_conn_id: the Airflow connection (templated)
-    :raises AirflowFailException: when the export has failed, or ChartMogul refuses for good
-    :raises AirflowSensorTimeout: when ``timeout`` has passed
-    :raises AirflowTaskTimeout: when ``execution_timeout`` has passed, while deferred too
-    :raises ChartMogulError: when ``max_failure_seconds`` have passed without an answer
+    :raises AirflowFailException: if the export has failed, or ChartMogul refuses the request permanently
+    :raises AirflowSensorTimeout: if ``timeout`` has passed
+    :raises AirflowTaskTimeout: if ``execution_timeout`` has passed, while deferred too
+    :raises ChartMogulError: if requests have failed for ``max_failure_seconds``
     """
 
     template_fields: Sequence[str] = ("export_id", "chartmogul_conn_id")
@@ -90,66 +76,82 @@ class ActivitiesExportSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.max_failure_seconds = max_failure_seconds
         self.chartmogul_conn_id = chartmogul_conn_id
-        self._wait: ExportWait | None = None
-        self._next_look = 0.0
+        self._poller: ExportPoller | None = None
+        self._next_poll_delay = 0.0
 
     def execute(self, context: Context) -> str:
         with self._apply_soft_fail():
             with fail_without_retry():
                 self.export_id = validate_export_id(self.export_id)
-            self._wait = ExportWait(
-                self.export_id,
-                poll_interval=self.poke_interval,
+            settings = PollSettings.for_task(
+                self,
+                context,
+                interval=self.poke_interval,
                 max_failure_seconds=self.max_failure_seconds,
+                timeout=self.timeout,
+            )
+            self._poller = ExportPoller(
+                self.export_id,
+                settings,
                 now=time.monotonic(),
                 log=self.log,
                 stats=Stats,
-                age=self._rescheduled_for(context),
+                age=self._seconds_since_first_poke(context),
             )
             if not self.deferrable:
-                # Airflow's loop, clock and rules; only how long to sleep is ours (_get_next_poke_interval).
-                try:
-                    super().execute(context)
-                except AirflowSensorTimeout as error:
-                    raise AirflowSensorTimeout(
-                        late_text(str(self.export_id), "timeout", self._wait.status_word)
-                    ) from error
-                return str(self.export_id)
-            if not self.poke(context):
-                defer_wait(
-                    self,
-                    context,
-                    export_id=self.export_id,
-                    chartmogul_conn_id=self.chartmogul_conn_id,
-                    poll_interval=self.poke_interval,
-                    timeout=self.timeout,
-                    max_failure_seconds=self.max_failure_seconds,
-                )
+                self._wait_on_worker(context)
+            elif not self.poke(context):
+                defer_until_finished(self, self.export_id, settings, chartmogul_conn_id=self.chartmogul_conn_id)
         return str(self.export_id)
 
-    def _rescheduled_for(self, context: Context) -> float:
-        """Seconds since the first look of all, in reschedule mode, where each is made by a process of its own."""
-        if self.deferrable or not self.reschedule:
-            return 0.0
-        ti: Any = context["ti"]
-        # Airflow 2 gives a task that was rescheduled its first start again, Airflow 3 tells it when asked.
-        first = ti.get_first_reschedule_date(context) if hasattr(ti, "get_first_reschedule_date") else ti.start_date
-        return max(0.0, time.time() - first.timestamp()) if first else 0.0
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
+        """Resume after the wait in the triggerer, whose outcome the event says."""
+        export_id = validate_export_id(self.export_id)
+        with self._apply_sensor_timeout(), fail_without_retry():
+            ExportEvent.deserialize(event, export_id).raise_for_status()
+        # Repeated here, because the logs of triggers get lost.
+        self.log.info("Export %s succeeded", export_id)
+        return export_id
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        with self._apply_soft_fail():
+            with self._apply_sensor_timeout():
+                raise_if_deferral_timed_out(self, next_kwargs, self.timeout)
+            # Not BaseSensorOperator's own, whose soft_fail skips the task when a trigger has crashed, too.
+            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once; failures that may pass by themselves mean 'not done yet'."""
-        assert self._wait is not None
+        """Poll once. Transient failures count as 'not finished yet'."""
+        assert self._poller is not None
         with fail_without_retry(), ChartMogulHook(self.chartmogul_conn_id, retry_seconds=0) as hook:
             try:
                 export = hook.get_activities_export(self.export_id)
             except ChartMogulError as error:
-                self._next_look = self._wait.failed(error, time.monotonic())
+                self._next_poll_delay = self._poller.record_failure(error, time.monotonic())
                 return PokeReturnValue(False)
-            delay = self._wait.answered(export, time.monotonic())
+            delay = self._poller.record_response(export, time.monotonic())
         if delay is None:
             return PokeReturnValue(True, self.export_id)
-        self._next_look = delay
+        self._next_poll_delay = delay
         return PokeReturnValue(False)
+
+    def _wait_on_worker(self, context: Context) -> None:
+        """Run Airflow's own poke loop; ``_get_next_poke_interval`` says how long it sleeps."""
+        assert self._poller is not None
+        try:
+            super().execute(context)
+        except AirflowSensorTimeout as error:
+            message = timeout_message(self.export_id, "timeout", self._poller.last_status)
+            raise AirflowSensorTimeout(message) from error
+
+    def _seconds_since_first_poke(self, context: Context) -> float:
+        """Return the age of the wait in reschedule mode, where every poll has a process of its own."""
+        if self.deferrable or not self.reschedule:
+            return 0.0
+        ti: Any = context["ti"]
+        # Airflow 2 gives a rescheduled task its first start date again; Airflow 3 has to be asked for it.
+        first = ti.get_first_reschedule_date(context) if hasattr(ti, "get_first_reschedule_date") else ti.start_date
+        return max(0.0, time.time() - first.timestamp()) if first else 0.0
 
     def _get_next_poke_interval(
         self,
@@ -161,34 +163,21 @@ class ActivitiesExportSensor(BaseSensorOperator):
             return float(super()._get_next_poke_interval(started_at, run_duration, poke_count))
         if self.reschedule:
             latest = max(self.poke_interval, self.timeout - run_duration() + 0.01)
-            return min(max(self.poke_interval, self._next_look), latest)
-        # Not past the timeout: the last look comes right after it.
-        return min(self._next_look, max(0.0, self.timeout - run_duration()) + 0.01)
+            return min(max(self.poke_interval, self._next_poll_delay), latest)
+        # Not past the timeout: the final poll comes right after it.
+        return min(self._next_poll_delay, max(0.0, self.timeout - run_duration()) + 0.01)
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
-        """End the wait as the trigger's event says; the outcome is logged here too, as trigger logs get lost."""
-        export_id = validate_export_id(self.export_id)
-        outcome = read_event(event, export_id)
-        if outcome.message is None:
-            self.log.info("Export %s is done", export_id)
-            return export_id
-        if outcome.late:
-            raise _EXCEPTIONS.get(outcome.late, AirflowSensorTimeout)(outcome.message)
-        if outcome.permanent:
-            raise AirflowFailException(outcome.message)
-        raise ChartMogulError(outcome.message)
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after the deferral; ``soft_fail`` holds as it does everywhere (Airflow's own code differs here)."""
-        with self._apply_soft_fail():
-            if is_backstop(next_kwargs):
-                raise _EXCEPTIONS[earlier_limit(self, self.timeout)](backstop_text())
-            # Past BaseSensorOperator, whose own soft_fail skips on a crashed trigger too.
-            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+    @contextmanager
+    def _apply_sensor_timeout(self) -> Iterator[None]:
+        """Raise the timeout of the wait as the one that Airflow does not retry for sensors."""
+        try:
+            yield
+        except ExportTimeoutError as error:
+            raise AirflowSensorTimeout(str(error)) from error
 
     @contextmanager
     def _apply_soft_fail(self) -> Iterator[None]:
-        """Make a skip of what ``soft_fail`` and ``never_fail`` say, and of nothing else."""
+        """Skip the task on what ``soft_fail`` and ``never_fail`` cover, and on nothing else."""
         try:
             yield
         except AirflowSkipException:
@@ -196,9 +185,9 @@ class ActivitiesExportSensor(BaseSensorOperator):
         except (AirflowSensorTimeout, AirflowTaskTimeout, AirflowFailException) as error:
             if self.soft_fail or self.never_fail:
                 name = "soft_fail" if self.soft_fail else "never_fail"
-                raise AirflowSkipException(f"Skipped, as {name} is set: {error}") from error
+                raise AirflowSkipException(f"Skipped, because {name} is set: {error}") from error
             raise
         except ChartMogulError as error:
             if self.never_fail:
-                raise AirflowSkipException(f"Skipped, as never_fail is set: {error}") from error
+                raise AirflowSkipException(f"Skipped, because never_fail is set: {error}") from error
             raise

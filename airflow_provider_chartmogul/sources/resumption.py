@@ -1,139 +1,125 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A crash costs no export: what a try has made, the next one goes on with.
+Resume an export after a worker crash, instead of creating a second one.
 
-Airflow 3.3 has a store for each task instance that outlives its tries. It holds the export's ID, a fingerprint of
-what was asked for, and ``max_tries``: a retry keeps that number, and a person's clear raises it, so that a clear makes
-a new export. Nothing is deleted on success, since that comes before the XCom is pushed, and a crash can fall between.
+Airflow 3.3 has a state store for each task instance that outlives its tries. It holds the export's ID, the request's
+fingerprint, and ``max_tries``: a retry leaves that number as it is, and clearing the task raises it, so that a cleared
+task creates a new export. Nothing is deleted on success, because a crash may still follow before the XCom is pushed.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_chartmogul.api.exports import ActivitiesExport, ExportStatus, validate_export_id
+from airflow_provider_chartmogul.api.exports import ActivitiesExport, ExportRequest, ExportStatus, validate_export_id
 from airflow_provider_chartmogul.exceptions import InvalidExportIdError, NotFoundError
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
 
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
-    from airflow_provider_chartmogul.intervals.interval import Interval
 
 _KEY = "chartmogul_activities_export"
 
 
-def create_or_resume(
-    context: Mapping[str, Any], hook: ChartMogulHook, interval: Interval, activity_type: str | None, log: TaskLog
+def create_or_resume_export(
+    context: Mapping[str, Any], hook: ChartMogulHook, request: ExportRequest, log: TaskLog
 ) -> ActivitiesExport:
     """
-    Make an activities export, or go on with the one that a try before this has made.
+    Create an activities export, or return the one that an earlier try of this task created.
 
     :param context: the task's context
-    :param interval: the window
-    :param activity_type: None: all of them
     :raises ChartMogulError: see ``ChartMogulHook.create_activities_export``
     """
-    memory = _Memory(context, _fingerprint(hook, interval, activity_type), log)
-    if (export_id := memory.recall()) is not None:
-        export = _look_again(hook, export_id, log)
-        if export is not None:
-            return export
-    log.info("Creating an export of %s activities from %s", activity_type or "all types of", interval)
+    # The key is not part of the fingerprint, since it may be rotated between two tries.
+    fingerprint = request.fingerprint(hook.chartmogul_conn_id, hook.settings.base_url)
+    saved = _SavedExport(context, fingerprint, log)
+    if (export_id := saved.load()) is not None and (export := _resume(hook, export_id, log)) is not None:
+        return export
+    log.info("Creating an export of %s", request)
     export = hook.create_activities_export(
-        start_date=interval.start, end_date=interval.end, activity_type=activity_type
+        start_date=request.start, end_date=request.end, activity_type=request.activity_type
     )
-    memory.keep(export.id)
-    log.info("Activities export %s is made, its status is %s", export.id, export.status_word)
+    saved.save(export.id)
+    log.info("Created activities export %s; its status is '%s'", export.id, export.status_word)
     return export
 
 
-def forget(context: Mapping[str, Any], log: TaskLog) -> None:
-    """Let the next try make a new export: there is nothing to be had from this one."""
+def clear_saved_export(context: Mapping[str, Any], log: TaskLog) -> None:
+    """Let the next try create a new export, because this one is unusable."""
     store = context.get("task_state_store")
     if store is None:
         return
     try:
         store.delete(_KEY)
     except Exception as error:
-        log.warning("Airflow's task state store cannot be written (%s)", type(error).__name__)
+        log.warning("Could not write to Airflow's task state store (%s)", type(error).__name__)
 
 
-def _look_again(hook: ChartMogulHook, export_id: str, log: TaskLog) -> ActivitiesExport | None:
-    """Give the export that is there, where it can still be of use."""
+def _resume(hook: ChartMogulHook, export_id: str, log: TaskLog) -> ActivitiesExport | None:
+    """Return the export of an earlier try, or ``None`` if it is unusable."""
     try:
         export = hook.get_activities_export(export_id)
     except NotFoundError:
-        log.warning("Export %s, which a try before this has made, is not there any more; making a new one", export_id)
+        log.warning("Export %s of an earlier try does not exist any more; creating a new one", export_id)
         return None
     if export.status is ExportStatus.FAILED or export.is_expired(datetime.now(UTC)):
-        word = "failed" if export.status is ExportStatus.FAILED else "expired"
-        log.info("Export %s, which a try before this has made, has %s; making a new one", export_id, word)
+        reason = "failed" if export.status is ExportStatus.FAILED else "expired"
+        log.info("Export %s of an earlier try has %s; creating a new one", export_id, reason)
         return None
     log.info(
-        "Going on with export %s, which a try before this has made; its status is %s. (Clear the task for a new one.)",
+        "Resuming export %s of an earlier try; its status is '%s'. Clear the task to create a new one.",
         export_id,
         export.status_word,
     )
     return export
 
 
-def _fingerprint(hook: ChartMogulHook, interval: Interval, activity_type: str | None) -> str:
-    """What makes two requests the same: account and window; the key is in it in no form, as it may be rotated."""
-    asked = [
-        hook.chartmogul_conn_id,
-        hook.settings.base_url,
-        interval.start and interval.start.isoformat(),
-        interval.end and interval.end.isoformat(),
-        activity_type,
-    ]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-
-
-class _Memory:
-    """What one task instance's tries know of each other."""
+class _SavedExport:
+    """The export ID that one task instance's tries share through Airflow's task state store."""
 
     def __init__(self, context: Mapping[str, Any], fingerprint: str, log: TaskLog) -> None:
         ti = context["ti"]
         self._store = context.get("task_state_store")
-        self._mark = {"fingerprint": fingerprint, "max_tries": ti.max_tries}
+        self._identity = {"fingerprint": fingerprint, "max_tries": ti.max_tries}
         self._try_number = ti.try_number
         self._log = log
 
-    def recall(self) -> str | None:
-        """Give the ID of the export that a try before this has made for the same request, if any."""
+    def load(self) -> str | None:
+        """Return the export ID that an earlier try saved for the same request, if any."""
         if self._store is None:
             if self._try_number > 1:
                 self._log.info(
-                    "This is try %d, and Airflow before 3.3 keeps nothing from one to the next: a new export is made, "
-                    "also where the one before has made one",
+                    "This is try %d, and Airflow before 3.3 keeps no state between tries: creating a new export, even "
+                    "if an earlier try created one",
                     self._try_number,
                 )
             return None
         try:
-            kept = self._store.get(_KEY)
+            state = self._store.get(_KEY)
         except Exception as error:
-            # A store that is out of order is no reason to do without an export.
-            self._log.warning("Airflow's task state store cannot be read (%s); making an export", type(error).__name__)
+            # A broken store must not stop the export.
+            self._log.warning(
+                "Could not read Airflow's task state store (%s); creating a new export", type(error).__name__
+            )
             return None
-        if not isinstance(kept, dict) or {name: kept.get(name) for name in self._mark} != self._mark:
+        if not isinstance(state, dict) or {name: state.get(name) for name in self._identity} != self._identity:
             return None
         try:
-            return validate_export_id(kept.get("export_id"))
+            return validate_export_id(state.get("export_id"))
         except InvalidExportIdError:
             return None
 
-    def keep(self, export_id: str) -> None:
-        """Note what was made; called right after the POST, since a crash in between costs an export."""
+    def save(self, export_id: str) -> None:
+        """Save the export ID; called right after the POST, since a crash in between costs an export."""
         if self._store is None:
             return
         try:
-            self._store.set(_KEY, {**self._mark, "export_id": export_id})
+            self._store.set(_KEY, {**self._identity, "export_id": export_id})
         except Exception as error:
             self._log.warning(
-                "Airflow's task state store cannot be written (%s): should this try crash, the next makes a new export",
+                "Could not write to Airflow's task state store (%s); if this try crashes, the next one creates a new "
+                "export",
                 type(error).__name__,
             )

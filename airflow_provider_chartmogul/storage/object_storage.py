@@ -316,7 +316,7 @@ def _store_errors(stored: StoredObject, verb: str, *, exclusive: bool = False) -
     except Exception as error:
         if exclusive and _says_exists(error):
             raise ObjectExistsError(
-                f"{stored.uri} exists already, and if_exists is 'fail'; nothing was written"
+                f"{stored.uri} already exists, and if_exists is 'fail'; nothing was written"
             ) from error
         raise _failed(stored, verb, error) from error
 

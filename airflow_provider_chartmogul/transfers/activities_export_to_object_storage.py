@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator that moves a finished activities export to object storage."""
+"""The operator that transfers a finished activities export to object storage."""
 
 from __future__ import annotations
 
@@ -8,50 +8,56 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_chartmogul.api.exports import validate_export_id
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
-from airflow_provider_chartmogul.transfers.base import ToObjectStorageOperator
+from airflow_provider_chartmogul.transfers.base import ExportToObjectStorageOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
 
-class ActivitiesExportToObjectStorageOperator(ToObjectStorageOperator):
+class ActivitiesExportToObjectStorageOperator(ExportToObjectStorageOperator):
     """
-    Move a finished activities export to object storage, as one object; return its URI.
+    Transfer a finished activities export to object storage, as one object; return its URI.
 
-    The archive is downloaded to local disk and checked, every byte of it, before anything is written at the
-    destination; there, all of it appears at once or nothing does. What is known of the object is pushed as XCom
-    ``object``: ``uri``, ``bucket``, ``key``, ``bytes``, ``sha256``, ``format``, ``rows``, ``columns``,
-    ``interval_start``, ``interval_end``, ``activity_type``, ``export_id``, ``exported_at`` and ``chartmogul_conn_id``
-    (None where not known); events of the task's outlets carry the same as their ``extra``. A move is reported to
-    Airflow's hook lineage collector, and to OpenLineage where its provider is installed.
+    The archive is downloaded to local disk and checked completely before anything is written at the destination, where
+    the object appears as a whole or not at all. The task pushes the object's metadata as the XCom ``object``: ``uri``,
+    ``bucket``, ``key``, ``bytes``, ``sha256``, ``format``, ``rows``, ``columns``, ``interval_start``, ``interval_end``,
+    ``activity_type``, ``export_id``, ``exported_at`` and ``chartmogul_conn_id`` (``None`` if not known). Events of the
+    task's outlets carry the same as their ``extra``; an ``AssetAlias`` gets an event for the object's URI. The transfer
+    is reported to Airflow's hook lineage collector, and to OpenLineage if its provider is installed.
 
     :param export_id: a finished export, usually ``wait.output`` of the sensor (templated)
-    :param destination: the object's full name, ``s3://[connection@]bucket/key`` or ``file:///folder/name``;
-        ``{interval_start}``, ``{interval_end}`` (with a format: ``{interval_start:%Y-%m-%d}``),
-        ``{activity_type}`` (``all`` where the export has no type), ``{export_id}`` and ``{chartmogul_conn_id}``
-        are filled in from the export itself (templated)
-    :param object_storage_conn_id: the Airflow connection of the object storage, where ``destination`` names
-        none; None: the environment's own credentials (templated)
-    :param output_format: ``zip`` (the bytes as they came), ``csv``, ``csv.gz`` or ``parquet``, where the destination's
-        suffix does not say so (templated)
-    :param if_exists: ``overwrite``; ``reuse`` (the object that is there is this task's result); ``skip`` (the
-        task's first try is skipped; a later one, before which an earlier may have written it, is as with ``reuse``);
-        ``fail``. But for the first, nothing is downloaded when there is one; except that with
-        ``fail`` a retry compares, and succeeds where the object is the one that it would have written (templated)
-    :param column_types: for ``parquet``: Arrow types by column, such as ``{"activity_mrr": "int64"}``; every other
+    :param destination: the object's full name, ``s3://[connection@]bucket/key`` or ``file:///folder/name``, as text or
+        as an ``ObjectStoragePath``. These placeholders are filled in from the export (templated):
+
+        * ``{interval_start}``, ``{interval_end}``, also with a format: ``{interval_start:%Y-%m-%d}``
+        * ``{activity_type}``, which is ``all`` for an export of all types
+        * ``{export_id}`` and ``{chartmogul_conn_id}``
+
+    :param object_storage_conn_id: the Airflow connection of the object storage, if ``destination`` does not contain it;
+        ``None`` uses the credentials of the environment (templated)
+    :param output_format: the format, if the destination's suffix does not say it (templated): ``zip`` (the bytes as
+        they came), ``csv``, ``csv.gz`` or ``parquet``
+    :param if_exists: what happens if the object exists already (templated):
+
+        * ``overwrite`` (default) replaces it
+        * ``reuse`` keeps it and succeeds, without a download
+        * ``skip`` skips the task; a retry behaves like ``reuse``, since an earlier try may have written the object
+        * ``fail`` fails, unless a retry finds the identical object that it wrote itself
+
+    :param column_types: for ``parquet``, Arrow types by column, such as ``{"activity_mrr": "int64"}``; every other
         column is text, so that the schema is the same for each window (templated)
-    :param download_dir: a local folder with room for the archive, for ``csv.gz`` twice, for ``csv`` and ``parquet``
-        once more for the object; None: the system's (templated)
-    :param upload_options: for the file system's ``put_file``, such as encryption or tags (templated)
+    :param download_dir: a local folder with room for the archive, and for the object if the format is not ``zip``;
+        ``None`` is the system's folder for temporary files (templated)
+    :param upload_options: options of the file system's ``put_file``, such as encryption or tags (templated)
     :param chartmogul_conn_id: the Airflow connection of ChartMogul (templated)
-    :raises AirflowFailException: when a retry cannot help
-    :raises AirflowSkipException: when there is an object and ``if_exists`` is ``skip``
-    :raises ChartMogulError: for everything else that went wrong
+    :raises AirflowFailException: if no retry can help
+    :raises AirflowSkipException: if the object exists and ``if_exists`` is ``skip``
+    :raises ChartMogulError: for any other failure
     """
 
-    template_fields: Sequence[str] = ("export_id", *ToObjectStorageOperator.template_fields)
+    template_fields: Sequence[str] = ("export_id", *ExportToObjectStorageOperator.template_fields)
 
-    # What the base takes is written out, so that editors and type checkers know it.
+    # The parameters of the base class are repeated for editors and type checkers.
     def __init__(
         self,
         *,
@@ -81,7 +87,7 @@ class ActivitiesExportToObjectStorageOperator(ToObjectStorageOperator):
 
     def execute(self, context: Context) -> str:
         with fail_without_retry():
-            transfer = self._make_transfer()
+            delivery = self._delivery()
             export_id = validate_export_id(self.export_id)
             with ChartMogulHook(self.chartmogul_conn_id) as hook:
-                return self._move(context, transfer, hook, export_id)
+                return self._download_convert_publish(context, delivery, hook, export_id, request=None)

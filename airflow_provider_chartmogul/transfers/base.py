@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operators have in common that move a finished export to object storage."""
+"""Base classes of the operators that transfer data from ChartMogul to object storage."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
+from airflow_provider_chartmogul.exceptions import TransferSettingsError
 from airflow_provider_chartmogul.operators.base import ChartMogulOperator
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 
@@ -16,15 +18,17 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
     from airflow.providers.openlineage.extractors.base import OperatorLineage
 
-    from airflow_provider_chartmogul.intervals.interval import Interval
-    from airflow_provider_chartmogul.storage.delivery import Moved, Transfer
+    from airflow_provider_chartmogul.api.exports import ExportRequest
+    from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
+    from airflow_provider_chartmogul.sources.activities_export import ActivitiesExportSource
+    from airflow_provider_chartmogul.storage.delivery import Delivery, TransferResult
 
 
 class ToObjectStorageOperator(ChartMogulOperator):
     """
-    Moves a finished export to object storage, as one object.
+    An operator that publishes data of ChartMogul as objects: the parameters that all of them share.
 
-    What the parameters mean stands in the operators' own docstrings.
+    The operators' own docstrings describe the parameters.
     """
 
     template_fields: Sequence[str] = (
@@ -60,64 +64,105 @@ class ToObjectStorageOperator(ChartMogulOperator):
         self.download_dir = download_dir
         self.upload_options = upload_options
         self._cancellation = Cancellation()
-        self._moved: Moved | None = None
+        self._transferred: TransferResult | None = None
 
-    def _make_transfer(self) -> Transfer:
-        """Check what the task was told; see ``Transfer`` for the errors."""
-        # Loaded here, so that reading a DAG loads no file systems.
-        from airflow_provider_chartmogul.storage.delivery import Transfer
+    def _finish(self, context: Context, result: TransferResult, hook: ChartMogulHook) -> str:
+        """Report the object, and return its URI as the task's result."""
+        from airflow_provider_chartmogul.lineage.reporting import report_transfer
 
-        return Transfer(
-            destination=self.destination,
-            chartmogul_conn_id=self.chartmogul_conn_id,
-            object_storage_conn_id=self.object_storage_conn_id,
-            output_format=self.output_format,
-            if_exists=self.if_exists,
-            column_types=self.column_types,
-            download_dir=self.download_dir,
-            upload_options=self.upload_options,
-        )
-
-    def _move(
-        self,
-        context: Context,
-        transfer: Transfer,
-        hook: ChartMogulHook,
-        export_id: str,
-        asked: tuple[Interval, str | None] | None = None,
-    ) -> str:
-        """Move the export, tell of it, and give the object's URI."""
-        is_retry = context["ti"].try_number > 1
-        moved = transfer.move(hook, export_id, self.log, self._cancellation, is_retry=is_retry, asked=asked)
-        if not moved.found:
-            self._moved = moved
-            _report_lineage(moved, hook)
-        return self._finish(context, moved)
-
-    def _finish(self, context: Context, moved: Moved) -> str:
-        """Tell the tasks after this one of the object."""
-        # A later try may find what an earlier one has written and, killed right behind that, told nobody of.
-        if moved.found and self.if_exists == "skip" and context["ti"].try_number == 1:
-            raise AirflowSkipException(f"{moved.uri} exists already, and if_exists is 'skip'")
-        context["ti"].xcom_push(key="object", value=moved.facts)
-        for outlet in self.outlets:
-            context["outlet_events"][outlet].extra.update(moved.facts)
-        return moved.uri
+        # In a retry the object may be the one that an earlier try wrote and, killed right after that, did not report.
+        if result.already_existed and self.if_exists == "skip" and context["ti"].try_number == 1:
+            raise AirflowSkipException(f"{result.uri} already exists, and if_exists is 'skip'")
+        if not result.already_existed:
+            self._transferred = result
+        # Through JSON, so that no odd value, such as a subclass of str out of a template, fails the task here.
+        context["ti"].xcom_push(key="object", value=json.loads(json.dumps(result.metadata, default=str)))
+        report_transfer(context, self.outlets, None if result.already_existed else hook, result, self.log)
+        return result.uri
 
     def on_kill(self) -> None:
-        """End the download or the upload that is under way; return when nothing of it can appear any more."""
+        """Cancel the download or upload that is running; return when nothing of it can appear any more."""
         self._cancellation.cancel()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Give OpenLineage its datasets: ChartMogul's activities, and the object that was made of them."""
+        """Return the datasets for OpenLineage: what ChartMogul gave, and the object that it became."""
         from airflow_provider_chartmogul.lineage.openlineage import operator_lineage
 
-        return operator_lineage(self._moved)
+        return operator_lineage(self._transferred)
 
 
-def _report_lineage(moved: Moved, hook: ChartMogulHook) -> None:
-    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+class ExportToObjectStorageOperator(ToObjectStorageOperator):
+    """An operator that publishes a finished activities export as one object."""
 
-    collector = get_hook_lineage_collector()
-    collector.add_input_asset(context=hook, uri=moved.source_uri)
-    collector.add_output_asset(context=hook, uri=moved.uri)
+    def _delivery(self) -> Delivery:
+        """
+        Check the parameters that say where and how the object is published.
+
+        :raises TransferSettingsError: for a parameter that makes no sense
+        """
+        # Imported here, so that reading a DAG loads no file systems.
+        from airflow_provider_chartmogul.sources.activities_export import FORMATS, PLACEHOLDERS, check_column_types
+        from airflow_provider_chartmogul.storage.delivery import Delivery
+        from airflow_provider_chartmogul.storage.destination import Destination
+
+        delivery = Delivery(
+            Destination.parse(self.destination, PLACEHOLDERS, self.object_storage_conn_id),
+            formats=FORMATS,
+            output_format=self.output_format,
+            if_exists=self.if_exists,
+            upload_options=self.upload_options,
+        )
+        check_column_types(self.column_types, delivery.format)
+        return delivery
+
+    def _find_existing_object(
+        self, context: Context, delivery: Delivery, source: ActivitiesExportSource
+    ) -> TransferResult | None:
+        """Return the object at the destination, if ``if_exists`` says that it ends the task."""
+        from airflow_provider_chartmogul.storage.delivery import TransferResult
+
+        stored = delivery.destination.fill(source.placeholders)
+        if source.export is None and "export_id" in delivery.destination.placeholders:
+            return None
+        if not delivery.find_existing(stored, is_retry=context["ti"].try_number > 1):
+            return None
+        self.log.info("%s already exists; leaving it as it is", stored.uri)
+        metadata = {**delivery.describe(stored, None), **source.metadata(already_existed=True)}
+        return TransferResult(metadata, source.uri, already_existed=True)
+
+    def _download_convert_publish(
+        self, context: Context, delivery: Delivery, hook: ChartMogulHook, export_id: str, request: ExportRequest | None
+    ) -> str:
+        """
+        Transfer a finished export, and return the URI of the object.
+
+        :param request: what the export was created for; ``None`` if this task does not know
+        """
+        from airflow_provider_chartmogul.runtime.temporary_files import temporary_folder
+        from airflow_provider_chartmogul.sources.activities_export import (
+            ActivitiesExportSource,
+            convert_archive,
+            download_archive,
+            finished_export,
+            reported_request,
+        )
+        from airflow_provider_chartmogul.storage.delivery import TransferResult
+
+        delivery.prepare()
+        export = finished_export(hook, export_id)
+        source = ActivitiesExportSource(
+            self.chartmogul_conn_id, hook.settings.base_url, request or reported_request(export), export
+        )
+        if (existing := self._find_existing_object(context, delivery, source)) is not None:
+            return self._finish(context, existing, hook)
+        if self.download_dir is not None and not Path(self.download_dir).is_dir():
+            raise TransferSettingsError(f"download_dir {self.download_dir!r} does not exist on this worker")
+        stored = delivery.destination.fill(source.placeholders)
+        with temporary_folder(self.download_dir) as folder:
+            archive = download_archive(
+                hook, export, folder, delivery.format, log=self.log, cancellation=self._cancellation
+            )
+            file = convert_archive(archive, delivery.format, self.column_types)
+            delivery.publish(file, stored, log=self.log, cancellation=self._cancellation)
+            metadata = {**delivery.describe(stored, file), **source.metadata(already_existed=False)}
+        return self._finish(context, TransferResult(metadata, source.uri), hook)

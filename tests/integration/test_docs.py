@@ -104,7 +104,7 @@ def test_column_types_are_valid() -> None:
     with DAG("types", schedule=None) as dag:
         run(*blocks(DOCS / "object.md", "python"))
     task: Any = dag.task_dict["typed"]
-    transfer.Transfer(task.destination, "chartmogul_default", column_types=task.column_types)
+    task._delivery()
 
 
 def test_account_has_a_time_zone(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collec
 from airflow.providers.common.compat.sdk import Asset
 
 from airflow_provider_chartmogul.sandbox import Sandbox
-from airflow_provider_chartmogul.storage.delivery import Moved
+from airflow_provider_chartmogul.storage.delivery import TransferResult
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
     ActivitiesExportToObjectStorageOperator,
 )
@@ -96,7 +96,7 @@ def test_stores_have_openlineage_s_names(uri: str, bucket: str, namespace: str) 
     from airflow_provider_chartmogul.lineage.openlineage import operator_lineage
 
     facts = {"uri": uri, "bucket": bucket, "key": "a/x.zip", "columns": None, "rows": None, "bytes": 7}
-    (output,) = operator_lineage(Moved(facts, "chartmogul://api.chartmogul.com/activities")).outputs
+    (output,) = operator_lineage(TransferResult(facts, "chartmogul://api.chartmogul.com/activities")).outputs
     assert (output.namespace, output.name, output.facets) == (namespace, "a/x.zip", {})
 
 

@@ -108,7 +108,7 @@ class TestIfExists:
 
     def test_fail_makes_no_export(self, sandbox: Sandbox, tmp_path: Path) -> None:
         (tmp_path / "x.zip").write_bytes(b"there")
-        with pytest.raises(AirflowFailException, match="no export was made"):
+        with pytest.raises(AirflowFailException, match="nothing was written"):
             run(f"file://{tmp_path}/x.zip", if_exists="fail")
         assert sandbox.requests == []
 
@@ -142,7 +142,7 @@ class TestTheNextTryCures:
     def test_a_failed_export(self, deferrable: bool, sandbox: Sandbox, tmp_path: Path) -> None:
         sandbox.outcome = "failed"
         told = {"destination": f"file://{tmp_path}/x.zip", "deferrable": deferrable}
-        store = self.fails(ChartMogulError, "the next try of this task makes a new export", **told)
+        store = self.fails(ChartMogulError, "the next try of this task creates a new export", **told)
         sandbox.outcome = "succeeded"
         run(try_number=2, store=store, **told)
         assert posts(sandbox) == 2
@@ -151,7 +151,7 @@ class TestTheNextTryCures:
     def test_a_hung_export(self, deferrable: bool, sandbox: Sandbox, tmp_path: Path) -> None:
         sandbox.outcome = "never"
         told = {"destination": f"file://{tmp_path}/x.zip", "deferrable": deferrable, "timeout": 1}
-        store = self.fails(ChartMogulError, "not done within the task's timeout", **told)
+        store = self.fails(ChartMogulError, "did not finish within the task's timeout", **told)
         sandbox.outcome = "succeeded"
         run(try_number=2, store=store, **told)
         assert posts(sandbox) == 2
@@ -169,7 +169,7 @@ class TestTheNextTryCures:
     def test_an_expired_export(self, deferrable: bool, sandbox: Sandbox, tmp_path: Path) -> None:
         sandbox.url_seconds, sandbox.fresh_urls = 0, False
         told = {"destination": f"file://{tmp_path}/x.zip", "deferrable": deferrable}
-        store = self.fails(ChartMogulError, "the next try of this task makes a new export", **told)
+        store = self.fails(ChartMogulError, "the next try of this task creates a new export", **told)
         sandbox.url_seconds = 3600
         run(try_number=2, store=store, **told)
         assert posts(sandbox) == 2
@@ -229,7 +229,7 @@ class TestNoRetryHelps:
             ({"interval_start": "2024-01-05"}, "reversed"),
             ({"activity_type": "{{ 'upsell' }}"}, "activity_type cannot be"),
             ({"if_exists": "replace"}, "if_exists cannot be"),
-            ({"interval_start": None, "destination": "file:///x/{interval_start}.zip"}, "open at that end"),
+            ({"interval_start": None, "destination": "file:///x/{interval_start}.zip"}, "interval_start is None"),
             ({"destination": "nostore://b/x.zip"}, "no file system"),
         ],
     )

@@ -167,7 +167,7 @@ def test_a_wait_ends_the_same_in_every_mode(
             # A wait that is over at the first look never leaves the worker.
             if mode == "deferrable" and len(case.answers) > 1:
                 assert ran.worker_starts == 2
-                assert ran.events == [{"status": "done", "export_id": EXPORT_ID}]
+                assert ran.events == [{"status": "success", "export_id": EXPORT_ID, "message": ""}]
         elif soft_fail and case.soft_fail_skips:
             with pytest.raises(AirflowSkipException):
                 run_task(task)
@@ -277,7 +277,7 @@ def test_a_rescheduled_wait_is_as_old_as_its_first_look(
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json())
         with reschedules_since(ti):
             sensor(**MODES["reschedule"]).execute(context)
-    assert f"Export {EXPORT_ID} is succeeded after 72" in capfd.readouterr().out + caplog.text
+    assert f"Export {EXPORT_ID} succeeded after 72" in capfd.readouterr().out + caplog.text
 
 
 def test_a_missing_connection_is_named(monkeypatch: pytest.MonkeyPatch, airflow_db: None) -> None:
@@ -314,7 +314,7 @@ def test_a_crashed_trigger_is_an_error_that_a_retry_can_cure() -> None:
 
 @pytest.mark.parametrize(
     "event",
-    [None, {}, {"status": "done"}, {"status": "done", "export_id": "another"}, "done", {"export_id": EXPORT_ID}],
+    [None, {}, {"status": "success"}, {"status": "success", "export_id": "another"}, "done", {"export_id": EXPORT_ID}],
 )
 def test_an_event_that_is_not_its_own_is_an_error(event: Any) -> None:
     with pytest.raises(ChartMogulError):
@@ -331,8 +331,8 @@ def test_the_deadline_is_fixed_when_the_task_is_deferred(sandbox: Sandbox) -> No
         sensor(export_id=made.id, execution_timeout=timedelta(seconds=50), timeout=60).execute(context)
 
     trigger = deferred.value.trigger
-    assert trigger.deadline == ti.start_date.timestamp() + 50
-    assert trigger.deadline_name == "execution_timeout"
+    assert trigger.settings.deadline == ti.start_date.timestamp() + 50
+    assert trigger.settings.deadline_name == "execution_timeout"
     # Airflow's own limit comes later: the trigger, not the scheduler, says what ended the wait.
     assert deferred.value.timeout > timedelta(seconds=50)
 
@@ -343,11 +343,11 @@ def test_no_server_keeps_a_wait_past_its_deadline(mode: str, answer: Answer, mon
     """Neither by saying nothing nor by asking for more patience than there is."""
     from airflow_provider_chartmogul.triggers import activities_export
 
-    monkeypatch.setattr(activities_export, "_LAST_LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(activities_export, "_FINAL_POLL_SECONDS", 0.5)
     with ScriptedServer(PENDING, answer) as server:
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json(timeout=5 if answer.stall else 30))
         started = time.monotonic()
-        with pytest.raises(AirflowSensorTimeout, match="was not done within the task's timeout"):
+        with pytest.raises(AirflowSensorTimeout, match="did not finish within the task's timeout"):
             run_task(sensor(timeout=1.5, **MODES[mode]))
         assert time.monotonic() - started < 30
 
@@ -364,7 +364,7 @@ def test_a_look_up_that_fails_is_borne_in_the_triggerer(monkeypatch: pytest.Monk
             monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json())
             return await task
 
-        assert asyncio.run(wait()) == [{"status": "done", "export_id": EXPORT_ID}]
+        assert asyncio.run(wait()) == [{"status": "success", "export_id": EXPORT_ID, "message": ""}]
 
 
 async def _events(trigger: ActivitiesExportTrigger) -> list[Any]:
@@ -390,7 +390,9 @@ def test_all_waits_of_a_loop_share_one_client_and_leave_none_behind(sandbox: San
         assert shared_client._clients[asyncio.get_running_loop()] == {}
         return ended
 
-    assert asyncio.run(wait_for_all(), debug=True) == [[{"status": "done", "export_id": one}] for one in made]
+    assert asyncio.run(wait_for_all(), debug=True) == [
+        [{"status": "success", "export_id": one, "message": ""}] for one in made
+    ]
     assert {seen.status for seen in sandbox.requests} == {200}, "never over the account's limits"
 
 
@@ -411,7 +413,7 @@ def test_a_rotated_key_is_taken_up_at_a_401(sandbox: Sandbox, monkeypatch: pytes
         await rotation
         return events
 
-    assert asyncio.run(wait()) == [{"status": "done", "export_id": made.id}]
+    assert asyncio.run(wait()) == [{"status": "success", "export_id": made.id, "message": ""}]
     assert 401 in {seen.status for seen in sandbox.requests}
 
 

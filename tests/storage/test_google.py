@@ -66,7 +66,7 @@ def test_a_gcsfs_that_cannot_create_is_not_trusted_to(google: GoogleStorage, mon
         google.write("x.zip", b"the other's")
         return Answer(200, large_archive())
 
-    with serve(be_overtaken, monkeypatch), pytest.raises(AirflowFailException, match="exists already"):
+    with serve(be_overtaken, monkeypatch), pytest.raises(AirflowFailException, match="already exists"):
         move("e-1", f"{google.base}/x.zip", if_exists="fail")
     assert google.read("x.zip") == b"the other's"
 

@@ -372,7 +372,7 @@ def test_deadlines_that_come_while_no_triggerer_runs_are_kept(
     looks = looks_since(sandbox, taken_up)
     assert {name: looks[export_id] for name, export_id in made.items()} == {"hard": 1, "soft": 1}
     for name in made:
-        assert "was not done within the task's timeout; its last status was" in airflow.task_log(
+        assert "did not finish within the task's timeout; its last status was" in airflow.task_log(
             "deadlines", run_id, name, 1
         )
 

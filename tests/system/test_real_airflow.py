@@ -169,10 +169,10 @@ def test_every_ending_in_every_mode(airflow: RealAirflow, sandbox: Sandbox, monk
     for task_id, words in {
         "failed_deferrable": "clear the task that creates the export",
         "unknown_deferrable": "ChartMogul responded with 404",
-        "late_deferrable": "was not done within the task's timeout",
+        "late_deferrable": "did not finish within the task's timeout",
         "overtime_deferrable": "AirflowTaskTimeout"
         if airflow_s_own
-        else "was not done within the task's execution_timeout",
+        else "did not finish within the task's execution_timeout",
     }.items():
         assert words in airflow.task_log("endings", run_id, task_id, 1)
 

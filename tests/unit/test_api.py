@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -35,20 +34,17 @@ from airflow_provider_chartmogul.exceptions import (
     AuthenticationError,
     ChartMogulError,
     ConnectionSettingsError,
-    ExportFailedError,
     HTTPStatusError,
     InvalidExportIdError,
     InvalidRequestError,
     NoResponseError,
     NotFoundError,
-    OutageError,
     PermissionDeniedError,
     RateLimitError,
     RequestFailedError,
     ServerError,
     UnexpectedResponseError,
 )
-from airflow_provider_chartmogul.sources import polling as waiting
 from tests.unit.values import API_KEY, EXPORT_ID, FILE_URL, NOW, SIGNATURE, export_answer
 
 
@@ -645,176 +641,3 @@ def test_backoff_grows_to_a_minute(failures: int, most: float) -> None:
     delays = [retry_delay(failures, ServerError(500, "x")) for _ in range(200)]
     assert all(most / 2 <= delay <= most for delay in delays)
     assert len(set(delays)) > 1
-
-
-# The wait
-
-
-@pytest.mark.parametrize(
-    ("age", "least", "most"),
-    [(0.0, 0.9, 1.1), (2.0, 0.9, 1.1), (4.0, 1.62, 1.98), (20.0, 8.1, 9.9), (100.0, 30.0, 33.0), (1e9, 30.0, 33.0)],
-)
-def test_first_looks_come_soon_later_ones_seldom(age: float, least: float, most: float) -> None:
-    delays = [waiting.poll_delay(age, 30.0) for _ in range(200)]
-    assert all(least <= delay <= most for delay in delays)
-    assert len(set(delays)) > 1
-
-
-def test_a_short_poll_interval_holds_from_the_first_look() -> None:
-    assert all(0.1 <= waiting.poll_delay(age, 0.1) <= 0.11 for age in range(20))
-
-
-def looks_at(ready: float, poll_interval: float) -> list[float]:
-    """The ages at which a wait looks, the first on the worker, until it sees what is ready at an age."""
-    looks = [0.0]
-    while looks[-1] < ready:
-        looks.append(looks[-1] + waiting.poll_delay(looks[-1], poll_interval))
-    return looks
-
-
-def test_what_is_ready_after_4_s_is_seen_within_2() -> None:
-    assert max(looks_at(4.0, 30.0)[-1] for _ in range(2000)) < 6.0
-
-
-def test_ten_minutes_at_30_s_take_at_most_30_requests() -> None:
-    assert max(len(looks_at(600.0, 30.0)) for _ in range(2000)) <= 31, "the last of them sees it"
-
-
-class Lines:
-    """A log that keeps its lines, with their level."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str]] = []
-
-    def info(self, message: str, /, *args: Any) -> None:
-        self.lines.append(("info", message % args))
-
-    def warning(self, message: str, /, *args: Any) -> None:
-        self.lines.append(("warning", message % args))
-
-    @property
-    def levels(self) -> list[str]:
-        return [level for level, _ in self.lines]
-
-
-class Counts:
-    """Metrics that are kept."""
-
-    def __init__(self) -> None:
-        self.counted: Counter[str] = Counter()
-        self.timed: dict[str, float] = {}
-
-    def incr(self, stat: str, /) -> None:
-        self.counted[stat] += 1
-
-    def timing(self, stat: str, dt: float, /) -> None:
-        self.timed[stat] = dt
-
-
-def a_wait(log: Lines, stats: Counts | None = None, **settings: float) -> waiting.ExportWait:
-    told = {"poll_interval": 30.0, "max_failure_seconds": 60.0, "now": 0.0, **settings}
-    return waiting.ExportWait(EXPORT_ID, **told, log=log, stats=stats or Counts())
-
-
-def an_export(status: str) -> ActivitiesExport:
-    return ActivitiesExport.from_response(export_answer(status=status))
-
-
-@pytest.mark.parametrize("word", ["succeeded", "successful"])
-def test_both_words_for_done_end_the_wait(word: str) -> None:
-    log = Lines()
-    assert a_wait(log).answered(an_export(word), 4.0) is None
-    assert log.lines == [("info", f"Export {EXPORT_ID} is {word} after 4 s")]
-
-
-def test_a_wait_goes_on_with_growing_pauses() -> None:
-    wait = a_wait(Lines(), now=100.0)
-    assert wait.first_delay() == pytest.approx(1.0, rel=0.11)
-    for age, middle in [(1, 1.0), (4, 1.8), (10, 4.5), (40, 18.0), (67, 30.0), (600, 31.5)]:
-        assert wait.answered(an_export("processing"), 100.0 + age) == pytest.approx(middle, rel=0.11)
-
-
-def test_thousands_that_go_on_after_a_restart_are_spread() -> None:
-    delays = [a_wait(Lines(), age=600.0).first_delay() for _ in range(1000)]
-    assert all(0 <= delay <= 33.0 for delay in delays)
-    assert all(any(start <= delay < start + 5 for delay in delays) for start in range(0, 30, 5))
-
-
-def test_metrics_count_looks_throttles_failures_and_time() -> None:
-    stats = Counts()
-    wait = a_wait(Lines(), stats, now=10.0, age=5.0)
-    wait.failed(RateLimitError(429, "slow down"), 11.0)
-    wait.failed(ServerError(503, "down"), 12.0)
-    wait.answered(an_export("processing"), 13.0)
-    wait.answered(an_export("succeeded"), 14.0)
-    assert stats.counted == {"chartmogul.polls": 4, "chartmogul.failures": 2, "chartmogul.throttles": 1}
-    assert stats.timed == {"chartmogul.waited": 9000.0}
-
-
-def test_a_failed_export_says_what_to_clear() -> None:
-    with pytest.raises(ExportFailedError, match="clear the task that creates the export") as raised:
-        a_wait(Lines()).answered(an_export("failed"), 1.0)
-    assert raised.value.permanent
-    assert SIGNATURE not in str(raised.value)
-
-
-def test_an_unknown_status_is_one_warning_and_a_wait() -> None:
-    log = Lines()
-    wait = a_wait(log)
-    assert all(wait.answered(an_export("archiving"), float(now)) for now in range(250))
-    assert log.levels == ["warning"]
-    assert "'archiving'" in log.lines[0][1]
-
-
-def test_the_log_says_each_change_and_a_reminder_every_five_minutes() -> None:
-    log = Lines()
-    wait = a_wait(log)
-    for now, status in [(0, "pending"), (10, "pending"), (20, "processing"), (300, "processing"), (320, "processing")]:
-        wait.answered(an_export(status), float(now))
-    assert [line for _, line in log.lines] == [
-        f"Export {EXPORT_ID} is pending after 0 s",
-        f"Export {EXPORT_ID} is processing after 20 s",
-        f"Export {EXPORT_ID} is still processing after 320 s",
-    ]
-
-
-@pytest.mark.parametrize(
-    "error", [AuthenticationError(401, "x"), RequestFailedError(402, "x"), NotFoundError(404, "x")]
-)
-def test_what_will_not_pass_ends_the_wait_at_once(error: ChartMogulError) -> None:
-    with pytest.raises(type(error)) as raised:
-        a_wait(Lines()).failed(error, 1.0)
-    assert raised.value is error
-
-
-def test_failures_in_a_row_are_borne_for_so_long() -> None:
-    log = Lines()
-    wait = a_wait(log)
-    assert wait.failed(ServerError(503, "busy"), 10.0) <= 1.0
-    assert wait.failed(ServerError(503, "busy"), 30.0) <= 2.0
-    with pytest.raises(OutageError, match=r"max_failure_seconds is 60.*ChartMogul responded with 503: busy"):
-        wait.failed(ServerError(503, "busy"), 71.0)
-    assert log.levels == ["warning", "warning"]
-
-
-def test_a_success_in_between_starts_the_count_anew() -> None:
-    log = Lines()
-    wait = a_wait(log)
-    for start in (0.0, 60.0, 120.0):
-        wait.failed(NoResponseError("reset", sent=True), start + 10)
-        wait.failed(NoResponseError("reset", sent=True), start + 50)
-        wait.answered(an_export("pending"), start + 55)
-    assert [line for _, line in log.lines if "answers again" in line]
-    # The back-off begins anew too.
-    assert wait.failed(ServerError(500, "x"), 180.0) <= 1.0
-
-
-def test_one_failure_after_a_long_pause_between_looks_is_borne() -> None:
-    wait = a_wait(Lines(), poll_interval=7200.0, max_failure_seconds=3600.0)
-    wait.answered(an_export("pending"), 0.0)
-    assert wait.failed(ServerError(503, "busy"), 7200.0) <= 1.0
-
-
-def test_no_failure_is_borne_where_none_should_be() -> None:
-    with pytest.raises(OutageError):
-        a_wait(Lines(), max_failure_seconds=0.0).failed(ServerError(503, "busy"), 1.0)

@@ -23,6 +23,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseO
 from airflow.serialization import serialized_objects
 from airflow.serialization.serialized_objects import BaseSerialization
 
+from airflow_provider_chartmogul.api.exports import ExportRequest
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL, Interval, resolve_interval
 from airflow_provider_chartmogul.operators.activities_export import CreateActivitiesExportOperator
@@ -245,8 +246,8 @@ def test_a_template_that_comes_out_as_none_is_not_what_none_means_in_the_dag(nam
     task.render_template_fields({"nothing": None})
     assert getattr(task, name) is None
     with pytest.raises(AirflowFailException, match=name):
-        task._wanted(DAY)
-    plain._wanted(DAY)
+        task._export_request(DAY)
+    plain._export_request(DAY)
 
 
 # The default interval
@@ -346,9 +347,8 @@ def test_mapped_creations(
     with a_dag():
         mapped = CreateActivitiesExportOperator.partial(task_id="t", **partial).expand(**expand)
     task = mapped.unmap(kwargs)
-    found, activity_type = task._wanted(DAY)
-    assert found == interval
-    assert activity_type == kwargs.get("activity_type")
+    expected = ExportRequest(interval.start, interval.end, kwargs.get("activity_type"))
+    assert task._export_request(DAY) == expected
 
 
 # Mapping and serialisation of all

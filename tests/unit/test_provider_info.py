@@ -125,7 +125,13 @@ def test_module_defines_its_class(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted({kind.partition(",")[0] for kind in MODULES}))
 def test_every_module_of_a_folder_is_listed(kind: str) -> None:
     package = Path(airflow_provider_chartmogul.__path__[0])
-    found = {path.stem for path in (package / kind).glob("*.py")} - {"__init__", "base", "deferral", "shared_client"}
+    found = {path.stem for path in (package / kind).glob("*.py")} - {
+        "__init__",
+        "base",
+        "deferral",
+        "events",
+        "shared_client",
+    }
     assert found == {
         module.rpartition(".")[2] for name, (module, _, _) in MODULES.items() if name.partition(",")[0] == kind
     }

@@ -158,7 +158,7 @@ def test_exclusive_leaves_what_was_there(tmp_path: Path, source: Path) -> None:
     target = tmp_path / "out" / "k.zip"
     at(target).publish(source, exclusive=True)
     source.write_bytes(b"later")
-    with pytest.raises(ObjectExistsError, match=r"k\.zip exists already, and if_exists is 'fail'"):
+    with pytest.raises(ObjectExistsError, match=r"k\.zip already exists, and if_exists is 'fail'"):
         at(target).publish(source, exclusive=True)
     assert target.read_bytes() == b"all of it"
     assert list(target.parent.iterdir()) == [target]

@@ -23,8 +23,8 @@ def a_dag(**kwargs: Any) -> DAG:
 
 
 def requested(task: CreateActivitiesExportOperator) -> tuple[datetime | None, datetime | None, str | None]:
-    interval, activity_type = task._wanted(DAY)
-    return interval.start, interval.end, activity_type
+    request = task._export_request(DAY)  # type: ignore[arg-type]
+    return request.start, request.end, request.activity_type
 
 
 # None

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+An activities export as the source of a transfer: its placeholders, its metadata, its file.
+
+The archive is downloaded to local disk and checked before anything is written at the destination.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow_provider_chartmogul.api.exports import ActivitiesExport, ExportRequest, ExportStatus
+from airflow_provider_chartmogul.exceptions import (
+    ExportExpiredError,
+    ExportFailedError,
+    ExportNotReadyError,
+    InsufficientDiskSpaceError,
+    TransferSettingsError,
+    UnexpectedResponseError,
+)
+from airflow_provider_chartmogul.formats.archive import Archive, sha256_of
+from airflow_provider_chartmogul.runtime.cancellation import Cancellation
+from airflow_provider_chartmogul.runtime.disk_space import require_disk_space
+from airflow_provider_chartmogul.runtime.task_log import TaskLog
+from airflow_provider_chartmogul.storage.delivery import LocalFile
+
+if TYPE_CHECKING:
+    from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
+
+PLACEHOLDERS = ("interval_start", "interval_end", "activity_type", "export_id", "chartmogul_conn_id")
+
+#: What an export can become, by suffix of the destination.
+FORMATS = {".zip": "zip", ".csv": "csv", ".csv.gz": "csv.gz", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class ActivitiesExportSource:
+    """
+    An activities export, as something to transfer.
+
+    :param chartmogul_conn_id: the Airflow connection of its account
+    :param base_url: base URL of the API
+    :param request: the window and type of the export
+    :param export: the export; ``None`` until it has been created
+    """
+
+    chartmogul_conn_id: str
+    base_url: str
+    request: ExportRequest
+    export: ActivitiesExport | None = None
+
+    @property
+    def uri(self) -> str:
+        """The asset that objects are made from: the activities of an account."""
+        return f"chartmogul://{urlsplit(self.base_url).netloc}/activities"
+
+    @property
+    def placeholders(self) -> dict[str, Any]:
+        """Values for the placeholders of a destination."""
+        return {
+            "interval_start": self.request.start,
+            "interval_end": self.request.end,
+            # The API may echo a type that would create folders.
+            "activity_type": re.sub(r"[^\w-]", "_", self.request.activity_type or "all"),
+            "export_id": self.export.id if self.export else "not-created-yet",
+            "chartmogul_conn_id": self.chartmogul_conn_id,
+        }
+
+    def metadata(self, *, already_existed: bool) -> dict[str, Any]:
+        """
+        Return what the object's metadata says about its content.
+
+        :param already_existed: the object may hold another export than this one
+        """
+        created_at = None if self.export is None or already_existed else self.export.created_at
+        return {
+            "interval_start": self.request.start and self.request.start.isoformat(),
+            "interval_end": self.request.end and self.request.end.isoformat(),
+            "activity_type": self.request.activity_type,
+            "export_id": self.export and self.export.id,
+            "exported_at": created_at and created_at.isoformat(),
+            "chartmogul_conn_id": self.chartmogul_conn_id,
+        }
+
+
+def finished_export(hook: ChartMogulHook, export_id: str) -> ActivitiesExport:
+    """
+    Retrieve an export that has succeeded.
+
+    :raises ExportFailedError: if it has failed
+    :raises ExportNotReadyError: if it has not finished yet
+    :raises ChartMogulError: if the request fails
+    """
+    export = hook.get_activities_export(export_id)
+    if export.status is ExportStatus.FAILED:
+        raise ExportFailedError(f"activities export {export.id} has failed, there is nothing to transfer")
+    if export.status is not ExportStatus.SUCCEEDED:
+        raise ExportNotReadyError(
+            f"activities export {export.id} has not finished, its status is '{export.status_word}': wait for it with "
+            "ActivitiesExportSensor, and give this task the sensor's output as export_id"
+        )
+    return export
+
+
+def reported_request(export: ActivitiesExport) -> ExportRequest:
+    """
+    Return the window and type that ChartMogul reports for an export, where the task does not know them itself.
+
+    :raises UnexpectedResponseError: if they cannot be read; a load replaces the window of the object, so that a guess
+        could delete rows
+    """
+    if export.unreadable:
+        raise UnexpectedResponseError(
+            f"ChartMogul reports {' and '.join(export.unreadable)} of export {export.id} in a form that this version "
+            "cannot read: look for a newer version of this package, or use ActivitiesToObjectStorageOperator, which "
+            "creates the export itself and therefore knows its window"
+        )
+    return export.request
+
+
+def download_archive(
+    hook: ChartMogulHook,
+    export: ActivitiesExport,
+    folder: Path,
+    output_format: str,
+    *,
+    log: TaskLog,
+    cancellation: Cancellation,
+) -> LocalFile:
+    """
+    Download the export's archive into a folder.
+
+    :param hook: asked for a new URL if the storage refuses the first one
+    :param output_format: what the archive will be converted to, which decides how much disk space is required
+    :raises InsufficientDiskSpaceError: before anything is downloaded
+    :raises ExportExpiredError: if ChartMogul has no file for the export any more
+    :raises DownloadError: if the archive cannot be downloaded completely
+    """
+    from airflow_provider_chartmogul.storage.download import download
+
+    urls = iter([_file_url(export)])
+
+    def get_url() -> str:
+        return next(urls, None) or _file_url(hook.get_activities_export(export.id))
+
+    path = folder / "archive.zip"
+    downloaded = download(
+        get_url,
+        path,
+        timeout=hook.settings.timeout,
+        plain_http_allowed=hook.settings.is_plain_http,
+        log=log,
+        cancellation=cancellation,
+        # The size of the text is known only once the archive is there.
+        on_size=lambda size: require_disk_space(folder, 2 * size if output_format == "csv.gz" else size),
+    )
+    log.info("Downloaded export %s (%d bytes)", export.id, downloaded.size)
+    return LocalFile(path, downloaded.sha256)
+
+
+def convert_archive(archive: LocalFile, output_format: str, column_types: Mapping[str, str] | None) -> LocalFile:
+    """
+    Check the whole archive, and convert its CSV to another format.
+
+    :param output_format: one of the values of ``FORMATS``
+    :param column_types: Arrow types by column, for ``parquet``
+    :raises ArchiveError: if the archive is damaged, or holds several files and is to become one table
+    :raises TableError: if the CSV cannot be read as a table
+    :raises ColumnTypesError: if a value does not fit the type of its column
+    :raises InsufficientDiskSpaceError: if the disk is too small for the result
+    """
+    with Archive(archive.path) as opened:
+        if output_format == "zip":
+            return LocalFile(archive.path, archive.sha256, columns=opened.check().columns)
+        path = archive.path.with_name(f"object.{output_format}")
+        compressed, text = opened.csv_bytes
+        require_disk_space(path.parent, text if output_format == "csv" else compressed)
+        try:
+            if output_format == "parquet":
+                rows, columns = _parquet().write_parquet(opened.read_csv(), path, column_types)
+                return LocalFile(path, sha256_of(path), rows, columns)
+            with path.open("wb") as file:
+                content = opened.write_csv(file) if output_format == "csv" else opened.write_csv_gz(file)
+        except OSError as error:
+            raise InsufficientDiskSpaceError(
+                f"could not write to {path.parent} ({error.strerror or error}): give another folder as download_dir"
+            ) from error
+        return LocalFile(path, sha256_of(path), content.rows, content.columns)
+
+
+def check_column_types(column_types: Mapping[str, str] | None, output_format: str) -> None:
+    """
+    Check ``column_types`` before an export is created.
+
+    :raises TransferSettingsError: for another format than ``parquet``, for what is not a dictionary, and if pyarrow is
+        not installed
+    :raises ColumnTypesError: for a type that Arrow does not have
+    """
+    if column_types is not None and not isinstance(column_types, Mapping):
+        raise TransferSettingsError("column_types is a dictionary of Arrow types by column")
+    if output_format == "parquet":
+        _parquet().parse_types(column_types)
+    elif column_types:
+        raise TransferSettingsError(f"column_types is for parquet, and has no meaning for {output_format}")
+
+
+def _parquet() -> ModuleType:
+    """Import pyarrow, which is optional, only where Parquet is written."""
+    try:
+        return import_module("airflow_provider_chartmogul.formats.parquet")
+    except ImportError as error:
+        raise TransferSettingsError(
+            "parquet needs pyarrow, which is not installed on this worker: "
+            f"pip install 'airflow-provider-chartmogul[parquet]' ({error})"
+        ) from error
+
+
+def _file_url(export: ActivitiesExport) -> str:
+    if export.file_url is None:
+        if export.is_expired(datetime.now(UTC)):
+            raise ExportExpiredError(
+                f"activities export {export.id} has expired, ChartMogul has no file for it any more"
+            )
+        raise ExportNotReadyError(
+            f"activities export {export.id} has succeeded, but ChartMogul gives no file for it. A retry asks again; if "
+            "the result is the same, clear the task that creates the export and those after it."
+        )
+    return export.file_url
