@@ -178,7 +178,7 @@ def test_transient_failures_are_retried_for_max_failure_seconds() -> None:
     waiting = poller(log)
     assert waiting.record_failure(ServerError(503, "busy"), 10.0) <= 1.0
     assert waiting.record_failure(ServerError(503, "busy"), 30.0) <= 2.0
-    with pytest.raises(OutageError, match=r"max_failure_seconds is 60.*ChartMogul answered 503: busy"):
+    with pytest.raises(OutageError, match=r"max_failure_seconds is 60.*ChartMogul responded with 503: busy"):
         waiting.record_failure(ServerError(503, "busy"), 71.0)
     assert log.levels == ["warning", "warning"]
 
