@@ -182,7 +182,7 @@ def test_values_known_at_run_time_are_checked_at_run_time(name: str, value: Any)
     templated.render_template_fields({"value": value})
     for task in (templated, mapped, in_group.unmap({name: value})):
         with pytest.raises(AirflowFailException, match=f"^{name} c"):
-            requested(task) if "partition" not in name else task._wanted({"partition_key": "2024-01-01"})
+            requested(task) if "partition" not in name else task._export_request({"partition_key": "2024-01-01"})
 
 
 # Names of mapped tasks
