@@ -43,7 +43,7 @@ def create_activities_export(request: ExportRequest) -> ApiRequest[ActivitiesExp
     """
     ``POST /activities_export``. Open ends, and a type of ``None``, are left out of the body.
 
-    :param request: its times are sent in UTC; those without a time zone are taken as UTC
+    :param request: its times are sent in UTC, rounded down to seconds; those without a time zone are taken as UTC
     :raises ValueError: for an unknown activity type
     """
     body = {
@@ -61,4 +61,4 @@ def _parse_export(response: ApiResponse) -> ActivitiesExport:
 
 def _format_time(value: datetime) -> str:
     value = (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
-    return value.isoformat(timespec="milliseconds" if value.microsecond else "seconds").replace("+00:00", "Z")
+    return value.isoformat(timespec="seconds").replace("+00:00", "Z")

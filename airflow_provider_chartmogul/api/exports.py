@@ -217,15 +217,15 @@ def validate_export_id(value: object) -> str:
 
 def validate_activity_type(value: object) -> str | None:
     """
-    Return an activity type that the API knows; ``None`` exports all types.
+    Return an activity type that the API knows, or ``None`` for all types.
 
+    :param value: one of ``ACTIVITY_TYPES``; ``None`` or ``all``, which a template can return, exports all types
     :raises ValueError: for any other value
     """
-    if value is None:
+    if value is None or value == "all":
         return None
     if isinstance(value, str) and value in ACTIVITY_TYPES:
         return value
     raise ValueError(
-        f"activity_type cannot be {value!r}: it is one of {', '.join(ACTIVITY_TYPES)}, "
-        "or None (or left out) for all of them"
+        f"activity_type cannot be {value!r}: it is one of {', '.join(ACTIVITY_TYPES)}, or 'all' or None for all of them"
     )

@@ -148,9 +148,9 @@ class ExportRequestOperator(ChartMogulOperator):
         value = getattr(self, name)
         is_empty_text = isinstance(value, str) and value.strip().lower() in ("", "none", "null")
         if is_empty_text or (value is None and not self._is_none_in_dag(name)):
-            raise ValueError(
-                f"{name} came out of its template or XCom as {value!r}. If that is meant, write {name}=None in the DAG"
-            )
+            all_types = " or return 'all'" if name == "activity_type" else ""
+            remedy = f"write {name}=None in the DAG{all_types}"
+            raise ValueError(f"{name} came out of its template or XCom as {value!r}. If that is meant, {remedy}")
 
     def _is_none_in_dag(self, name: str) -> bool:
         """Return whether a parameter is None because the DAG says so or leaves it out, rather than by an XCom."""

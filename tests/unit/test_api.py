@@ -285,6 +285,7 @@ def test_export_id_never_changes_the_path(text: str) -> None:
 @pytest.mark.parametrize("value", [None, "new_biz", "reactivation", "expansion", "contraction", "churn"])
 def test_valid_activity_types(value: str | None) -> None:
     assert validate_activity_type(value) == value
+    assert validate_activity_type("all") is None
 
 
 @pytest.mark.parametrize("value", ["", "None", "NEW_BIZ", " churn", "new_biz,churn", "refund", 1, ["churn"]])
@@ -328,10 +329,11 @@ def test_query_parameters_are_encoded() -> None:
         (None, datetime(2024, 1, 1), None, {"end-date": "2024-01-01T00:00:00Z"}),
         (
             datetime(2024, 1, 1, 1, tzinfo=timezone(timedelta(hours=2))),
-            datetime(2024, 1, 1, 0, 0, 0, 250_000, tzinfo=UTC),
+            datetime(2024, 1, 1, 0, 0, 0, 999_999, tzinfo=UTC),
             "churn",
-            {"start-date": "2023-12-31T23:00:00Z", "end-date": "2024-01-01T00:00:00.250Z", "type": "churn"},
+            {"start-date": "2023-12-31T23:00:00Z", "end-date": "2024-01-01T00:00:00Z", "type": "churn"},
         ),
+        (datetime(1969, 12, 31, 23, 59, 59, 999_999), None, "all", {"start-date": "1969-12-31T23:59:59Z"}),
     ],
 )
 def test_create_request_has_hyphenated_keys_and_utc_times(

@@ -50,6 +50,16 @@ def test_empty_text_from_template_raises(name: str, value: str) -> None:
         requested(task)
 
 
+def test_template_can_return_all_types() -> None:
+    with a_dag():
+        task = CreateActivitiesExportOperator(task_id="t", activity_type="{{ 'all' }}")
+    task.render_template_fields({})
+    assert requested(task) == (START, END, None)
+    task.activity_type = "None"
+    with pytest.raises(AirflowFailException, match=r"write activity_type=None in the DAG or return 'all'$"):
+        requested(task)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("interval_start", (None, END, None)), ("interval_end", (START, None, None)), ("lookback", (START, END, None))],
