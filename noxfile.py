@@ -83,7 +83,7 @@ INDEPENDENT_OF_AIRFLOW = (
     "tests/unit/test_sandbox_faults.py",
     "tests/unit/test_supported_versions.py",
     "tests/integration/test_bench.py",
-    "tests/integration/test_breaks.py",
+    "tests/integration/test_interruptions.py",
     "tests/integration/test_flips.py",
     "tests/integration/test_kills.py",
     "tests/integration/test_loads.py",

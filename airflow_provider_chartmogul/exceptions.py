@@ -26,7 +26,7 @@ All errors of this package::
         * ExportFailedError              ChartMogul reports the export as failed
         * ExportExpiredError             the export's file has expired
       * DownloadError                    the export's file could not be downloaded
-        * DownloadRefusedError           its URL is refused (an ExportExpiredError, too)
+        * DownloadRefusedError           its URL is refused, with a RefusalReason (an ExportExpiredError, too)
       * ArchiveError                     the file is not a sound zip archive
       * TableError                       the CSV cannot be read as a table
       * ColumnTypesError                 column_types does not fit the table
@@ -42,6 +42,7 @@ All errors of this package::
 
 from __future__ import annotations
 
+import enum
 from typing import ClassVar
 
 
@@ -228,8 +229,31 @@ class DownloadError(ChartMogulError):
     """The export's file could not be downloaded; a retry of the task tries again."""
 
 
+class RefusalReason(enum.Enum):
+    """
+    Why a storage refuses a signed URL.
+
+    * ``EXPIRED``: its time, or that of the key that signed it, is over.
+    * ``FORBIDDEN``: 401 or 403 without that reason, as from a firewall, or an endpoint or bucket policy.
+    * ``MISSING``: there is no file.
+    """
+
+    EXPIRED = "expired"
+    FORBIDDEN = "forbidden"
+    MISSING = "missing"
+
+
 class DownloadRefusedError(ExportExpiredError, DownloadError):
-    """The storage refuses the file URL, and a fresh one too: the export has expired."""
+    """
+    The storage refuses the file URL, and a fresh one too.
+
+    :param what: what the storage reports
+    :param reason: why it refuses
+    """
+
+    def __init__(self, what: str, reason: RefusalReason) -> None:
+        super().__init__(what)
+        self.reason = reason
 
 
 class ArchiveError(ChartMogulError):

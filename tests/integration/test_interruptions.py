@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A download that breaks, at any byte and in any way that a server or a line has, gives the same file.
+A download that is interrupted, at any byte and in any way, gives the same file.
 
-The server writes its answers as bytes to a socket and stops where it is told, in the middle of a header too. What
-breaks, and where, is drawn by hypothesis, the same each time.
+The server writes its responses as bytes to a socket and stops anywhere, also in the middle of a header. Hypothesis
+draws how and where, the same each time.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from hypothesis import strategies as st
 
 from airflow_provider_chartmogul.api import retries
 from airflow_provider_chartmogul.exceptions import ArchiveError, DownloadError, DownloadRefusedError
-from airflow_provider_chartmogul.storage.download import MAX_BREAKS, Downloaded, download
+from airflow_provider_chartmogul.storage.download import MAX_INTERRUPTIONS, Downloaded, download
 from tests.integration.moving import move
 
 LOG = logging.getLogger(__name__)
 
-#: The same draws each time, and as long as it takes: a shared machine is slow at times.
-DRAWN = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+#: The same draws each time, without a deadline, since a shared machine is slow at times.
+DETERMINISTIC = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 def archive_of(rows: int, seed: int) -> bytes:
-    """A zip of a CSV that cannot be made much smaller."""
+    """A zip of a CSV that hardly compresses."""
     draw = random.Random(seed)
     text = "uuid,date\n" + "".join(f"{base64.b64encode(draw.randbytes(24)).decode()},{n}\n" for n in range(rows))
     stream = io.BytesIO()
@@ -52,7 +52,7 @@ def archive_of(rows: int, seed: int) -> bytes:
     return stream.getvalue()
 
 
-#: The file, and what another puts in its place: of another size, and of the same size with other content.
+#: The file, and two that replace it: one of another size, and one of the same size.
 FILES = (archive_of(60, 1), archive_of(75, 2), archive_of(60, 3))
 SMALL = (archive_of(5, 4),)
 
@@ -60,13 +60,15 @@ SMALL = (archive_of(5, 4),)
 @dataclass(frozen=True)
 class Step:
     """
-    How one answer goes.
+    How the server responds to one request.
 
-    ``cut`` is the byte of the answer, headers included, at which the connection ends, from the end where negative, and
-    modulo the answer's length; None: it does not. ``body_cut`` counts from the end of the headers. ``reset`` ends it by
-    RST, which takes along what is on its way. ``file`` is which of the files is there from now on. ``kind`` is one of
-    ``plain``; ``no ranges`` (all of it in any case); ``another part`` (206, from another byte than was asked for);
-    ``refused`` (403); ``busy`` (503).
+    :param cut: the byte of the response, headers included, after which the connection is closed; negative numbers
+        count from its end, and larger ones are taken modulo its length
+    :param body_cut: the same, counted from the end of the headers
+    :param reset: close the connection by RST, which loses what is on its way
+    :param file: the index of the file that is served from now on
+    :param kind: ``plain``; ``no ranges`` (the whole file for every request); ``another part`` (206 from another byte
+        than was requested); ``refused`` (403); ``busy`` (503)
     """
 
     cut: int | None = None
@@ -77,31 +79,31 @@ class Step:
 
 
 @dataclass
-class Manner:
-    """How the server is in general: how it says where the body ends, what ETags it has, whether it heeds If-Match."""
+class Behaviour:
+    """How the server always responds: where the body ends, what its ETags are, whether it checks If-Match."""
 
     framing: str = "length"
     etag: str = "md5"
-    heeds_if_match: bool = True
+    checks_if_match: bool = True
     pieces: int = 1 << 16
 
 
 @dataclass
-class BreakingServer:
-    """One file behind a URL; the answers go as the steps say, and after the last of them nothing is wrong any more."""
+class InterruptingServer:
+    """A server with one file; it responds as the steps say, and correctly after the last of them."""
 
     steps: list[Step] = field(default_factory=list)
-    manner: Manner = field(default_factory=Manner)
+    behaviour: Behaviour = field(default_factory=Behaviour)
     files: tuple[bytes, ...] = FILES
     file: int = 0
-    asked: list[dict[str, str]] = field(default_factory=list)
+    requests: list[dict[str, str]] = field(default_factory=list)
     urls: int = 0
     base: str = ""
     connection_json: str = ""
 
-    def begin(self, steps: list[Step], manner: Manner, files: tuple[bytes, ...] = FILES) -> None:
-        self.steps, self.manner, self.files = list(steps), manner, files
-        self.file, self.asked, self.urls = 0, [], 0
+    def begin(self, steps: list[Step], behaviour: Behaviour, files: tuple[bytes, ...] = FILES) -> None:
+        self.steps, self.behaviour, self.files = list(steps), behaviour, files
+        self.file, self.requests, self.urls = 0, [], 0
 
     def get_url(self) -> str:
         self.urls += 1
@@ -110,15 +112,15 @@ class BreakingServer:
     def etag_of(self, file: int) -> str | None:
         digest = hashlib.md5(self.files[file]).hexdigest()
         return {"md5": f'"{digest}"', "opaque": f'"{digest}-3"', "weak": f'W/"{digest}"', "none": None}[
-            self.manner.etag
+            self.behaviour.etag
         ]
 
-    def answer(self, path: str, headers: dict[str, str]) -> tuple[bytes, bool, bool]:
-        """The bytes to send, whether to reset the connection behind them, and whether to close it at all."""
+    def response(self, path: str, headers: dict[str, str]) -> tuple[bytes, bool, bool]:
+        """Return the bytes to send, whether to reset the connection, and whether to close it."""
         if path.startswith("/v1/"):
             export = {"id": "e-1", "status": "succeeded", "file_url": self.get_url(), "params": {}}
             return _head(200, ("Content-Type", "application/json"), body=json.dumps(export).encode()), False, False
-        self.asked.append(headers)
+        self.requests.append(headers)
         step = self.steps.pop(0) if self.steps else Step()
         self.file = self.file if step.file is None else step.file
         whole = self._whole(step, headers)
@@ -128,7 +130,7 @@ class BreakingServer:
         elif cut is not None:
             cut %= len(whole)
         if cut is None:
-            return whole, False, self.manner.framing == "close"
+            return whole, False, self.behaviour.framing == "close"
         return whole[:cut], step.reset, True
 
     def _whole(self, step: Step, headers: dict[str, str]) -> bytes:
@@ -141,7 +143,7 @@ class BreakingServer:
         asked = re.fullmatch(r"bytes=(\d+)-", headers.get("range", ""))
         if asked is None or step.kind == "no ranges":
             return self._framed(200, fields, content)
-        if self.manner.heeds_if_match and headers.get("if-match", etag) != etag:
+        if self.behaviour.checks_if_match and headers.get("if-match", etag) != etag:
             return _head(412, body=b"<Error><Code>PreconditionFailed</Code></Error>")
         start = int(asked[1])
         if step.kind == "another part":
@@ -154,18 +156,18 @@ class BreakingServer:
         return self._framed(206, [*fields, part], content[start:])
 
     def _framed(self, status: int, fields: list[tuple[str, str]], body: bytes) -> bytes:
-        if self.manner.framing == "length":
+        if self.behaviour.framing == "length":
             return _head(status, *fields, body=body)
-        if self.manner.framing == "close":
+        if self.behaviour.framing == "close":
             return _head(status, *fields, ("Connection", "close"), length=False) + body
-        size = self.manner.pieces
+        size = self.behaviour.pieces
         pieces = [body[at : at + size] for at in range(0, len(body), size)]
         chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
         return _head(status, *fields, ("Transfer-Encoding", "chunked"), length=False) + chunks + b"0\r\n\r\n"
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[BreakingServer]:
-        breaking = self
+    def running(self) -> Iterator[InterruptingServer]:
+        interrupting = self
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
@@ -173,7 +175,7 @@ class BreakingServer:
                     while request := self.rfile.readline():
                         lines = iter(self.rfile.readline, b"\r\n")
                         headers = dict(line.decode().strip().lower().split(": ", 1) for line in lines)
-                        content, reset, close = breaking.answer(request.split()[1].decode(), headers)
+                        content, reset, close = interrupting.response(request.split()[1].decode(), headers)
                         self.wfile.write(content)
                         if reset:
                             self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -185,7 +187,7 @@ class BreakingServer:
             request_queue_size = 64
 
             def shutdown_request(self, request: Any) -> None:
-                # Not shutdown(), which says good-bye before a reset can.
+                # Not shutdown(), which would end the connection before it can be reset.
                 self.close_request(request)
 
         with Server(("127.0.0.1", 0), Handler) as server:
@@ -213,14 +215,14 @@ def _head(status: int, *fields: tuple[str, str], body: bytes = b"", length: bool
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[BreakingServer]:
-    with BreakingServer().running() as running:
+def server() -> Iterator[InterruptingServer]:
+    with InterruptingServer().running() as running:
         yield running
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _no_waits() -> Iterator[None]:
-    """The clock of retries, made to stand still."""
+def _no_backoff() -> Iterator[None]:
+    """Retry without a delay."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(retries, "_MAX_BACKOFF_SECONDS", 0.0)
         yield
@@ -231,135 +233,142 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("breaks") / "archive.zip"
 
 
-def fetch(server: BreakingServer, path: Path) -> Downloaded:
+def fetch(server: InterruptingServer, path: Path) -> Downloaded:
     return download(server.get_url, path, timeout=10, plain_http_allowed=True, log=LOG)
 
 
-def require_same(server: BreakingServer, path: Path, downloaded: Downloaded) -> None:
-    """It is, byte for byte, the file that was there when the last answer was given."""
+def assert_complete(server: InterruptingServer, path: Path, downloaded: Downloaded) -> None:
+    """Check that it is, byte for byte, the file that was served last."""
     content = server.files[server.file]
     assert path.read_bytes() == content
     assert downloaded == Downloaded(len(content), hashlib.sha256(content).hexdigest())
 
 
-# The headers have some 200 bytes, the bodies 2,500 and more.
+# The headers have about 200 bytes, the bodies 2,500 and more.
 places = st.integers(0, 5000) | st.integers(0, 250) | st.integers(-12, -1)
 kinds = st.sampled_from(["plain", "plain", "no ranges", "another part", "busy"])
-breaks = st.builds(Step, cut=places, reset=st.booleans(), kind=kinds)
+interruptions = st.builds(Step, cut=places, reset=st.booleans(), kind=kinds)
 framings = st.sampled_from(["length", "chunked"])
-manners = st.builds(
-    Manner,
+behaviours = st.builds(
+    Behaviour,
     framing=framings,
     etag=st.sampled_from(["md5", "opaque", "weak"]),
-    heeds_if_match=st.booleans(),
+    checks_if_match=st.booleans(),
     pieces=st.sampled_from([1 << 16, 1000, 37]),
 )
 
 
-class TestTheDownload:
-    @settings(DRAWN, max_examples=300)
+class TestDownload:
+    @settings(DETERMINISTIC, max_examples=300)
     @given(
-        # With as many more breaks as these may bring about, a changed file's and one at the end, they are too few to
-        # give up for.
-        steps=st.lists(breaks, max_size=MAX_BREAKS - 3),
+        # Together with two more that these may cause (a changed file, one at the end) too few to give up.
+        steps=st.lists(interruptions, max_size=MAX_INTERRUPTIONS - 3),
         changed_at=st.integers(0, 4),
         changed_to=st.sampled_from([0, 1, 2]),
         refused_at=st.none() | st.integers(0, 3),
         refused_cut=st.none() | places,
-        manner=manners,
+        behaviour=behaviours,
     )
-    def test_whatever_breaks_it_is_one_whole_file(
+    def test_interrupted_download_gives_the_whole_file(
         self,
         steps: list[Step],
         changed_at: int,
         changed_to: int,
         refused_at: int | None,
         refused_cut: int | None,
-        manner: Manner,
-        server: BreakingServer,
+        behaviour: Behaviour,
+        server: InterruptingServer,
         path: Path,
     ) -> None:
-        """Hang-ups, resets, a changed file, a server without ranges or with wrong ones, an expired URL: all mixed."""
+        """Closed and reset connections, a changed file, missing and wrong ranges, an expired URL, all mixed."""
         if changed_at < len(steps):
             steps[changed_at] = replace(steps[changed_at], file=changed_to)
         if refused_at is not None:
             steps.insert(refused_at, Step(kind="refused", cut=refused_cut))
-        server.begin(steps, manner)
-        require_same(server, path, fetch(server, path))
+        server.begin(steps, behaviour)
+        assert_complete(server, path, fetch(server, path))
         assert server.urls <= 2
 
-    @settings(DRAWN, max_examples=100)
+    @settings(DETERMINISTIC, max_examples=100)
     @given(
-        # Each is behind the headers, so that each brings some bytes.
+        # Counted from the end of the headers, so that every response has some bytes.
         pieces=st.lists(st.integers(1, 300), min_size=5, max_size=30),
         reset=st.booleans(),
         refused=st.sets(st.integers(1, 30), max_size=4),
-        manner=manners,
+        behaviour=behaviours,
     )
-    def test_any_number_of_breaks_is_borne_while_bytes_come(
-        self, pieces: list[int], reset: bool, refused: set[int], manner: Manner, server: BreakingServer, path: Path
+    def test_any_number_of_interruptions_is_tolerated_while_bytes_arrive(
+        self,
+        pieces: list[int],
+        reset: bool,
+        refused: set[int],
+        behaviour: Behaviour,
+        server: InterruptingServer,
+        path: Path,
     ) -> None:
-        server.begin([], manner)
+        server.begin([], behaviour)
         for number, piece in enumerate(pieces):
             if number in refused:
                 server.steps.append(Step(kind="refused"))
-            # A reset takes with it what the client has not read yet, so that it may bring nothing.
+            # A reset loses what the client has not read yet, so that there may be no progress.
             server.steps.append(Step(body_cut=piece, reset=reset and number % 3 == 0))
-        require_same(server, path, fetch(server, path))
+        assert_complete(server, path, fetch(server, path))
 
     @pytest.mark.parametrize(("framing", "etag"), [("length", "md5"), ("length", "none"), ("chunked", "opaque")])
     @pytest.mark.parametrize("reset", [False, True], ids=["hang-up", "reset"])
-    def test_every_byte_in_turn(self, framing: str, etag: str, reset: bool, server: BreakingServer, path: Path) -> None:
-        """The first answer breaks at an even one, and the second at the odd one behind it."""
-        manner = Manner(framing, etag, pieces=200)
-        server.begin([], manner, SMALL)
-        for cut in range(0, len(server.answer("/file.zip", {})[0]), 2):
-            server.begin([Step(cut=cut, reset=reset), Step(cut=cut + 1, reset=reset)], manner, SMALL)
-            require_same(server, path, fetch(server, path))
-
-    @settings(DRAWN, max_examples=60)
-    @given(steps=st.lists(breaks.map(lambda step: replace(step, kind="plain")), max_size=MAX_BREAKS - 3))
-    def test_a_server_that_says_nowhere_how_long_it_is(
-        self, steps: list[Step], server: BreakingServer, path: Path
+    def test_interruption_at_every_byte(
+        self, framing: str, etag: str, reset: bool, server: InterruptingServer, path: Path
     ) -> None:
-        """Where the end of the connection is the end of the file, its checksum tells a break."""
-        server.begin(steps, Manner("close", "md5"))
-        require_same(server, path, fetch(server, path))
+        """The first response ends at an even byte, and the second at the odd one after it."""
+        behaviour = Behaviour(framing, etag, pieces=200)
+        server.begin([], behaviour, SMALL)
+        for cut in range(0, len(server.response("/file.zip", {})[0]), 2):
+            server.begin([Step(cut=cut, reset=reset), Step(cut=cut + 1, reset=reset)], behaviour, SMALL)
+            assert_complete(server, path, fetch(server, path))
 
-    def test_it_is_told_when_each_fresh_url_is_refused(self, server: BreakingServer, path: Path) -> None:
-        server.begin([Step(body_cut=500), Step(kind="refused"), Step(kind="refused")], Manner())
+    @settings(DETERMINISTIC, max_examples=60)
+    @given(steps=st.lists(interruptions.map(lambda step: replace(step, kind="plain")), max_size=MAX_INTERRUPTIONS - 3))
+    def test_missing_length_is_made_up_for_by_an_md5(
+        self, steps: list[Step], server: InterruptingServer, path: Path
+    ) -> None:
+        """If the file ends with the connection, its checksum tells whether it is complete."""
+        server.begin(steps, Behaviour("close", "md5"))
+        assert_complete(server, path, fetch(server, path))
+
+    def test_refused_fresh_url_is_an_error(self, server: InterruptingServer, path: Path) -> None:
+        server.begin([Step(body_cut=500), Step(kind="refused"), Step(kind="refused")], Behaviour())
         with pytest.raises(DownloadRefusedError, match="fresh one too"):
             fetch(server, path)
         assert server.urls == 2
 
-    def test_breaks_that_bring_nothing_end_it(self, server: BreakingServer, path: Path) -> None:
-        server.begin([Step(cut=0)] * 50, Manner())
-        with pytest.raises(DownloadError, match=f"broke {MAX_BREAKS} times in a row"):
+    def test_interruptions_without_progress_end_the_download(self, server: InterruptingServer, path: Path) -> None:
+        server.begin([Step(cut=0)] * 50, Behaviour())
+        with pytest.raises(DownloadError, match=f"interrupted {MAX_INTERRUPTIONS} times in a row"):
             fetch(server, path)
-        assert len(server.asked) == MAX_BREAKS
+        assert len(server.requests) == MAX_INTERRUPTIONS
 
 
-# Airflow raises the limit when it first copies an operator, which hypothesis would have told.
+# Airflow raises the limit when it first copies an operator, and hypothesis warns about it.
 @pytest.mark.filterwarnings("ignore:The recursion limit will not be reset")
-class TestTheObject:
-    """The same, through the operator: the object is that of an unbroken download."""
+class TestObject:
+    """The same through the operator."""
 
     @pytest.mark.parametrize("output_format", ["zip", "csv.gz"])
-    @settings(DRAWN, max_examples=30)
+    @settings(DETERMINISTIC, max_examples=30)
     @given(
-        steps=st.lists(breaks, max_size=MAX_BREAKS - 3),
+        steps=st.lists(interruptions, max_size=MAX_INTERRUPTIONS - 3),
         changed_at=st.integers(0, 4),
         refused_at=st.none() | st.integers(0, 3),
-        manner=manners,
+        behaviour=behaviours,
     )
-    def test_whatever_breaks_it_is_the_same(
+    def test_object_is_that_of_an_uninterrupted_download(
         self,
         steps: list[Step],
         changed_at: int,
         refused_at: int | None,
-        manner: Manner,
+        behaviour: Behaviour,
         output_format: str,
-        server: BreakingServer,
+        server: InterruptingServer,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
@@ -367,12 +376,12 @@ class TestTheObject:
             steps[changed_at] = replace(steps[changed_at], file=1)
         if refused_at is not None:
             steps.insert(refused_at, Step(kind="refused"))
-        server.begin(steps, manner)
+        server.begin(steps, behaviour)
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json)
-        scratch = tmp_path / "scratch"
-        scratch.mkdir(exist_ok=True)
+        temporary = tmp_path / "temporary"
+        temporary.mkdir(exist_ok=True)
 
-        move("e-1", f"file://{tmp_path}/lake/x.{output_format}", download_dir=str(scratch))
+        move("e-1", f"file://{tmp_path}/lake/x.{output_format}", download_dir=str(temporary))
 
         published = (tmp_path / "lake" / f"x.{output_format}").read_bytes()
         if output_format == "zip":
@@ -381,23 +390,23 @@ class TestTheObject:
             with zipfile.ZipFile(io.BytesIO(FILES[server.file])) as opened:
                 assert gzip.decompress(published) == opened.read("activities.csv")
         assert [found.name for found in (tmp_path / "lake").iterdir()] == [f"x.{output_format}"]
-        assert list(scratch.iterdir()) == []
+        assert list(temporary.iterdir()) == []
 
     @pytest.mark.parametrize("output_format", ["zip", "csv.gz"])
-    @settings(DRAWN, max_examples=40)
-    @given(steps=st.lists(breaks, min_size=1, max_size=MAX_BREAKS - 3), changed_at=st.integers(0, 2))
-    def test_without_any_etag_it_is_a_whole_one_or_none(
+    @settings(DETERMINISTIC, max_examples=40)
+    @given(steps=st.lists(interruptions, min_size=1, max_size=MAX_INTERRUPTIONS - 3), changed_at=st.integers(0, 2))
+    def test_changed_file_without_an_etag_is_whole_or_refused(
         self,
         steps: list[Step],
         changed_at: int,
         output_format: str,
-        server: BreakingServer,
+        server: InterruptingServer,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Nothing but the archive itself tells a file of the same size that is another's in its second half."""
+        """Only the checksums in the archive show that the second half is that of another file."""
         steps[changed_at % len(steps)] = replace(steps[changed_at % len(steps)], file=2)
-        server.begin(steps, Manner(etag="none"))
+        server.begin(steps, Behaviour(etag="none"))
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json)
         target = tmp_path / f"x.{output_format}"
         target.write_bytes(b"before")
