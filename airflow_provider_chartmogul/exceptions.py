@@ -8,6 +8,7 @@ All errors of this package::
       * IntervalError                    a window is missing or invalid
       * InvalidExportIdError             not an export ID
       * TransferSettingsError            an operator's parameter is invalid
+      * InvalidResourceError             an unknown resource, or a query parameter or column that it does not have
       * NoResponseError                  connection refused or reset, timeout
       * UnexpectedResponseError          HTML, truncated JSON, a redirect
         * ForeignRedirectError           a redirect to another host
@@ -87,6 +88,12 @@ class InvalidExportIdError(ChartMogulError, ValueError):
 
 class TransferSettingsError(ChartMogulError, ValueError):
     """A parameter of a transfer operator is invalid, or does not go with another."""
+
+    permanent = True
+
+
+class InvalidResourceError(ChartMogulError, ValueError):
+    """There is no such resource, or it does not have this query parameter or column."""
 
     permanent = True
 
