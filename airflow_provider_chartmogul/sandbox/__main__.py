@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from datetime import datetime
 
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.faults import HELP, Fault, parse_faults
@@ -72,6 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--stale-urls", action="store_true", help="do not replace an export's URL when it has expired")
     add("--requests-per-second", type=_limit, default=40, help="rate limit (429); 'none' for no limit")
     add("--max-connections", type=_limit, default=20, help="limit of connections (503); 'none' for no limit")
+    add("--page-size", type=int, default=200, help="default and maximum of per_page in lists")
+    add(
+        "--as-of",
+        type=datetime.fromisoformat,
+        metavar="TIME",
+        help="the company's present, as ISO 8601, UTC unless it says otherwise; by default the last midnight in UTC",
+    )
+    add("--metrics-time-zone", default="UTC", help="time zone of the days of metrics, such as Europe/Berlin")
     add(
         "--faults",
         metavar="FAULT",
@@ -107,6 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             url_seconds=options.url_seconds,
             fresh_urls=not options.stale_urls,
             outcome=options.outcome,
+            page_size=options.page_size,
+            as_of=options.as_of,
+            metrics_time_zone=options.metrics_time_zone,
             faults=options.faults,
         )
     except ValueError as error:

@@ -16,16 +16,18 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from airflow_provider_chartmogul.sandbox.active_faults import Faults
-from airflow_provider_chartmogul.sandbox.company.activities import to_zip
+from airflow_provider_chartmogul.sandbox.company.activities import Activity, to_zip
+from airflow_provider_chartmogul.sandbox.company.clock import to_seconds
 from airflow_provider_chartmogul.sandbox.company.company import Company
 from airflow_provider_chartmogul.sandbox.counters import Counters
 from airflow_provider_chartmogul.sandbox.exports import Export, ExportFile, ExportParameters
+from airflow_provider_chartmogul.sandbox.lists import Lists
 from airflow_provider_chartmogul.sandbox.recording import RecordedExport, RecordedRequest
 from airflow_provider_chartmogul.sandbox.settings import SETTINGS, check_setting
 
@@ -53,6 +55,9 @@ class Account:
         url_seconds: int,
         fresh_urls: bool,
         outcome: str,
+        page_size: int,
+        as_of: datetime | None,
+        metrics_time_zone: str,
     ) -> None:
         if not api_key or ":" in api_key:
             raise ValueError("api_key must not be empty, nor contain a colon, since it is a Basic user name")
@@ -62,12 +67,15 @@ class Account:
         self.url_seconds = url_seconds
         self.fresh_urls = fresh_urls
         self.outcome = outcome
+        self.page_size = page_size
+        self.as_of = as_of
         for name, value in self.settings.items():
             check_setting(name, value)
         self.api_key = api_key
         self.faults = Faults()
         self.counters = Counters()
         self.company = Company(seed, customers)
+        self.lists = Lists(lambda: self.company.books(self.present()), metrics_time_zone)
         self.url_secret = secrets.token_hex(20)
         self._account_uuid = uuid.uuid5(uuid.NAMESPACE_URL, f"sandbox/{seed}/{customers}")
         self._lock = threading.Lock()
@@ -121,10 +129,32 @@ class Account:
         :param activity_type: one of the API's types; `None` for all of them.
         :raises ValueError: for an unknown type.
         """
-        return [row.as_text() for row in self.company.activities(start, end, activity_type)]
+        return [row.as_text() for row in self._activities(start, end, activity_type)]
+
+    def rows(self, resource: str, query_params: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """Return the rows that the API has for a resource at present, in its order.
+
+        Like the API, it leaves out disabled rows and invalid invoices unless the query parameters ask for them. Rows
+        that do not say what they belong to have one key more, in front: subscriptions `customer_uuid`, the plans of
+        plan groups `plan_group_uuid`.
+
+        :param resource: `account`, `data_sources`, `customers`, `contacts`, `plans`, `plan_groups`, `plan_group_plans`,
+            `invoices`, `subscription_events`, `notes`, `customer_notes`, `opportunities`, `tasks`, `subscriptions` or
+            `metrics`.
+        :param query_params: the request's query parameters, such as `{"with_disabled": "true"}`. `metrics` needs
+            `start-date` and `end-date`.
+        :raises ValueError: for an unknown resource.
+        """
+        return self.lists.rows(resource, query_params or {})
+
+    def present(self) -> datetime:
+        """Return the moment as of which lists and metrics are: `as_of`, or the last midnight in UTC."""
+        if self.as_of is not None:
+            return self.as_of
+        return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
     def amend(self, *, added: Iterable[Mapping[str, object]] = (), removed: Iterable[str] = ()) -> None:
-        """Change the company's history, for later downloads and `expected_rows`::
+        """Change the company's history, for later downloads, lists, metrics, `expected_rows` and `rows`::
 
             row = sandbox.expected_rows(start, end)[0]
             sandbox.amend(removed=[row["uuid"]])                                      # delete an activity
@@ -135,7 +165,7 @@ class Account:
         :param removed: values of `uuid`; unknown ones are ignored.
         :raises ValueError: for an invalid row; nothing is changed then.
         """
-        with self._file_lock:
+        with self._file_lock, self.lists.lock:
             self.company.amend(added=added, removed=removed)
             self._cached_file.cache_clear()
 
@@ -211,5 +241,11 @@ class Account:
             return self._cached_file(parameters.start, parameters.end or export.created_at, parameters.activity_type)
 
     def _create_file(self, start: datetime | None, end: datetime, activity_type: str | None) -> ExportFile:
-        content = to_zip(self.company.activities(start, end, activity_type))
+        content = to_zip(self._activities(start, end, activity_type))
         return ExportFile(content, f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"')
+
+    def _activities(self, start: datetime | None, end: datetime, activity_type: str | None) -> Iterator[Activity]:
+        """Return the activities of a window, without those after `as_of`."""
+        if self.as_of is not None:
+            end = min(end, self.as_of, key=to_seconds)
+        return self.company.activities(start, end, activity_type)

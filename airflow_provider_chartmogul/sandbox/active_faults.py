@@ -7,12 +7,14 @@ import math
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from airflow_provider_chartmogul.sandbox.faults import MODIFYING_KINDS, Fault
 
 _MAX_EXHAUSTED_SHOWN = 20
+_DEFAULT_WINDOW_SECONDS = 60.0
 
 
 class AddedFault:
@@ -26,6 +28,7 @@ class AddedFault:
         self.fault = fault
         self.hits = 0
         self._requests = 0
+        self._admitted: deque[float] = deque()
         self._ends_at = math.inf if fault.for_seconds is None else time.monotonic() + fault.for_seconds
         # Two faults with the same seed must not hit the same requests, hence place and kind.
         self._random = random.Random(f"{fault.seed or 0} {fault.place} {fault.kind}")
@@ -45,10 +48,22 @@ class AddedFault:
         self._requests += 1
         if self._requests <= (self.fault.skip or 0):
             return None
+        if self.fault.above is not None and not self._is_above(self.fault.above):
+            return None
         if self.fault.p is not None and self._random.random() >= self.fault.p:
             return None
         self.hits += 1
         return Hit(self.fault, self.hits, random.Random(self._random.getrandbits(64)))
+
+    def _is_above(self, limit: int) -> bool:
+        """Return whether a request exceeds the number of requests that are left alone within the fault's window."""
+        now = time.monotonic()
+        while self._admitted and now - self._admitted[0] >= (self.fault.window or _DEFAULT_WINDOW_SECONDS):
+            self._admitted.popleft()
+        if len(self._admitted) >= limit:
+            return True
+        self._admitted.append(now)
+        return False
 
 
 @dataclass(frozen=True)
@@ -129,7 +144,7 @@ class Faults:
         replacement: Hit | None = None
         modifications: dict[str, Hit] = {}
         with self._lock:
-            candidates = [added for added in self._added if added.fault.place in ("any", host, endpoint)]
+            candidates = [added for added in self._added if added.fault.is_at(host, endpoint)]
             for added in candidates:
                 if added.fault.kind not in MODIFYING_KINDS and replacement is None:
                     replacement = added.hit()

@@ -16,16 +16,11 @@ from airflow_provider_chartmogul.sandbox import presigned
 from airflow_provider_chartmogul.sandbox.account import Account
 from airflow_provider_chartmogul.sandbox.error_responses import ApiErrorResponse, bad_request, error_body
 from airflow_provider_chartmogul.sandbox.exports import Export, ExportParameters
+from airflow_provider_chartmogul.sandbox.list_endpoints import add_list_routes
 from airflow_provider_chartmogul.sandbox.middleware import create_runner, request_middleware
+from airflow_provider_chartmogul.sandbox.resources.plans import account_body
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-_ACCOUNT = {
-    "name": "Example Test Company",
-    "currency": "EUR",
-    "time_zone": "Europe/Berlin",
-    "week_start_on": "sunday",
-}
 
 
 class ApiServer:
@@ -43,6 +38,7 @@ class ApiServer:
         app.router.add_get("/v1/account", self._get_account, allow_head=False, name="account")
         app.router.add_post("/v1/activities_export", self._create_export, name="create")
         app.router.add_get("/v1/activities_export/{id}", self._retrieve_export, allow_head=False, name="retrieve")
+        add_list_routes(app, account)
         self.runner = create_runner(account, "api", app)
 
     @web.middleware
@@ -93,7 +89,7 @@ class ApiServer:
         return web.json_response({"data": "pong!"})
 
     async def _get_account(self, request: web.Request) -> web.Response:
-        return web.json_response(_ACCOUNT)
+        return web.json_response(account_body(request.query))
 
     async def _create_export(self, request: web.Request) -> web.Response:
         export = self._account.create_export(ExportParameters.parse(await _read_params(request)))

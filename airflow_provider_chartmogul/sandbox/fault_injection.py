@@ -24,7 +24,8 @@ from aiohttp import web
 
 from airflow_provider_chartmogul.sandbox.active_faults import Hit, Hits
 from airflow_provider_chartmogul.sandbox.error_responses import S3ErrorResponse, error_body
-from airflow_provider_chartmogul.sandbox.faults import Fault
+from airflow_provider_chartmogul.sandbox.faults import LISTS, Fault
+from airflow_provider_chartmogul.sandbox.list_faults import PageFaults
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -57,6 +58,19 @@ _JSON_BODIES: dict[str, tuple[Any, ...]] = {
         },
     ),
     "429": (error_body(429, "Your request rate has exceeded our rate limit."),),
+}
+
+# For lists, the bodies that would name the activities export otherwise.
+_LIST_BODIES: dict[str, tuple[Any, ...]] = {
+    "400": (error_body(400, 'Parameter "cursor" is malformed', "cursor"),),
+    "404": (error_body(404, "Not found"), {"error": "Path not found"}),
+    "422": (
+        {"errors": {"status": "is not included in the list"}},
+        {
+            "status": ["is not included in the list"],
+            "error_details": [{"param": "status", "code": "invalid", "message": "is not included in the list"}],
+        },
+    ),
 }
 
 _S3_ERRORS = {
@@ -118,7 +132,10 @@ async def respond(request: web.Request, handler: Handler, host: str, hits: Hits)
         return _html_page(200, "Sign in", "Sign in to the proxy to continue.")
     if hit.fault.kind == "half-json":
         return _half_json(response, hit)
-    return _s3_error(hit.fault) if host == "download" else _api_error(hit.fault)
+    if host == "download":
+        return _s3_error(hit.fault)
+    is_list = request.match_info.route.name in LISTS
+    return _api_error(hit.fault, {**_JSON_BODIES, **_LIST_BODIES} if is_list else _JSON_BODIES)
 
 
 def response_status(response: web.StreamResponse, hits: Hits) -> int:
@@ -147,6 +164,11 @@ async def interrupt_response(request: web.Request, response: web.StreamResponse,
         # Closed instead of reset: a reset could overtake the bytes before it, so that fewer than `at` arrive.
         transport.write(_head(response, len(body)) + bytes(body[: hits.modifications["interrupt"].byte(len(body))]))
         transport.close()
+
+
+def page_faults() -> PageFaults:
+    """Return the faults that modify a page of a list, for the current request."""
+    return PageFaults(_MODIFICATIONS.get())
 
 
 def modify_etag(etag: str) -> str:
@@ -209,7 +231,7 @@ def _half_json(response: web.StreamResponse, hit: Hit) -> web.Response:
     return web.Response(status=response.status, body=body[:at], content_type="application/json", charset="utf-8")
 
 
-def _api_error(fault: Fault) -> web.Response:
+def _api_error(fault: Fault, json_bodies: Mapping[str, tuple[Any, ...]]) -> web.Response:
     status = int(fault.kind)
     body = fault.body or ("json" if status < 500 else "html" if status in _PHRASES else "text")
     if body == "html":
@@ -217,7 +239,7 @@ def _api_error(fault: Fault) -> web.Response:
     elif body == "text":
         response = web.Response(status=status, text=f"{status} {_phrase(status)}")
     else:
-        response = web.json_response(_JSON_BODIES[str(status)][body == "json2"], status=status)
+        response = web.json_response(json_bodies[str(status)][body == "json2"], status=status)
     return _with_reason_and_retry_after(response, fault)
 
 

@@ -11,8 +11,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-API_PLACES = ("ping", "account", "create", "retrieve", "api")
-"""The API's endpoints, and `api` for all of them."""
+_WALKED_LISTS = (
+    "customers",
+    "contacts",
+    "plans",
+    "plan_groups",
+    "plan_group_plans",
+    "invoices",
+    "subscription_events",
+    "notes",
+    "customer_notes",
+    "opportunities",
+    "tasks",
+)
+"""The lists whose cursors lead from row to row."""
+
+LISTS = ("data_sources", *_WALKED_LISTS, "subscriptions", "metrics")
+"""All lists."""
+
+API_PLACES = ("ping", "account", "create", "retrieve", *LISTS, "lists", "api")
+"""The API's endpoints, `lists` for all lists, and `api` for all endpoints."""
 
 PLACES = (*API_PLACES, "download", "any")
 """Where a fault can be."""
@@ -27,9 +45,14 @@ HELP = """\
 A fault is PLACE:KIND, followed by any number of ;OPTION=VALUE. White space separates several faults.
 
   retrieve:429;retry_after=2;times=5    download:interrupt;p=0.2    create:reset;when=after;times=1
+  lists:429;above=100;window=60         invoices:short-page         customers:customer-moved;skip=1;times=1
 
 places
-  ping account create retrieve   one endpoint of the API
+  ping account create retrieve   one endpoint of the API: create and retrieve are those of the activities export
+  data_sources customers contacts plans plan_groups plan_group_plans invoices subscription_events notes
+  customer_notes opportunities tasks subscriptions metrics
+                                 one list of the API
+  lists                          all lists of the API
   api                            all endpoints of the API
   download                       the download host
   any                            everything
@@ -52,11 +75,28 @@ kinds that modify the response; all of them apply
   etag                           another ETag in each response
   no-range                       Range is ignored: 200 and the whole file
 
+kinds that modify a page of a list; all of them apply
+  new-key                        rows have a key that they did not have before
+  blank-amounts                  amounts and quantities are empty text
+  other-types                    amounts and quantities are text, a retracted event's ID is a number
+  empty-list                     no rows, as for a key without access to the list
+  (and, except for data_sources, subscriptions and metrics)
+  empty-page                     no rows, but has_more and another cursor for the same position
+  short-page                     'rows' rows (half of per_page), and has_more
+  repeated-row                   the page starts with the last row of the page before
+  stuck-cursor                   the cursor of the request, and has_more
+  row-created                    after this page, a row is created: the newest one
+  row-deleted                    after this page, the next row is deleted
+  customer-moved                 after this page, the customer-since of a customer changes, so that the walk meets it
+                                 again (to=later) or misses it (to=earlier) (customers only)
+
 options for how often; by default every request is hit until the fault is removed
   times=N          N requests
   p=P              each request with probability P, above 0 and at most 1
   skip=N           not the first N requests
   for_seconds=S    for S seconds after the fault was added
+  above=N          only requests above N in any 'window' seconds, as a limit of compute time does
+  window=S         the seconds of 'above' (60)
   seed=N           for random choices (p, byte): the same seed makes the same choices
 
 options for what happens
@@ -68,10 +108,12 @@ options for what happens
   body=B           json, json2 (the other form of 404 and 422), text or html (statuses at the API)
   at=BYTE          a byte of this response's body, counted from 0; beyond its end means its end; random by default
   delay=S          seconds (slow)
+  rows=N           the rows of a page (short-page)
+  to=TO            later (default) or earlier (customer-moved)
 """
 """The text form, as the command line shows it."""
 
-_FREQUENCY = ("times", "p", "skip", "for_seconds", "seed")
+_FREQUENCY = ("times", "p", "skip", "for_seconds", "above", "window", "seed")
 
 KIND_OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(STATUSES, ("retry_after", "retry_date", "body", "when", *_FREQUENCY)),
@@ -85,12 +127,33 @@ KIND_OPTIONS: dict[str, tuple[str, ...]] = {
     "flip": ("at", *_FREQUENCY),
     "etag": _FREQUENCY,
     "no-range": _FREQUENCY,
+    "new-key": _FREQUENCY,
+    "blank-amounts": _FREQUENCY,
+    "other-types": _FREQUENCY,
+    "empty-list": _FREQUENCY,
+    "empty-page": _FREQUENCY,
+    "short-page": ("rows", *_FREQUENCY),
+    "repeated-row": _FREQUENCY,
+    "stuck-cursor": _FREQUENCY,
+    "row-created": _FREQUENCY,
+    "row-deleted": _FREQUENCY,
+    "customer-moved": ("to", *_FREQUENCY),
 }
 """All kinds, and the options that each has."""
 
 _DOWNLOAD_KINDS = ("interrupt", "truncate", "flip", "etag", "no-range")
 
-MODIFYING_KINDS = ("slow", *_DOWNLOAD_KINDS)
+_KIND_ENDPOINTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_DOWNLOAD_KINDS, ("download",)),
+    **dict.fromkeys(("new-key", "blank-amounts", "other-types", "empty-list"), LISTS),
+    **dict.fromkeys(
+        ("empty-page", "short-page", "repeated-row", "stuck-cursor", "row-created", "row-deleted"), _WALKED_LISTS
+    ),
+    "customer-moved": ("customers",),
+}
+"""The endpoints of the kinds that not all endpoints have."""
+
+MODIFYING_KINDS = ("slow", *_KIND_ENDPOINTS)
 """The kinds that modify the response instead of replacing it."""
 
 
@@ -127,6 +190,10 @@ _OPTIONS: dict[str, _Option] = {
     "body": _one_of(*BODIES),
     "at": _Option(int, _is_int(0), "a whole number of bytes, at least 0"),
     "delay": _Option(float, lambda value: _is_number(value) and value >= 0, "a number of seconds, at least 0"),
+    "above": _Option(int, _is_int(0), "a whole number of at least 0"),
+    "window": _Option(float, lambda value: _is_number(value) and value > 0, "a number of seconds above 0"),
+    "rows": _Option(int, _is_int(1), "a whole number of at least 1"),
+    "to": _one_of("later", "earlier"),
 }
 
 
@@ -143,6 +210,8 @@ class Fault:
     :param skip: the number of requests to leave alone first.
     :param for_seconds: how long requests are hit, in seconds since the fault was added.
     :param seed: seeds the random choices: the same seed makes the same choices.
+    :param above: hits only the requests above this number within `window` seconds, as a limit of compute time does.
+    :param window: the seconds of `above`; 60 by default.
 
     These say what happens to a request:
 
@@ -155,6 +224,8 @@ class Fault:
     :param at: the byte of this response's body at which the fault occurs, from 0; beyond the end means the end. By
         default random; for `half-json` the middle, for `stall` 0.
     :param delay: seconds, for `slow`.
+    :param rows: the number of rows of a `short-page`; half of `per_page` by default.
+    :param to: `later` (default) or `earlier`, for `customer-moved`.
     :raises ValueError: for an unknown or invalid value; the message lists the known ones.
     """
 
@@ -171,6 +242,10 @@ class Fault:
     body: str | None = None
     at: int | None = None
     delay: float | None = None
+    above: int | None = None
+    window: float | None = None
+    rows: int | None = None
+    to: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", str(self.kind))
@@ -180,6 +255,10 @@ class Fault:
             raise ValueError(f"unknown kind: {self.kind!r}; known kinds: {', '.join(KIND_OPTIONS)}")
         if self.kind in _DOWNLOAD_KINDS and self.place != "download":
             raise ValueError(f"{self.kind} is for downloads only: use download:{self.kind}")
+        endpoints = _KIND_ENDPOINTS.get(self.kind, PLACES)
+        if self.place not in endpoints and (self.place != "lists" or len(endpoints) == 1):
+            known = (*endpoints, "lists") if len(endpoints) > 1 else endpoints
+            raise ValueError(f"{self.kind} is for lists only: use one of {', '.join(known)} as its place")
         if self.kind == "half-json" and self.place not in API_PLACES:
             raise ValueError(f"half-json is for the API only: use one of {', '.join(API_PLACES)} as its place")
         for name, value in self.options().items():
@@ -187,6 +266,8 @@ class Fault:
                 raise ValueError(f"{self.kind} has no option {name}; it has: {', '.join(KIND_OPTIONS[self.kind])}")
             if not _OPTIONS[name].is_valid(value):
                 raise ValueError(f"{name} must be {_OPTIONS[name].expected}, not {value!r}")
+        if self.window is not None and self.above is None:
+            raise ValueError("window needs above: the number of requests to leave alone within it")
         if self.retry_after is not None and self.retry_date is not None:
             raise ValueError("retry_after and retry_date set the same header: use one of them")
         if self.body is not None and self.place == "download":
@@ -195,6 +276,16 @@ class Fault:
             raise ValueError("body=json2 is for 404 and 422 only, which come in two forms")
         if self.body == "json" and str(self.kind) >= "500":
             raise ValueError(f"{self.kind} does not come from the API itself, so its body is text or html, not JSON")
+
+    def is_at(self, host: str, endpoint: str) -> bool:
+        """Return whether the fault concerns an endpoint.
+
+        :param host: `api` or `download`.
+        :param endpoint: the API's endpoint as a place, or the host again.
+        """
+        if endpoint not in _KIND_ENDPOINTS.get(str(self.kind), (endpoint,)):
+            return False
+        return self.place in ("any", host, endpoint) or (self.place == "lists" and endpoint in LISTS)
 
     def options(self) -> dict[str, Any]:
         """Return the options that are set, by name."""

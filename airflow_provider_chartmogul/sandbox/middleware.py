@@ -50,6 +50,8 @@ def request_middleware(account: Account, host: Host) -> Any:
                     host=host,
                     method=request.method,
                     path=sys.intern(_printable(request.raw_path).partition("?")[0]),
+                    # A download's query has the signature, which is a secret.
+                    query=_query(request) if host == "api" else {},
                     status=status,
                     headers=_headers(request),
                     started=started,
@@ -75,19 +77,23 @@ def create_runner(account: Account, host: Host, app: web.Application) -> web.App
     return runner
 
 
-def _printable(target: str) -> str:
-    """Return a request target without surrogates, which stand for bytes outside UTF-8 and cannot be logged."""
-    return target.encode(errors="replace").decode()
+def _printable(text: str) -> str:
+    """Return a text of a request without surrogates, which stand for bytes outside UTF-8 and cannot be logged."""
+    return text.encode(errors="replace").decode()
+
+
+def _query(request: web.Request) -> Mapping[str, str]:
+    return _shared_pairs(tuple((_printable(name), _printable(value)) for name, value in request.query.items()))
 
 
 def _headers(request: web.Request) -> Mapping[str, str]:
     headers = {name.lower(): ", ".join(request.headers.getall(name)) for name in request.headers}
     if "authorization" in headers:
         headers["authorization"] = headers["authorization"].partition(" ")[0]
-    return _shared_headers(tuple(headers.items()))
+    return _shared_pairs(tuple(headers.items()))
 
 
 @lru_cache(maxsize=1024)
-def _shared_headers(headers: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
-    """Return one object for equal headers, since many requests are recorded and most have the same."""
-    return dict(headers)
+def _shared_pairs(pairs: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    """Return one object for equal pairs, since many requests are recorded and most have the same headers."""
+    return dict(pairs)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from airflow_provider_chartmogul.sandbox.counters import Host
@@ -16,6 +16,7 @@ class RecordedRequest:
 
     * `host`: the server that received it, `api` or `download`
     * `method`, `path`: as sent, the path without the query
+    * `query`: the query parameters of a request to the API; empty for a download, whose query is secret
     * `status`: the response's HTTP status; 0 where a fault reset the connection or the sandbox stopped first
     * `headers`: the request's headers with lower-case names; of `authorization`, only the scheme
     * `started`: `time.monotonic()` when the request's head had been read
@@ -29,6 +30,7 @@ class RecordedRequest:
     headers: Mapping[str, str]
     started: float
     fault: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from datetime import datetime
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Any
@@ -39,7 +40,8 @@ class Sandbox(Account):
         sandbox.faults.clear()
 
     These parameters are also attributes, which can be changed while it runs: `export_seconds`, `url_seconds`,
-    `fresh_urls`, `requests_per_second`, `max_connections` and, for exports created later, `outcome`.
+    `fresh_urls`, `requests_per_second`, `max_connections`, `page_size`, `as_of` and, for exports created later,
+    `outcome`.
 
     :param host: the name or IP address to listen on.
     :param port: the API's port; 0 chooses a free one.
@@ -64,6 +66,11 @@ class Sandbox(Account):
         * `failed`: failed
         * `never`: remains in `processing`
         * anything else: this status in every poll, as an unknown status
+    :param page_size: the default and the maximum of `per_page`, 1 to 200. A small one gives a small company many pages.
+    :param as_of: the company's present: lists and metrics show it as of this moment, and later activities do not
+        exist. A datetime without a time zone is UTC. With `None`, lists and metrics show the company as of the last
+        midnight in UTC, and activities exist up to 2040.
+    :param metrics_time_zone: the time zone of the days of metrics, such as `Europe/Berlin`.
     :param faults: the initial faults, each a `Fault` or its text form.
     :raises ValueError: for an invalid parameter; the message names it.
     """
@@ -84,6 +91,9 @@ class Sandbox(Account):
         url_seconds: int = 604_800,
         fresh_urls: bool = True,
         outcome: str = "succeeded",
+        page_size: int = 200,
+        as_of: datetime | None = None,
+        metrics_time_zone: str = "UTC",
         faults: Iterable[Fault | str] = (),
     ) -> None:
         super().__init__(
@@ -96,6 +106,9 @@ class Sandbox(Account):
             url_seconds=url_seconds,
             fresh_urls=fresh_urls,
             outcome=outcome,
+            page_size=page_size,
+            as_of=as_of,
+            metrics_time_zone=metrics_time_zone,
         )
         self.host = host
         self._port = port

@@ -9,7 +9,18 @@ from typing import Any
 MAX_URL_SECONDS = 604_800
 """Seven days, the longest that S3 signs a URL for."""
 
-SETTINGS = ("export_seconds", "outcome", "url_seconds", "fresh_urls", "requests_per_second", "max_connections")
+MAX_PAGE_SIZE = 200
+"""The API's own maximum of `per_page`."""
+
+SETTINGS = (
+    "export_seconds",
+    "outcome",
+    "url_seconds",
+    "fresh_urls",
+    "requests_per_second",
+    "max_connections",
+    "page_size",
+)
 """The names of the settings."""
 
 
@@ -25,6 +36,8 @@ def check_setting(name: str, value: Any) -> None:
         valid, expected = is_int and 0 <= value <= MAX_URL_SECONDS, f"a whole number from 0 to {MAX_URL_SECONDS}"
     elif name in ("requests_per_second", "max_connections"):
         valid, expected = value is None or (is_int and value >= 0), "a whole number of 0 or more, or None for no limit"
+    elif name == "page_size":
+        valid, expected = is_int and 1 <= value <= MAX_PAGE_SIZE, f"a whole number from 1 to {MAX_PAGE_SIZE}"
     elif name == "fresh_urls":
         valid, expected = type(value) is bool, "true or false"
     elif name == "outcome":

@@ -37,17 +37,29 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "body": st.sampled_from(["text", "html"]),
     "at": st.integers(0, 10**12),
     "delay": st.floats(0, 10**6),
+    "above": st.integers(0, 10**6),
+    "window": st.floats(0, 10**6, exclude_min=True),
+    "rows": st.integers(1, 200),
+    "to": st.sampled_from(["later", "earlier"]),
 }
+
+DOWNLOAD_KINDS = ("interrupt", "truncate", "flip", "etag", "no-range")
 
 
 @st.composite
 def any_fault(draw: st.DrawFn) -> Fault:
     kind = draw(st.sampled_from(list(KIND_OPTIONS)))
-    for_downloads = kind in MODIFYING_KINDS and kind != "slow"
-    place = draw(st.sampled_from(["download"] if for_downloads else ["create", "retrieve", "api"]))
+    if kind in DOWNLOAD_KINDS:
+        place = "download"
+    elif kind in MODIFYING_KINDS and kind != "slow":
+        place = "customers"
+    else:
+        place = draw(st.sampled_from(["create", "retrieve", "invoices", "lists", "api"]))
     names = draw(st.sets(st.sampled_from(KIND_OPTIONS[kind])))
     if {"retry_after", "retry_date"} <= names:
         names.remove("retry_date")
+    if "window" in names:
+        names.add("above")
     return Fault(place, kind, **{name: draw(VALUES[name]) for name in names})
 
 
@@ -77,7 +89,7 @@ def test_text_form() -> None:
         ("retrieve", "PLACE:KIND.*not 'retrieve'"),
         (
             "retreive:429",
-            "unknown place: 'retreive'; known places: ping, account, create, retrieve, api, download, any",
+            "unknown place: 'retreive'; known places: ping, account, create, .*, metrics, lists, api, download, any",
         ),
         ("retrieve:418", "unknown kind: '418'; known kinds: 400, .*no-range"),
         ("retrieve:429;retry-after=2", "'retry-after=2'; known: retry_after, retry_date, body, when, times"),
@@ -103,7 +115,13 @@ def test_text_form() -> None:
         ("download:503;body=html", "S3's XML"),
         ("download:half-json", "half-json is for the API only"),
         ("any:half-json", "half-json is for the API only"),
-        *((f"retrieve:{kind}", f"use download:{kind}") for kind in MODIFYING_KINDS if kind != "slow"),
+        ("retrieve:new-key", "new-key is for lists only: use one of data_sources, customers, .*, metrics, lists"),
+        ("subscriptions:stuck-cursor", "stuck-cursor is for lists only: use one of customers"),
+        ("lists:customer-moved", "customer-moved is for lists only: use one of customers as"),
+        ("customers:customer-moved;to=last", "to must be later or earlier"),
+        ("customers:short-page;rows=0", "rows must be a whole number of at least 1"),
+        ("customers:429;window=5", "window needs above"),
+        *((f"retrieve:{kind}", f"use download:{kind}") for kind in DOWNLOAD_KINDS),
     ],
 )
 def test_invalid_fault_is_rejected_with_known_values(text: str, message: str) -> None:

@@ -15,8 +15,12 @@ from itertools import islice
 from operator import attrgetter
 
 from airflow_provider_chartmogul.sandbox.company.activities import ACTIVITY_TYPES, Activity, check_activity_type
+from airflow_provider_chartmogul.sandbox.company.books import Books
 from airflow_provider_chartmogul.sandbox.company.clock import to_seconds
 from airflow_provider_chartmogul.sandbox.company.history import history
+from airflow_provider_chartmogul.sandbox.company.ledger import Ledger
+
+_Amendments = tuple[list[Activity], frozenset[str]]
 
 
 class Company:
@@ -35,7 +39,9 @@ class Company:
         self.seed = seed
         self.customers = customers
         # One attribute for both, so that a reader in another thread sees them change at once.
-        self._amendments: tuple[list[Activity], frozenset[str]] = ([], frozenset())
+        self._amendments: _Amendments = ([], frozenset())
+        self._ledger: tuple[_Amendments, Ledger] | None = None
+        self._books: Books | None = None
 
     def __repr__(self) -> str:
         return f"Company(seed={self.seed}, customers={self.customers})"
@@ -80,6 +86,20 @@ class Company:
             sorted([*kept, *added_rows], key=attrgetter("date")),
             previously_removed | removed_uuids,
         )
+
+    def books(self, as_of: datetime) -> Books:
+        """Return the company's books as of a moment, with the amendments; a moment without a time zone is UTC.
+
+        Not thread-safe.
+        """
+        amendments = self._amendments
+        if self._ledger is None or self._ledger[0] is not amendments:
+            added, removed = amendments
+            self._ledger = (amendments, Ledger(history(self.seed, self.customers), added, removed))
+        ledger = self._ledger[1]
+        if self._books is None or self._books.ledger is not ledger or self._books.as_of != to_seconds(as_of):
+            self._books = Books(ledger, to_seconds(as_of))
+        return self._books
 
     def _computed_activities(
         self, start: datetime | None, end: datetime, activity_type: str | None

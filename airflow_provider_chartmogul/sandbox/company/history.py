@@ -9,15 +9,22 @@ returns within some weeks. With 500 customers that is about 20 to 60 activities 
 from __future__ import annotations
 
 import random
-import uuid
 from array import array
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from airflow_provider_chartmogul.sandbox.company.activities import ACTIVITY_TYPES, Activity
+from airflow_provider_chartmogul.sandbox.company.billing import (
+    DATA_SOURCES,
+    PLANS,
+    Plan,
+    data_source_of,
+    data_source_uuid,
+)
 from airflow_provider_chartmogul.sandbox.company.clock import DAY, FOUNDED, HORIZON, to_seconds
+from airflow_provider_chartmogul.sandbox.company.identity import entity_uuid
 
 _NEW_BIZ, _REACTIVATION, _EXPANSION, _CONTRACTION, _CHURN = range(len(ACTIVITY_TYPES))
 
@@ -27,24 +34,6 @@ _DAYS_BETWEEN_CHANGES = 7.0
 _CHURN_PROBABILITY = 0.06
 _FINAL_CHURN_PROBABILITY = 0.01
 _MAX_SEATS = 200
-
-_NAMESPACE = uuid.UUID("5f0d0c0e-6c6f-5c5a-9a54-0c1d6f2b7a11")
-
-
-class Plan(NamedTuple):
-    """A plan; `seat_mrr` is a seat's MRR in cents. Whole cents, so that MRR needs no rounding."""
-
-    external_id: str
-    name: str
-    seat_mrr: int
-
-
-PLANS = (
-    Plan("starter-monthly", "Starter", 900),
-    Plan("growth-monthly", "Growth", 2_900),
-    Plan("growth-annual", "Growth, yearly", 2_400),
-    Plan("scale-annual", "Scale, yearly", 7_900),
-)
 
 _WORDS = (
     "Acorn", "Beacon", "Copper", "Dovetail", "Ember", "Fjord", "Granite", "Harbour", "Indigo", "Juniper",
@@ -82,8 +71,8 @@ class _Change(NamedTuple):
 class History:
     """All activities of a company, stored as columns of numbers: some 50 bytes each instead of a kilobyte.
 
-    `row()` creates an activity's row. The columns hold one customer after the other; `order` has the activities'
-    indexes by date, and `times` their dates in this order, for bisection.
+    `row()` creates an activity's row. The columns hold one customer after the other, each from its index in `starts`;
+    `order` has the activities' indexes by date, and `times` their dates in this order, for bisection.
 
     :param seed: selects one company.
     :param customers: the number of customers.
@@ -93,9 +82,10 @@ class History:
         self.company = f"{seed}/{customers}"
         # At least four digits, so that external IDs have leading zeros: '0042'.
         self.digits = max(4, len(str(customers)))
-        self.billing_connector_uuid = str(uuid.uuid5(_NAMESPACE, f"{self.company}/billing connector"))
+        self.data_source_uuids = [data_source_uuid(self.company, index) for index in range(len(DATA_SOURCES))]
         self.names: list[str] = []
         self.customer_uuids: list[str] = []
+        self.starts = array("I")
         self.customer = array("I")
         self.number = array("I")
         self.type = array("B")
@@ -107,7 +97,8 @@ class History:
         for customer in range(customers):
             rng = random.Random(f"{self.company}/{customer}")
             self.names.append(_name(rng, customer))
-            self.customer_uuids.append(f"cus_{uuid.uuid5(_NAMESPACE, f'{self.company}/{customer}')}")
+            self.customer_uuids.append(f"cus_{entity_uuid(self.company, customer)}")
+            self.starts.append(len(self.at))
             subscribed_at = _first_subscription((customer + rng.random()) / customers)
             for number, change in enumerate(_changes(rng, subscribed_at)):
                 self.at.append(change.at)
@@ -126,13 +117,13 @@ class History:
         """Return the row of the activity at this index of the columns."""
         customer = self.customer[index]
         number = self.number[index]
-        external_id = str(customer + 1).zfill(self.digits)
+        external_id = self.external_id(customer)
         mrr = self.mrr[index]
         movement = self.movement[index]
         plan = PLANS[self.plan[index]]
         activity_type = self.type[index]
         return Activity(
-            uuid=str(uuid.uuid5(_NAMESPACE, f"{self.company}/{customer}/{number}")),
+            uuid=self.uuid(index),
             date=datetime.fromtimestamp(self.at[index], UTC).isoformat(),
             type=ACTIVITY_TYPES[activity_type],
             customer_uuid=self.customer_uuids[customer],
@@ -150,10 +141,28 @@ class History:
             activity_arr=12 * mrr,
             currency="EUR",
             currency_sign="€",
-            subscription_external_id=f"sub-{external_id}-{self.subscription[index]}",
+            subscription_external_id=subscription_external_id(external_id, self.subscription[index]),
             plan_external_id=plan.external_id,
-            billing_connector_uuid=self.billing_connector_uuid,
+            billing_connector_uuid=self.data_source_uuids[data_source_of(customer)],
         )
+
+    @cached_property
+    def index_by_uuid(self) -> dict[str, int]:
+        """The indexes of all activities by UUID. Computing it takes a second or two for 500 customers."""
+        return {self.uuid(index): index for index in range(len(self.at))}
+
+    def uuid(self, index: int) -> str:
+        """Return the UUID of the activity at this index of the columns."""
+        return entity_uuid(self.company, self.customer[index], self.number[index])
+
+    def external_id(self, customer: int) -> str:
+        """Return a customer's external ID: its number, counted from 1, with leading zeros."""
+        return str(customer + 1).zfill(self.digits)
+
+
+def subscription_external_id(customer_external_id: str, number: int) -> str:
+    """Return the external ID of a customer's subscription; they are counted from 1."""
+    return f"sub-{customer_external_id}-{number}"
 
 
 @lru_cache(maxsize=4)
