@@ -20,6 +20,7 @@ All errors of this package::
         * NotFoundError                  404
         * RateLimitError                 429
         * ServerError                    5xx
+      * PaginationError                  a list cannot be walked to its end
       * OutageError                      no successful request for max_failure_seconds
       * ExportNotReadyError              the export has not finished yet
       * ExportTimeoutError               the export has not finished within the task's timeout
@@ -187,6 +188,10 @@ class ServerError(HTTPStatusError):
     """5xx: an error or outage of the server, or more than 20 connections for the account (503)."""
 
     transient = True
+
+
+class PaginationError(ChartMogulError):
+    """A list cannot be walked to its end: not a page of its resource, or a cursor that does not advance."""
 
 
 class OutageError(ChartMogulError):

@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import requests
 from urllib3.exceptions import HTTPError, LocationParseError
 
+from airflow_provider_chartmogul.api.pagination import Page, walk
 from airflow_provider_chartmogul.api.requests import ApiRequest
+from airflow_provider_chartmogul.api.resources import Resource
 from airflow_provider_chartmogul.api.responses import ApiResponse, parse_response
 from airflow_provider_chartmogul.api.retries import Retries
 from airflow_provider_chartmogul.client.guarded_session import GuardedSession, describe_error, was_sent
 from airflow_provider_chartmogul.client.rate_limit import RateLimit
 from airflow_provider_chartmogul.client.settings import ConnectionSettings
-from airflow_provider_chartmogul.exceptions import AuthenticationError, ChartMogulError, NoResponseError
+from airflow_provider_chartmogul.exceptions import AuthenticationError, ChartMogulError, NoResponseError, NotFoundError
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
 
 T = TypeVar("T")
@@ -67,6 +69,37 @@ class SyncClient:
                 delay = retries.delay_after(error, time.monotonic())
                 self._log.warning("%s failed (%s); retrying in %.0f s", request, error, delay)
                 time.sleep(delay)
+
+    def iter_pages(
+        self,
+        resource: Resource,
+        query: Mapping[str, str],
+        *,
+        parent_uuid: str | None = None,
+        retry_seconds: float = 3600.0,
+    ) -> Iterator[Page]:
+        """
+        Yield all pages of a resource, one walk from the first to the last.
+
+        :param query: as ``Resource.build_query`` returns it
+        :param parent_uuid: the row of the parent to walk under, for a resource with a parent
+        :param retry_seconds: how long to keep retrying transient failures of one page, in seconds
+        :raises PaginationError: if the walk would never end
+        :raises ChartMogulError: if a page cannot be read
+        """
+        requests_of_walk = walk(resource, query, parent_uuid)
+        request = next(requests_of_walk)
+        while True:
+            try:
+                page = self.send(request, retry_seconds=retry_seconds)
+            except NotFoundError as error:
+                request = requests_of_walk.throw(error)
+                continue
+            yield page
+            try:
+                request = requests_of_walk.send(page)
+            except StopIteration:
+                return
 
     def close(self) -> None:
         """Close the session's connections."""

@@ -57,7 +57,15 @@ PACKAGE = Path(airflow_provider_chartmogul.__path__[0])
 
 #: Modules that can be used, and tested, without Airflow.
 WITHOUT_AIRFLOW = [
-    *("api.endpoints", "api.exports", "api.redaction", "api.requests", "api.responses", "api.retries"),
+    *(
+        "api.endpoints",
+        "api.exports",
+        "api.pagination",
+        "api.redaction",
+        "api.requests",
+        "api.responses",
+        "api.retries",
+    ),
     *("client.rate_limit", "client.settings"),
 ]
 

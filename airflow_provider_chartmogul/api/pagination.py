@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Walk a list from its first page to its last, without sending anything.
+
+A page says ``has_more`` and ``cursor``. Only ``has_more`` ends a walk: most last pages carry a cursor, too, and asking
+with it gives empty pages for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from airflow_provider_chartmogul.api.requests import ApiRequest
+from airflow_provider_chartmogul.api.resources import Resource
+from airflow_provider_chartmogul.api.responses import ApiResponse, parse_json_object
+from airflow_provider_chartmogul.exceptions import NotFoundError, PaginationError
+
+#: Rows per page: ChartMogul's default and maximum.
+PAGE_SIZE = 200
+
+#: A page of 200 invoices with many line items is well over 1 MB.
+MAX_PAGE_BYTES = 128_000_000
+
+#: A walk tolerates this many empty pages in a row that say there is more.
+MAX_EMPTY_PAGES = 10
+
+_decoder = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+@dataclass(frozen=True)
+class Page:
+    """
+    A page of a list.
+
+    :param rows: the rows
+    :param raw_rows: each row as the bytes of the response, on one line
+    :param has_more: whether there is a page after this one
+    :param cursor: what to request the next page with
+    """
+
+    rows: list[dict[str, Any]]
+    raw_rows: list[bytes]
+    has_more: bool = False
+    cursor: str | None = None
+
+
+def walk(
+    resource: Resource, query: Mapping[str, str], parent_uuid: str | None = None
+) -> Generator[ApiRequest[Page], Page, None]:
+    """
+    Yield the requests for all pages of a resource; each page is sent into the generator.
+
+    :param query: the query without paging, as ``Resource.build_query`` returns it
+    :param parent_uuid: the row of the parent to walk under, for a resource with a parent
+    :raises PaginationError: if the walk would never end, or would miss rows
+    :raises NotFoundError: thrown in by the caller, unless the resource has another path to fall back to
+    """
+    path = resource.path.replace("{uuid}", parent_uuid or "")
+    cursor: str | None = None
+    cursors: set[str] = set()
+    empty_pages = 0
+    while True:
+        paging = {"per_page": str(PAGE_SIZE)} if resource.is_paged else {}
+        if cursor is not None:
+            paging["cursor"] = cursor
+        try:
+            page = yield ApiRequest(
+                "GET",
+                path,
+                partial(parse_page, resource=resource),
+                query={**query, **paging},
+                max_response_bytes=MAX_PAGE_BYTES,
+            )
+        except NotFoundError:
+            if resource.fallback_path is None or path == resource.fallback_path or cursor is not None:
+                raise
+            path = resource.fallback_path
+            continue
+        if not page.has_more:
+            return
+        cursor = page.cursor
+        if cursor is None or cursor in cursors:
+            what = "has none" if cursor is None else "repeats an earlier one"
+            raise PaginationError(
+                f"the list of {resource.name} says that it has more rows, but its cursor {what}: the walk would never "
+                "end. A retry starts it again; if it fails the same way, report it to ChartMogul"
+            )
+        cursors.add(cursor)
+        empty_pages = 0 if page.rows else empty_pages + 1
+        if empty_pages > MAX_EMPTY_PAGES:
+            raise PaginationError(
+                f"the list of {resource.name} says that it has more rows, but its last {empty_pages} pages were empty. "
+                "A retry starts the walk again"
+            )
+
+
+def parse_page(response: ApiResponse, resource: Resource) -> Page:
+    """
+    Read a page.
+
+    :raises UnexpectedResponseError: for what is not a JSON object
+    :raises PaginationError: for an object that is not a page of this resource
+    """
+    if resource.rows_key is None:
+        row = parse_json_object(response)
+        return Page([row], [_dump(row)])
+    split = _split_rows(response.body, resource.rows_key)
+    if split is None:
+        # A shape that has not been seen: other keys in front, the key inside another value.
+        rest = parse_json_object(response)
+        rows = rest.get(resource.rows_key)
+        raw_rows = [_dump(row) for row in rows] if isinstance(rows, list) else []
+    else:
+        rows, raw_rows, rest = split
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise PaginationError(
+            f"the response is not a page of {resource.name}: it has no list of objects under {resource.rows_key!r}"
+        )
+    if not resource.is_paged:
+        return Page(rows, raw_rows)
+    has_more, cursor = rest.get("has_more"), rest.get("cursor")
+    if not isinstance(has_more, bool):
+        raise PaginationError(f"the response is not a page of {resource.name}: it does not say whether it has_more")
+    return Page(rows, raw_rows, has_more, cursor if isinstance(cursor, str) and cursor else None)
+
+
+def _split_rows(body: bytes, rows_key: str) -> tuple[list[Any], list[bytes], dict[str, Any]] | None:
+    """Return the rows, each with its own bytes, and the rest of the object; ``None`` if that cannot be done safely."""
+    try:
+        text = body.decode()
+        start = re.search(rf'"{rows_key}"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*', text)
+        if start is None:
+            return None
+        rows, raw_rows, position = [], [], start.end()
+        while text[position] != "]":
+            row, end = _decoder.raw_decode(text, position)
+            raw = text[position:end]
+            rows.append(row)
+            raw_rows.append(_dump(row) if "\n" in raw or "\r" in raw else raw.encode())
+            position = _skip_space(text, end)
+            if text[position] == "," and text[position := _skip_space(text, position + 1)] == "]":
+                return None
+        # Reading what is left proves that the rows were those of the object itself, not of something inside it.
+        rest = json.loads(f"{text[: start.end()]}{text[position:]}")
+    except (ValueError, IndexError, RecursionError):
+        return None
+    return (rows, raw_rows, rest) if isinstance(rest, dict) and rest.get(rows_key) == [] else None
+
+
+def _skip_space(text: str, position: int) -> int:
+    return position + len(_SPACE.match(text, position)[0])  # type: ignore[index]
+
+
+def _dump(row: Any) -> bytes:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
