@@ -22,6 +22,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_chartmogul.api.exports import validate_export_id
 from airflow_provider_chartmogul.exceptions import ChartMogulError, ExportTimeoutError
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
+from airflow_provider_chartmogul.intervals.durations import parse_seconds
 from airflow_provider_chartmogul.sources.polling import ExportPoller, PollSettings, timeout_message
 from airflow_provider_chartmogul.triggers.deferral import defer_until_finished, raise_if_deferral_timed_out
 from airflow_provider_chartmogul.triggers.events import ExportEvent
@@ -71,10 +72,14 @@ class ActivitiesExportSensor(BaseSensorOperator):
         chartmogul_conn_id: str = ChartMogulHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=poke_interval, timeout=timeout, **kwargs)
+        super().__init__(
+            poke_interval=parse_seconds(poke_interval, "poke_interval"),
+            timeout=parse_seconds(timeout, "timeout"),
+            **kwargs,
+        )
         self.export_id: Any = export_id
         self.deferrable = deferrable
-        self.max_failure_seconds = max_failure_seconds
+        self.max_failure_seconds = parse_seconds(max_failure_seconds, "max_failure_seconds")
         self.chartmogul_conn_id = chartmogul_conn_id
         self._poller: ExportPoller | None = None
         self._next_poll_delay = 0.0

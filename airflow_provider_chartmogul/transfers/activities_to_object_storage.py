@@ -25,6 +25,7 @@ from airflow_provider_chartmogul.exceptions import (
     UnusableExportError,
 )
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
+from airflow_provider_chartmogul.intervals.durations import parse_seconds
 from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL
 from airflow_provider_chartmogul.operators.base import ExportRequestOperator
 from airflow_provider_chartmogul.sources.polling import ExportPoller, PollSettings, timeout_message
@@ -151,9 +152,9 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
             **kwargs,
         )
         self.deferrable = deferrable
-        self.poke_interval = _seconds(poke_interval, "poke_interval")
-        self.timeout = _seconds(timeout, "timeout")
-        self.max_failure_seconds = max_failure_seconds
+        self.poke_interval = parse_seconds(poke_interval, "poke_interval")
+        self.timeout = parse_seconds(timeout, "timeout")
+        self.max_failure_seconds = parse_seconds(max_failure_seconds, "max_failure_seconds")
         self.soft_fail = soft_fail
 
     def execute(self, context: Context) -> str:
@@ -276,10 +277,3 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
             if self.soft_fail:
                 raise AirflowSkipException(f"Skipped, because soft_fail is set: {error}") from error
             raise
-
-
-def _seconds(value: timedelta | float, name: str) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    if seconds < 0:
-        raise ValueError(f"{name} cannot be below zero")
-    return seconds

@@ -192,6 +192,18 @@ def test_waits_may_be_timedeltas(value: Any) -> None:
     assert (sensor.poke_interval, sensor.timeout) == (90.0, 90.0)
 
 
+@pytest.mark.parametrize("name", ["timeout", "poke_interval", "max_failure_seconds"])
+@pytest.mark.parametrize("value", [None, float("inf"), float("nan"), 1e15, -1, "60", timedelta.max])
+@pytest.mark.parametrize(
+    ("cls", "needed"), [(ActivitiesExportSensor, WAIT), (ActivitiesToObjectStorageOperator, ALL_IN_ONE)]
+)
+def test_invalid_wait_raises_when_dag_is_parsed(
+    cls: type[BaseOperator], needed: dict[str, Any], name: str, value: Any
+) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} cannot be .*it is a number of seconds, or a timedelta, from 0 to"):
+        cls(task_id="t", **needed, **{name: value})
+
+
 def test_the_scheduling_dates_of_a_task_are_left_alone() -> None:
     task = CreateActivitiesExportOperator(task_id="t", interval_start="2020-01-01", start_date=START)
     assert (task.start_date, task.interval_start) == (START, "2020-01-01")
