@@ -31,10 +31,14 @@ from airflow_provider_chartmogul.api.endpoints import ping
 from airflow_provider_chartmogul.api.responses import ApiResponse, parse_response
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.faults import KIND_OPTIONS, MODIFYING_KINDS, PLACES, Fault
-from airflow_provider_chartmogul.storage import delivery as transfer
+from airflow_provider_chartmogul.sources.activities_export import FORMATS, PLACEHOLDERS
+from airflow_provider_chartmogul.storage.delivery import IF_EXISTS
+from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+from tests.integration.running import run_task
 from tests.integration.test_windows_of_runs import AIRFLOW_3
 from tests.pages import DOCS, PAGES, block_with, blocks, commands, run, table_with
 from tests.postgres import postgres_server
+from tests.unit.test_imports import FOLDERS, PACKAGE
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -229,6 +233,29 @@ def test_quoted_messages_are_the_packages() -> None:
             assert part in constants, part
 
 
+# -------------------------------------------------------------------------------------------- the architecture
+
+
+def test_architecture_lists_folders_in_the_order_of_imports() -> None:
+    levels = {name: number for number, level in enumerate(FOLDERS) for name in level}
+    rows = table_with(DOCS / "architecture.md", "folder")
+    names = [row["folder"].strip("`").removesuffix("/").removesuffix(".py") for row in rows]
+    package = {path.stem for path in PACKAGE.iterdir() if path.suffix in ("", ".py") and path.name[0] != "_"}
+    assert set(names) == package
+    assert [levels[name] for name in names] == sorted((levels[name] for name in names), reverse=True)
+
+
+def test_architecture_names_existing_files_and_code() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    files = set(re.findall(r"`([\w/.]+/[\w.]*)`", page))
+    assert len(files) >= 30
+    for path in files:
+        assert (PACKAGE / path).exists() or (DOCS.parent / path).exists(), path
+    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    for name in re.findall(r"`(?:[A-Z]\w+\.)?(\w+)(?:\(.*?\))?`", page):
+        assert re.search(rf"\b{name}\b", source), name
+
+
 # ---------------------------------------------------------------------------------------------- the reference
 
 
@@ -301,12 +328,20 @@ def test_cases_use_existing_faults_and_settings() -> None:
                 assert hasattr(Sandbox(), code.partition("=")[0]) or code == "timeout"
 
 
-def test_formats_placeholders_and_metadata_are_complete() -> None:
+def test_formats_placeholders_and_metadata_are_complete(sandbox: Sandbox, tmp_path: Path) -> None:
     page = DOCS / "object.md"
     first = {
         column: [name for row in table_with(page, column) for name in re.findall(r"`([^`]+)`", row[column])]
         for column in ("placeholder", "suffix", "`if_exists`", "key")
     }
-    assert set(first["placeholder"]) == {f"{{{name}}}" for name in transfer.PLACEHOLDERS}
-    assert first["suffix"] == list(transfer.FORMATS)
-    assert tuple(first["`if_exists`"]) == transfer.IF_EXISTS
+    assert set(first["placeholder"]) == {f"{{{name}}}" for name in PLACEHOLDERS}
+    assert first["suffix"] == list(FORMATS)
+    assert tuple(first["`if_exists`"]) == IF_EXISTS
+    operator = ActivitiesToObjectStorageOperator(
+        task_id="export",
+        interval_start="2024-01-01",
+        interval_end="2024-01-02",
+        destination=f"file://{tmp_path}/object.zip",
+        deferrable=False,
+    )
+    assert set(first["key"]) == set(run_task(operator).xcoms["object"])
