@@ -27,8 +27,8 @@ class CreateActivitiesExportOperator(ExportRequestOperator):
     :param interval_start: start of the window: a template, ISO 8601 text, ``date`` or ``datetime``; ``None`` begins
         with the first activity (templated)
     :param interval_end: end of the window, in the same forms; ``None`` ends when the export is created (templated)
-    :param activity_type: ``new_biz``, ``reactivation``, ``expansion``, ``contraction`` or ``churn``; ``None`` exports
-        all types (templated)
+    :param activity_type: ``new_biz``, ``reactivation``, ``expansion``, ``contraction`` or ``churn``; ``None``, or
+        ``all`` from a template, exports all types (templated)
     :param lookback: how much earlier the window starts, since activities change after the fact: a ``timedelta`` or ISO
         8601 text such as ``P7D`` (templated)
     :param partition_length: length of the window of a run that has a partition key and no data interval; the key is its
