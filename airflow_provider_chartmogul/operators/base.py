@@ -36,7 +36,7 @@ _MAP_INDEX_TEMPLATE: Final = "{{ task.map_index_name() }}"
 def is_literal(value: object) -> bool:
     """Return whether a parameter has its value when the DAG is parsed: it is neither a template nor an XCom."""
     if isinstance(value, str):
-        return "{" not in value
+        return not any(mark in value for mark in ("{{", "{%", "{#"))
     return isinstance(value, (bytes, int, float, date, timedelta))
 
 

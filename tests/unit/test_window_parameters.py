@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from traceback import format_exception
 from typing import Any
 
 import pytest
@@ -193,6 +194,14 @@ def test_values_known_at_run_time_are_checked_at_run_time(name: str, value: Any)
     for task in (templated, mapped, in_group.unmap({name: value})):
         with pytest.raises(AirflowFailException, match=f"^{name} c"):
             requested(task) if "partition" not in name else task._export_request({"partition_key": "2024-01-01"})
+
+
+def test_log_shows_error_once() -> None:
+    with a_dag():
+        task = CreateActivitiesExportOperator(task_id="t")
+    with pytest.raises(AirflowFailException) as raised:
+        task._export_request({})
+    assert "".join(format_exception(raised.value)).count("this run has no data interval") == 1
 
 
 # Names of mapped tasks
