@@ -38,7 +38,7 @@ def test_first_polls_come_soon_later_ones_seldom(age: float, least: float, most:
     assert len(set(delays)) > 1
 
 
-def test_a_short_poll_interval_holds_from_the_first_look() -> None:
+def test_a_short_poll_interval_holds_from_the_first_poll() -> None:
     assert all(0.1 <= poll_delay(age, 0.1) <= 0.11 for age in range(20))
 
 
@@ -55,11 +55,11 @@ def test_poll_sees_export_soon_after_it_is_finished() -> None:
 
 
 def test_ten_minutes_of_polling_take_at_most_31_requests() -> None:
-    assert max(len(polls_until(600.0, 30.0)) for _ in range(2000)) <= 31, "the last one sees it"
+    assert max(len(polls_until(600.0, 30.0)) for _ in range(2000)) <= 31
 
 
-class Lines:
-    """A log that records its lines with their level."""
+class RecordingLog:
+    """Records log lines with their level."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
@@ -75,8 +75,8 @@ class Lines:
         return [level for level, _ in self.lines]
 
 
-class Counts:
-    """Metrics that are recorded."""
+class RecordingStats:
+    """Records metrics."""
 
     def __init__(self) -> None:
         self.counted: Counter[str] = Counter()
@@ -89,9 +89,9 @@ class Counts:
         self.timed[stat] = dt
 
 
-def poller(
-    log: Lines,
-    stats: Counts | None = None,
+def new_poller(
+    log: RecordingLog,
+    stats: RecordingStats | None = None,
     *,
     interval: float = 30.0,
     max_failure_seconds: float = 60.0,
@@ -99,7 +99,7 @@ def poller(
     age: float = 0.0,
 ) -> ExportPoller:
     settings = PollSettings(interval, max_failure_seconds)
-    return ExportPoller(EXPORT_ID, settings, now=now, log=log, stats=stats or Counts(), age=age)
+    return ExportPoller(EXPORT_ID, settings, now=now, log=log, stats=stats or RecordingStats(), age=age)
 
 
 def export(status: str) -> ActivitiesExport:
@@ -108,55 +108,55 @@ def export(status: str) -> ActivitiesExport:
 
 @pytest.mark.parametrize("word", ["succeeded", "successful"])
 def test_both_success_statuses_end_the_wait(word: str) -> None:
-    log = Lines()
-    assert poller(log).record_response(export(word), 4.0) is None
+    log = RecordingLog()
+    assert new_poller(log).record_response(export(word), 4.0) is None
     assert log.lines == [("info", f"Export {EXPORT_ID} {word} after 4 s")]
 
 
 def test_delay_between_polls_grows_with_the_age() -> None:
-    waiting = poller(Lines(), now=100.0)
-    assert waiting.first_delay() == pytest.approx(1.0, rel=0.11)
+    poller = new_poller(RecordingLog(), now=100.0)
+    assert poller.first_delay() == pytest.approx(1.0, rel=0.11)
     for age, middle in [(1, 1.0), (4, 1.8), (10, 4.5), (40, 18.0), (67, 30.0), (600, 31.5)]:
-        assert waiting.record_response(export("processing"), 100.0 + age) == pytest.approx(middle, rel=0.11)
+        assert poller.record_response(export("processing"), 100.0 + age) == pytest.approx(middle, rel=0.11)
 
 
 def test_polls_are_spread_after_a_restart() -> None:
-    delays = [poller(Lines(), age=600.0).first_delay() for _ in range(1000)]
+    delays = [new_poller(RecordingLog(), age=600.0).first_delay() for _ in range(1000)]
     assert all(0 <= delay <= 33.0 for delay in delays)
     assert all(any(start <= delay < start + 5 for delay in delays) for start in range(0, 30, 5))
 
 
 def test_metrics_count_polls_throttles_failures_and_time() -> None:
-    stats = Counts()
-    waiting = poller(Lines(), stats, now=10.0, age=5.0)
-    waiting.record_failure(RateLimitError(429, "slow down"), 11.0)
-    waiting.record_failure(ServerError(503, "down"), 12.0)
-    waiting.record_response(export("processing"), 13.0)
-    waiting.record_response(export("succeeded"), 14.0)
+    stats = RecordingStats()
+    poller = new_poller(RecordingLog(), stats, now=10.0, age=5.0)
+    poller.record_failure(RateLimitError(429, "slow down"), 11.0)
+    poller.record_failure(ServerError(503, "down"), 12.0)
+    poller.record_response(export("processing"), 13.0)
+    poller.record_response(export("succeeded"), 14.0)
     assert stats.counted == {"chartmogul.polls": 4, "chartmogul.failures": 2, "chartmogul.throttles": 1}
     assert stats.timed == {"chartmogul.waited": 9000.0}
 
 
 def test_failed_export_names_the_task_to_clear() -> None:
     with pytest.raises(ExportFailedError, match="clear the task that creates the export") as raised:
-        poller(Lines()).record_response(export("failed"), 1.0)
+        new_poller(RecordingLog()).record_response(export("failed"), 1.0)
     assert raised.value.permanent
     assert SIGNATURE not in str(raised.value)
 
 
 def test_unknown_status_is_logged_once_and_polled_on() -> None:
-    log = Lines()
-    waiting = poller(log)
-    assert all(waiting.record_response(export("archiving"), float(now)) for now in range(250))
+    log = RecordingLog()
+    poller = new_poller(log)
+    assert all(poller.record_response(export("archiving"), float(now)) for now in range(250))
     assert log.levels == ["warning"]
     assert "'archiving'" in log.lines[0][1]
 
 
 def test_log_has_each_change_of_status_and_reminders() -> None:
-    log = Lines()
-    waiting = poller(log)
+    log = RecordingLog()
+    poller = new_poller(log)
     for now, status in [(0, "pending"), (10, "pending"), (20, "processing"), (300, "processing"), (320, "processing")]:
-        waiting.record_response(export(status), float(now))
+        poller.record_response(export(status), float(now))
     assert [line for _, line in log.lines] == [
         f"Export {EXPORT_ID} is pending after 0 s",
         f"Export {EXPORT_ID} is processing after 20 s",
@@ -169,56 +169,56 @@ def test_log_has_each_change_of_status_and_reminders() -> None:
 )
 def test_permanent_error_ends_the_wait_at_once(error: ChartMogulError) -> None:
     with pytest.raises(type(error)) as raised:
-        poller(Lines()).record_failure(error, 1.0)
+        new_poller(RecordingLog()).record_failure(error, 1.0)
     assert raised.value is error
 
 
 def test_transient_failures_are_retried_for_max_failure_seconds() -> None:
-    log = Lines()
-    waiting = poller(log)
-    assert waiting.record_failure(ServerError(503, "busy"), 10.0) <= 1.0
-    assert waiting.record_failure(ServerError(503, "busy"), 30.0) <= 2.0
+    log = RecordingLog()
+    poller = new_poller(log)
+    assert poller.record_failure(ServerError(503, "busy"), 10.0) <= 1.0
+    assert poller.record_failure(ServerError(503, "busy"), 30.0) <= 2.0
     with pytest.raises(OutageError, match=r"max_failure_seconds is 60.*ChartMogul responded with 503: busy"):
-        waiting.record_failure(ServerError(503, "busy"), 71.0)
+        poller.record_failure(ServerError(503, "busy"), 71.0)
     assert log.levels == ["warning", "warning"]
 
 
 def test_success_resets_the_failures() -> None:
-    log = Lines()
-    waiting = poller(log)
+    log = RecordingLog()
+    poller = new_poller(log)
     for start in (0.0, 60.0, 120.0):
-        waiting.record_failure(NoResponseError("reset", sent=True), start + 10)
-        waiting.record_failure(NoResponseError("reset", sent=True), start + 50)
-        waiting.record_response(export("pending"), start + 55)
+        poller.record_failure(NoResponseError("reset", sent=True), start + 10)
+        poller.record_failure(NoResponseError("reset", sent=True), start + 50)
+        poller.record_response(export("pending"), start + 55)
     assert [line for _, line in log.lines if "responds again" in line]
     # The backoff starts again, too.
-    assert waiting.record_failure(ServerError(500, "x"), 180.0) <= 1.0
+    assert poller.record_failure(ServerError(500, "x"), 180.0) <= 1.0
 
 
 def test_failure_after_a_long_delay_is_retried() -> None:
-    waiting = poller(Lines(), interval=7200.0, max_failure_seconds=3600.0)
-    waiting.record_response(export("pending"), 0.0)
-    assert waiting.record_failure(ServerError(503, "busy"), 7200.0) <= 1.0
+    poller = new_poller(RecordingLog(), interval=7200.0, max_failure_seconds=3600.0)
+    poller.record_response(export("pending"), 0.0)
+    assert poller.record_failure(ServerError(503, "busy"), 7200.0) <= 1.0
 
 
 def test_zero_max_failure_seconds_retries_nothing() -> None:
     with pytest.raises(OutageError):
-        poller(Lines(), max_failure_seconds=0.0).record_failure(ServerError(503, "busy"), 1.0)
+        new_poller(RecordingLog(), max_failure_seconds=0.0).record_failure(ServerError(503, "busy"), 1.0)
 
 
 def test_404_right_after_creation_is_polled_again_a_few_times() -> None:
-    waiting = poller(Lines())
+    poller = new_poller(RecordingLog())
     for now in (1.0, 2.0, 3.0):
-        assert waiting.record_failure(NotFoundError(404, "x"), now) > 0
+        assert poller.record_failure(NotFoundError(404, "x"), now) > 0
     with pytest.raises(NotFoundError):
-        waiting.record_failure(NotFoundError(404, "x"), 4.0)
+        poller.record_failure(NotFoundError(404, "x"), 4.0)
 
 
 def test_404_of_an_export_that_was_there_ends_the_wait() -> None:
-    waiting = poller(Lines())
-    waiting.record_response(export("pending"), 1.0)
+    poller = new_poller(RecordingLog())
+    poller.record_response(export("pending"), 1.0)
     with pytest.raises(NotFoundError):
-        waiting.record_failure(NotFoundError(404, "x"), 2.0)
+        poller.record_failure(NotFoundError(404, "x"), 2.0)
 
 
 @pytest.mark.parametrize(
@@ -242,4 +242,4 @@ def test_no_deadline_never_passes() -> None:
 
 def test_404_long_after_the_start_of_the_wait_ends_it() -> None:
     with pytest.raises(NotFoundError):
-        poller(Lines(), age=60.0).record_failure(NotFoundError(404, "x"), 0.0)
+        new_poller(RecordingLog(), age=60.0).record_failure(NotFoundError(404, "x"), 0.0)
