@@ -33,7 +33,7 @@ import pytest
 import requests
 from moto.server import ThreadedMotoServer
 
-from tests.integration.servers import Answer, Asked, ScriptedServer
+from tests.integration.servers import RecordedRequest, Response, ScriptedServer
 
 ROOT = Path(__file__).parents[1]
 
@@ -101,29 +101,29 @@ class Proxy(ScriptedServer):
     """
 
     def __init__(self) -> None:
-        self.instead: Callable[[Asked], Answer | None] = lambda asked: None
+        self.instead: Callable[[RecordedRequest], Response | None] = lambda request: None
         self.upstream = ""
-        super().__init__(lambda asked: self.instead(asked) or self.forward(asked))
+        super().__init__(lambda request: self.instead(request) or self.forward(request))
 
-    def forward(self, asked: Asked) -> Answer:
+    def forward(self, request: RecordedRequest) -> Response:
         upstream = urlsplit(self.upstream)
         with contextlib.closing(http.client.HTTPConnection(upstream.hostname or "", upstream.port)) as connection:
-            connection.putrequest(asked.method, asked.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in asked.headers.items():
+            connection.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in request.headers.items():
                 if name not in ("connection", "expect"):
                     connection.putheader(name, value)
-            connection.endheaders(asked.body)
+            connection.endheaders(request.body)
             response = connection.getresponse()
             body = response.read()
             dropped = {"connection", "keep-alive", "transfer-encoding", "server", "date"}
-            if asked.method != "HEAD":
+            if request.method != "HEAD":
                 dropped.add("content-length")
             headers = {
                 name.title(): value.replace(self.upstream, self.url)
                 for name, value in response.getheaders()
                 if name.lower() not in dropped
             }
-            return Answer(response.status, body, headers)
+            return Response(response.status, body, headers)
 
 
 class Cloud(Store):
@@ -134,7 +134,7 @@ class Cloud(Store):
     """
 
     #: The store's answer to somebody without the right to do what was asked, and words of it.
-    forbidden: ClassVar[Answer]
+    forbidden: ClassVar[Response]
     forbidden_words: ClassVar[str]
     #: Words of what is said of a bucket that is not there.
     no_bucket: ClassVar[str]
@@ -148,7 +148,7 @@ class Cloud(Store):
         self.plain = f"{self.scheme}://{name}"
         monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(self.connection(proxy.url)))
         self.make_bucket()
-        proxy.asked.clear()
+        proxy.requests.clear()
 
     @classmethod
     @abstractmethod
@@ -168,7 +168,7 @@ class Cloud(Store):
 
     @staticmethod
     @abstractmethod
-    def is_part(asked: Asked) -> bool:
+    def is_part(request: RecordedRequest) -> bool:
         """Whether a request brings one of several parts."""
 
     @abstractmethod
@@ -178,7 +178,7 @@ class Cloud(Store):
 
 class S3(Cloud):
     scheme = "s3"
-    forbidden = Answer(
+    forbidden = Response(
         403,
         b"<Error><Code>AccessDenied</Code><Message>User: arn:aws:iam::1:user/a is not authorized</Message></Error>",
         {"Content-Type": "application/xml"},
@@ -225,8 +225,8 @@ class S3(Cloud):
         return Kept(head["ContentType"], head.get("ContentEncoding"), head["Metadata"])
 
     @staticmethod
-    def is_part(asked: Asked) -> bool:
-        return "partNumber=" in asked.path
+    def is_part(request: RecordedRequest) -> bool:
+        return "partNumber=" in request.path
 
     def open_uploads(self) -> list[str]:
         found = self.client.list_multipart_uploads(Bucket=self.bucket)
@@ -246,18 +246,18 @@ class GoogleProxy(Proxy):
         self.open: set[str] = set()
         self._exclusive: dict[str, str] = {}
 
-    def forward(self, asked: Asked) -> Answer:
-        parts = urlsplit(asked.path)
+    def forward(self, request: RecordedRequest) -> Response:
+        parts = urlsplit(request.path)
         query = parse_qs(parts.query)
         upload = query.get("upload_id", [""])[0]
-        _, _, content_range = asked.headers.get("content-range", "").partition("-")
+        _, _, content_range = request.headers.get("content-range", "").partition("-")
         last, _, size = content_range.partition("/")
         ends = bool(size) and int(last) + 1 == int(size)
         if ends and upload in self._exclusive and requests.get(self._exclusive[upload], timeout=30).ok:
             words = "At least one of the pre-conditions you specified did not hold."
-            return Answer(412, json.dumps({"error": {"code": 412, "message": words}}).encode())
-        answer = super().forward(asked)
-        if asked.method == "DELETE" or (ends and answer.status == 200):
+            return Response(412, json.dumps({"error": {"code": 412, "message": words}}).encode())
+        answer = super().forward(request)
+        if request.method == "DELETE" or (ends and answer.status == 200):
             self.open.discard(upload)
         if location := answer.headers.get("Location"):
             upload = parse_qs(urlsplit(location).query)["upload_id"][0]
@@ -270,7 +270,7 @@ class GoogleProxy(Proxy):
 
 class GoogleStorage(Cloud):
     scheme = "gs"
-    forbidden = Answer(
+    forbidden = Response(
         403,
         json.dumps({"error": {"code": 403, "message": "a@b.iam does not have storage.objects.create access"}}).encode(),
         {"Content-Type": "application/json"},
@@ -331,8 +331,8 @@ class GoogleStorage(Cloud):
         return Kept(found["contentType"], found.get("contentEncoding"), found.get("metadata", {}))
 
     @staticmethod
-    def is_part(asked: Asked) -> bool:
-        return asked.method != "DELETE" and "upload_id=" in asked.path
+    def is_part(request: RecordedRequest) -> bool:
+        return request.method != "DELETE" and "upload_id=" in request.path
 
     def open_uploads(self) -> list[str]:
         assert isinstance(self.proxy, GoogleProxy)
@@ -341,7 +341,7 @@ class GoogleStorage(Cloud):
 
 class AzureBlobs(Cloud):
     scheme = "abfs"
-    forbidden = Answer(
+    forbidden = Response(
         403,
         b"<?xml version='1.0' encoding='utf-8'?><Error><Code>AuthorizationPermissionMismatch</Code>"
         b"<Message>This request is not authorized to perform this operation using this permission.</Message></Error>",
@@ -417,8 +417,8 @@ class AzureBlobs(Cloud):
         return Kept(settings.content_type, settings.content_encoding, metadata)
 
     @staticmethod
-    def is_part(asked: Asked) -> bool:
-        return "comp=block&" in f"{asked.path}&"
+    def is_part(request: RecordedRequest) -> bool:
+        return "comp=block&" in f"{request.path}&"
 
     def open_uploads(self) -> list[str]:
         # Azure has no such thing: blocks that are not committed belong to no object, and go after a week.
@@ -449,7 +449,7 @@ class Servers:
         if scheme not in self._proxies:
             self._proxies[scheme] = self._stack.enter_context(cloud.serve())
         proxy = self._proxies[scheme]
-        proxy.instead = lambda asked: None
+        proxy.instead = lambda request: None
         return cloud(proxy, f"lake-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:20]}", monkeypatch)
 
 

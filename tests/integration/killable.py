@@ -23,7 +23,7 @@ from airflow_provider_chartmogul.storage.object_storage import StoredObject
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
     ActivitiesExportToObjectStorageOperator,
 )
-from tests.integration.running import run_task
+from tests.integration.task_runner import run_task
 
 
 def transfer(

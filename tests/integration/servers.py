@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server that says what a test wants it to, over a real socket, and remembers what it was asked."""
+"""A server that sends scripted responses over a real socket and records the requests that it gets."""
 
 from __future__ import annotations
 
@@ -17,46 +17,52 @@ from typing import Any
 
 
 @dataclass
-class Answer:
+class Response:
     """
-    What the server says: a status, headers and a body.
+    A scripted response, or a connection error in its place.
 
-    ``cut`` closes the connection after so many bytes of the body, though more were announced; ``hang_up`` reads
-    the request and closes without a word; ``reset`` does so by RST, as a machine that has forgotten the connection
-    does; ``stall`` says nothing, until the server stops.
+    :param truncate_at: close the connection after this many bytes of the body; ``Content-Length`` is that of the whole
+    :param hang_up: read the request and close the connection without a response
+    :param reset: the same by RST, as a machine that has forgotten the connection does
+    :param stall: send nothing until the server stops
     """
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
-    cut: int | None = None
+    truncate_at: int | None = None
     hang_up: bool = False
     reset: bool = False
     stall: bool = False
 
 
 @dataclass(frozen=True)
-class Asked:
+class RecordedRequest:
+    """A request, with the names of its headers in lower case."""
+
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
 
 
-def json_answer(content: Any, status: int = 200, **headers: str) -> Answer:
-    return Answer(status, json.dumps(content).encode(), {"Content-Type": "application/json", **headers})
+def json_response(content: Any, status: int = 200, **headers: str) -> Response:
+    return Response(status, json.dumps(content).encode(), {"Content-Type": "application/json", **headers})
 
 
 class ScriptedServer:
     """
-    Answers one after the other; the last one again and again.
+    Sends one response after the other, and repeats the last one.
 
-    An answer may be a function of the request. With ``tls`` it is reached by https, as ``localhost``.
+    :param responses: responses, or functions that return one for a request
+    :param tls: serve https, at ``localhost``
     """
 
-    def __init__(self, *answers: Answer | Callable[[Asked], Answer], tls: ssl.SSLContext | None = None) -> None:
-        self.answers = list(answers)
-        self.asked: list[Asked] = []
+    def __init__(
+        self, *responses: Response | Callable[[RecordedRequest], Response], tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.responses = list(responses)
+        self.requests: list[RecordedRequest] = []
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         server = self
@@ -68,41 +74,41 @@ class ScriptedServer:
                 with contextlib.suppress(ConnectionError):
                     super().handle_one_request()
 
-            def answer(self) -> None:
+            def respond(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
-                asked = Asked(
+                request = RecordedRequest(
                     self.command,
                     self.path,
                     {name.lower(): value for name, value in self.headers.items()},
                     self.rfile.read(length),
                 )
-                answer = server._next(asked)
-                if answer.reset:
+                response = server._next(request)
+                if response.reset:
                     self.close_connection = True
                     self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    # At once, and not by way of a shutdown, which would say good-bye first.
+                    # Not by way of shutdown(), which would send a FIN first.
                     os.close(self.connection.detach())
                     return
-                if answer.stall:
+                if response.stall:
                     server._stopped.wait(60)
-                if answer.stall or answer.hang_up:
+                if response.stall or response.hang_up:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return
-                self.send_response(answer.status)
-                for name, value in answer.headers.items():
+                self.send_response(response.status)
+                for name, value in response.headers.items():
                     self.send_header(name, value)
-                if "Content-Length" not in answer.headers:
-                    self.send_header("Content-Length", str(len(answer.body)))
+                if "Content-Length" not in response.headers:
+                    self.send_header("Content-Length", str(len(response.body)))
                 self.end_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(answer.body if answer.cut is None else answer.body[: answer.cut])
+                    self.wfile.write(response.body[: response.truncate_at])
                 self.wfile.flush()
-                if answer.cut is not None:
+                if response.truncate_at is not None:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
 
-            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer
+            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = respond
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -111,22 +117,22 @@ class ScriptedServer:
         self._server.daemon_threads = True
         self._scheme_and_host = "http://127.0.0.1" if tls is None else "https://localhost"
         if tls is not None:
-            # The handshake is the handler's, whose errors are its own.
+            # The handler's thread does the handshake, so that an error in it does not stop the server.
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
-    def _next(self, asked: Asked) -> Answer:
+    def _next(self, request: RecordedRequest) -> Response:
         with self._lock:
-            self.asked.append(asked)
-            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return answer(asked) if callable(answer) else answer
+            self.requests.append(request)
+            response = self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
+        return response(request) if callable(response) else response
 
     @property
     def url(self) -> str:
         return f"{self._scheme_and_host}:{self._server.server_port}"
 
     def connection_json(self, **extra: Any) -> str:
-        """An Airflow connection to this server, as ``AIRFLOW_CONN_…`` holds it."""
+        """Return an Airflow connection to this server, as the value of an ``AIRFLOW_CONN_…`` variable."""
         return json.dumps(
             {"conn_type": "chartmogul", "host": self.url, "password": "the-api-key-of-the-test", "extra": extra}
         )
@@ -144,7 +150,7 @@ class ScriptedServer:
 
 @contextlib.contextmanager
 def closed_port() -> Iterator[int]:
-    """A port of this machine at which nobody listens, and nobody will as long as the test runs."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
+    """Reserve a port of this machine on which nothing listens while the test runs."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]

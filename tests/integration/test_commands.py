@@ -23,7 +23,7 @@ from airflow_provider_chartmogul import __version__
 from airflow_provider_chartmogul.get_provider_info import get_provider_info
 from airflow_provider_chartmogul.sandbox import Sandbox
 from tests.conftest import AIRFLOW_HOME
-from tests.integration.moving import make_export
+from tests.integration.transfers import create_export
 
 INFO = get_provider_info()
 PACKAGE = INFO["package-name"]
@@ -155,7 +155,7 @@ def test_its_tasks_run_by_tasks_test_and_by_dags_test(
     """What the commands return says little (Airflow 3's is 0 for a failed task); what they leave is looked at."""
     (AIRFLOW_HOME / "dags" / "commands.py").write_text(DAG_FILE)
     monkeypatch.setenv("AIRFLOW_VAR_LAKE", f"file://{tmp_path}")
-    monkeypatch.setenv("AIRFLOW_VAR_EXPORT_ID", make_export())
+    monkeypatch.setenv("AIRFLOW_VAR_EXPORT_ID", create_export())
     # Long enough that the tasks defer.
     sandbox.export_seconds = 2
 

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_chartmogul.operators.activities_export import CreateActivitiesExportOperator
 from airflow_provider_chartmogul.sandbox import Sandbox
-from tests.integration.running import run_task
+from tests.integration.task_runner import run_task
 
 DAY = {"data_interval_start": pendulum.datetime(2024, 1, 1), "data_interval_end": pendulum.datetime(2024, 1, 2)}
 NO_WIDTH = {name: pendulum.datetime(2024, 1, 2) for name in DAY}

@@ -26,8 +26,8 @@ from airflow_provider_chartmogul.exceptions import ArchiveError, DownloadError, 
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.storage.download import MAX_INTERRUPTIONS, Downloaded, download
-from tests.integration.moving import make_export, move, serve
-from tests.integration.servers import Answer, Asked, ScriptedServer
+from tests.integration.servers import RecordedRequest, Response, ScriptedServer
+from tests.integration.transfers import create_export, serve_export, transfer
 from tests.unit.values import run_python
 
 LOG = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ SIGNATURE = "verysecretsignature"
 CONTENT = b"PK the content of the file" * 40
 
 
-def error(status: int, code: str, message: str = "") -> Answer:
-    return Answer(status, f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode())
+def error(status: int, code: str, message: str = "") -> Response:
+    return Response(status, f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode())
 
 
 #: Responses of S3, Google Cloud Storage, Azure and proxies to a URL that they do not serve.
@@ -48,18 +48,18 @@ REFUSALS = {
     ),
     "token to be refreshed": (error(400, "TokenRefreshRequired"), RefusalReason.EXPIRED),
     "denied": (error(403, "AccessDenied", "Access Denied"), RefusalReason.FORBIDDEN),
-    "denied by a proxy": (Answer(403, b"<html>Blocked by policy</html>"), RefusalReason.FORBIDDEN),
+    "denied by a proxy": (Response(403, b"<html>Blocked by policy</html>"), RefusalReason.FORBIDDEN),
     "unauthorized": (error(401, "AccessDenied"), RefusalReason.FORBIDDEN),
     "no such file": (error(404, "NoSuchKey", "The specified key does not exist."), RefusalReason.MISSING),
     "no such bucket": (error(404, "NoSuchBucket"), RefusalReason.MISSING),
-    "gone": (Answer(410), RefusalReason.MISSING),
+    "gone": (Response(410), RefusalReason.MISSING),
 }
 
 
 class Storage:
     """A storage whose URLs have a new signature each time."""
 
-    def __init__(self, *answers: Answer | Callable[[Asked], Answer]) -> None:
+    def __init__(self, *answers: Response | Callable[[RecordedRequest], Response]) -> None:
         self.server = ScriptedServer(*answers)
         self.urls: list[str] = []
 
@@ -79,10 +79,10 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refused_url_is_replaced_by_a_fresh_one(case: str, path: Path) -> None:
-    storage = Storage(REFUSALS[case][0], Answer(200, CONTENT))
+    storage = Storage(REFUSALS[case][0], Response(200, CONTENT))
     assert storage.fetch(path) == Downloaded(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
     assert len(storage.urls) == 2
-    assert [asked.path[-1] for asked in storage.server.asked] == ["0", "1"]
+    assert [request.path[-1] for request in storage.server.requests] == ["0", "1"]
 
 
 @pytest.mark.parametrize("case", REFUSALS)
@@ -106,7 +106,7 @@ def test_forbidden_download_names_host_and_policies(path: Path) -> None:
 @pytest.mark.usefixtures("short_backoff")
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
 def test_transient_status_is_retried(status: int, path: Path) -> None:
-    storage = Storage(error(status, "RequestTimeout"), error(status, "RequestTimeout"), Answer(200, CONTENT))
+    storage = Storage(error(status, "RequestTimeout"), error(status, "RequestTimeout"), Response(200, CONTENT))
     storage.fetch(path)
     assert path.read_bytes() == CONTENT
     assert len(storage.urls) == 1
@@ -118,11 +118,11 @@ def test_other_status_fails_at_once(status: int, path: Path) -> None:
     with pytest.raises(DownloadError, match=f"{status} InvalidArgument: Only one auth mechanism allowed") as raised:
         storage.fetch(path)
     assert not isinstance(raised.value, DownloadRefusedError)
-    assert len(storage.server.asked) == 1
+    assert len(storage.server.requests) == 1
 
 
 def test_error_with_an_undecodable_body_is_read(path: Path) -> None:
-    answer = Answer(403, b"not gzip", {"Content-Encoding": "gzip"})
+    answer = Response(403, b"not gzip", {"Content-Encoding": "gzip"})
     with pytest.raises(DownloadRefusedError, match="403"):
         Storage(answer).fetch(path)
 
@@ -136,17 +136,17 @@ class TestRedirects:
         caplog.set_level(logging.DEBUG)
         cuts = iter([10, None])
 
-        def serve_part(asked: Asked) -> Answer:
-            start = int(asked.headers.get("range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        def serve_part(request: RecordedRequest) -> Response:
+            start = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
             headers = {"ETag": '"1"', "Content-Range": f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"}
-            return Answer(206 if start else 200, CONTENT[start:], headers, cut=next(cuts))
+            return Response(206 if start else 200, CONTENT[start:], headers, truncate_at=next(cuts))
 
         with ScriptedServer(serve_part) as other:
             # Another host by its name, which is the same machine.
             location = f"{other.url.replace('127.0.0.1', 'localhost')}/moved.zip?X-Amz-Signature={SIGNATURE}-second"
-            Storage(Answer(status, headers={"Location": location})).fetch(path)
-            assert [asked.headers.get("range") for asked in other.asked] == [None, "bytes=10-"]
-            assert all("authorization" not in asked.headers for asked in other.asked)
+            Storage(Response(status, headers={"Location": location})).fetch(path)
+            assert [request.headers.get("range") for request in other.requests] == [None, "bytes=10-"]
+            assert all("authorization" not in request.headers for request in other.requests)
         assert path.read_bytes() == CONTENT
         assert "/moved.zip" in caplog.text, "urllib3 logs the request, or this test would prove nothing"
         assert SIGNATURE not in caplog.text + repr([vars(record) for record in caplog.records])
@@ -156,23 +156,23 @@ class TestRedirects:
         self, location: str, path: Path, monkeypatch: pytest.MonkeyPatch, tls: Any, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "tls.pem"))
-        with ScriptedServer(Answer(307, headers={"Location": f"{location}{SIGNATURE}"}), tls=tls) as server:
+        with ScriptedServer(Response(307, headers={"Location": f"{location}{SIGNATURE}"}), tls=tls) as server:
             with pytest.raises(DownloadError, match="the storage redirects, and the file URL") as raised:
                 download(lambda: f"{server.url}/f", path, timeout=10, plain_http_allowed=False, log=LOG)
-            assert len(server.asked) == 1
+            assert len(server.requests) == 1
         assert SIGNATURE not in str(raised.value)
 
     @pytest.mark.usefixtures("short_backoff")
     def test_redirect_in_circles_ends(self, path: Path) -> None:
         with pytest.raises(DownloadError, match=f"interrupted {MAX_INTERRUPTIONS} times in a row.*too many redirects"):
-            Storage(Answer(307, headers={"Location": "/file.zip"})).fetch(path)
+            Storage(Response(307, headers={"Location": "/file.zip"})).fetch(path)
 
     @pytest.mark.usefixtures("short_backoff")
     def test_refusal_after_a_redirect_does_not_show_the_second_url(self, path: Path) -> None:
         with ScriptedServer(error(403, "AccessDenied", f"{SIGNATURE}-second is wrong")) as other:
             location = f"{other.url}/f?X-Amz-Signature={SIGNATURE}-second"
             with pytest.raises(DownloadRefusedError) as raised:
-                Storage(Answer(307, headers={"Location": location})).fetch(path)
+                Storage(Response(307, headers={"Location": location})).fetch(path)
         assert SIGNATURE not in str(raised.value)
 
 
@@ -184,7 +184,7 @@ class TestContentEncoding:
         body = gzip.compress(CONTENT)
         headers = {"Content-Encoding": encoding, "ETag": '"1"'}
         part = {**headers, "Content-Range": f"bytes 20-{len(body) - 1}/{len(body)}"}
-        storage = Storage(Answer(200, body, headers, cut=20), Answer(206, body[20:], part))
+        storage = Storage(Response(200, body, headers, truncate_at=20), Response(206, body[20:], part))
         assert storage.fetch(path) == Downloaded(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
         assert path.read_bytes() == CONTENT
         assert list(path.parent.iterdir()) == [path]
@@ -192,16 +192,18 @@ class TestContentEncoding:
     @pytest.mark.parametrize("encoding", ["gzip", "aws-chunked", "deflate", "identity", "utf-8"])
     def test_plain_body_is_taken_as_it_is(self, encoding: str, path: Path) -> None:
         """Some programs upload files with a header that is not about the file."""
-        Storage(Answer(200, CONTENT, {"Content-Encoding": encoding})).fetch(path)
+        Storage(Response(200, CONTENT, {"Content-Encoding": encoding})).fetch(path)
         assert path.read_bytes() == CONTENT
 
     @pytest.mark.usefixtures("short_backoff")
     def test_part_in_another_encoding_starts_over(self, path: Path) -> None:
         body = gzip.compress(CONTENT)
         storage = Storage(
-            Answer(200, body, {"Content-Encoding": "gzip", "ETag": '"1"'}, cut=20),
-            Answer(206, CONTENT[20:], {"ETag": '"1"', "Content-Range": f"bytes 20-{len(CONTENT) - 1}/{len(CONTENT)}"}),
-            Answer(200, CONTENT, {"ETag": '"1"'}),
+            Response(200, body, {"Content-Encoding": "gzip", "ETag": '"1"'}, truncate_at=20),
+            Response(
+                206, CONTENT[20:], {"ETag": '"1"', "Content-Range": f"bytes 20-{len(CONTENT) - 1}/{len(CONTENT)}"}
+            ),
+            Response(200, CONTENT, {"ETag": '"1"'}),
         )
         storage.fetch(path)
         assert path.read_bytes() == CONTENT
@@ -209,7 +211,7 @@ class TestContentEncoding:
     def test_damaged_gzip_is_an_error(self, path: Path) -> None:
         body = gzip.compress(CONTENT)[:-9]
         with pytest.raises(DownloadError, match="not sound gzip"):
-            Storage(Answer(200, body, {"Content-Encoding": "gzip"})).fetch(path)
+            Storage(Response(200, body, {"Content-Encoding": "gzip"})).fetch(path)
 
 
 OTHER_ETAG = {"ETag": f'"{hashlib.md5(b"something else").hexdigest()}"'}
@@ -217,7 +219,7 @@ OTHER_ETAG = {"ETag": f'"{hashlib.md5(b"something else").hexdigest()}"'}
 
 class TestETag:
     def test_etag_that_is_not_the_md5_is_a_warning(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        Storage(Answer(200, CONTENT, OTHER_ETAG)).fetch(path)
+        Storage(Response(200, CONTENT, OTHER_ETAG)).fetch(path)
         assert path.read_bytes() == CONTENT
         (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert f"The {len(CONTENT)} bytes that were downloaded do not have the MD5" in record.getMessage()
@@ -235,30 +237,30 @@ class TestETag:
     def test_other_etags_are_no_warning(
         self, headers: dict[str, str], path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        Storage(Answer(200, CONTENT, headers)).fetch(path)
+        Storage(Response(200, CONTENT, headers)).fetch(path)
         assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
     @pytest.mark.parametrize("output_format", ["zip", "csv", "csv.gz", "parquet"])
     def test_flipped_bit_is_still_found(
         self, output_format: str, archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def answer(content: bytes) -> Callable[[Asked], Answer]:
-            return lambda asked: Answer(200, content, OTHER_ETAG)
+        def answer(content: bytes) -> Callable[[RecordedRequest], Response]:
+            return lambda request: Response(200, content, OTHER_ETAG)
 
         flipped = archive[:200] + bytes([archive[200] ^ 4]) + archive[201:]
-        with serve(answer(flipped), monkeypatch), pytest.raises(ArchiveError):
-            move("e-1", f"file://{tmp_path}/x.{output_format}")
+        with serve_export(answer(flipped), monkeypatch), pytest.raises(ArchiveError):
+            transfer("e-1", f"file://{tmp_path}/x.{output_format}")
         assert list(tmp_path.iterdir()) == []
-        with serve(answer(archive), monkeypatch):
-            move("e-1", f"file://{tmp_path}/x.{output_format}")
+        with serve_export(answer(archive), monkeypatch):
+            transfer("e-1", f"file://{tmp_path}/x.{output_format}")
         assert [found.name for found in tmp_path.iterdir()] == [f"x.{output_format}"]
 
 
 class TestSignedUrlStaysSecret:
     def test_it_is_not_registered_with_airflows_masking(self, sandbox: Sandbox, tmp_path: Path) -> None:
         """At DEBUG, ``dag.test()`` logs every value that it is asked to mask."""
-        export_id = make_export()
-        move(export_id, f"file://{tmp_path}/x.zip")
+        export_id = create_export()
+        transfer(export_id, f"file://{tmp_path}/x.zip")
         file_url = ChartMogulHook().get_activities_export(export_id).file_url
         assert file_url is not None
         assert "X-Amz-Signature=" in file_url
@@ -288,9 +290,9 @@ class TestSignedUrlStaysSecret:
         monkeypatch.setitem(sys.modules, utils.__name__, utils)
         seen: list[list[bool]] = []
 
-        def answer(asked: Asked) -> Answer:
+        def answer(request: RecordedRequest) -> Response:
             seen.append(list(state))
-            return Answer(200, CONTENT) if len(seen) > 1 else error(403, "AccessDenied")
+            return Response(200, CONTENT) if len(seen) > 1 else error(403, "AccessDenied")
 
         Storage(answer).fetch(path)
         assert seen == [[True], [True]]
@@ -302,7 +304,7 @@ import logging, os, tempfile
 from pathlib import Path
 import requests, sentry_sdk
 from airflow_provider_chartmogul.storage.download import download
-from tests.integration.servers import Answer, ScriptedServer
+from tests.integration.servers import Response, ScriptedServer
 
 events = []
 
@@ -311,7 +313,7 @@ class Transport(sentry_sdk.transport.Transport):
         events.append(envelope.serialize().decode())
 
 sentry_sdk.init(dsn="http://key@127.0.0.1:1/1", traces_sample_rate=1.0, transport=Transport)
-with ScriptedServer(Answer(200, b"content")) as server, tempfile.TemporaryDirectory() as folder:
+with ScriptedServer(Response(200, b"content")) as server, tempfile.TemporaryDirectory() as folder:
     url = f"{server.url}/file.zip?X-Amz-Signature={os.environ['SIGNATURE']}"
     with sentry_sdk.start_transaction(name="task"):
         sentry_sdk.add_breadcrumb(message="before the download")
@@ -328,9 +330,9 @@ print(*events)
 def test_gzipped_archive_arrives_through_the_operator(
     archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = Answer(200, gzip.compress(archive), {"Content-Encoding": "gzip"})
-    with serve(lambda asked: answer, monkeypatch):
-        ran = move("e-1", f"file://{tmp_path}/x.zip")
+    answer = Response(200, gzip.compress(archive), {"Content-Encoding": "gzip"})
+    with serve_export(lambda request: answer, monkeypatch):
+        ran = transfer("e-1", f"file://{tmp_path}/x.zip")
     assert (tmp_path / "x.zip").read_bytes() == archive
     assert ran.xcoms["object"]["sha256"] == hashlib.sha256(archive).hexdigest()
     assert zipfile.ZipFile(io.BytesIO((tmp_path / "x.zip").read_bytes())).testzip() is None

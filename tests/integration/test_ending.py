@@ -31,9 +31,8 @@ from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
     ActivitiesExportToObjectStorageOperator,
 )
-from tests.integration.moving import make_export, serve
-from tests.integration.running import Ran, run_task
-from tests.integration.servers import Answer, Asked, ScriptedServer
+from tests.integration.servers import RecordedRequest, Response, ScriptedServer
+from tests.integration.transfers import create_export, serve_export, transfer
 
 LARGE = os.urandom(1 << 20) * 20
 
@@ -56,8 +55,8 @@ class S3:
         self.open_uploads: set[str] = set()
         self.condition = "<Condition>If-None-Match</Condition>"
         self.part_asked = threading.Event()
-        self.on_part: Callable[[], Answer] = lambda: Answer(headers={"ETag": '"part"'})
-        self.on_put: Callable[[], Answer] = lambda: Answer(headers={"ETag": '"whole"'})
+        self.on_part: Callable[[], Response] = lambda: Response(headers={"ETag": '"part"'})
+        self.on_put: Callable[[], Response] = lambda: Response(headers={"ETag": '"whole"'})
         self.server = ScriptedServer(self._answer)
         # A name of its own: Airflow keeps the file system of a connection for as long as the process lives.
         conn_id = f"s3_{self.server.url.rpartition(':')[2]}"
@@ -67,47 +66,47 @@ class S3:
             json.dumps({"conn_type": "aws", "extra": {"endpoint_url": self.server.url, "region_name": "us-east-1"}}),
         )
 
-    def _answer(self, asked: Asked) -> Answer:
-        query = asked.path.partition("?")[2]
-        if asked.method == "POST" and "uploadId=" not in query:
+    def _answer(self, request: RecordedRequest) -> Response:
+        query = request.path.partition("?")[2]
+        if request.method == "POST" and "uploadId=" not in query:
             upload = f"upload-{len(self.open_uploads)}"
             self.open_uploads.add(upload)
             return self._xml(f"<Bucket>bucket</Bucket><Key>x.zip</Key><UploadId>{upload}</UploadId>")
-        if asked.method == "DELETE":
+        if request.method == "DELETE":
             self.open_uploads.discard(query.partition("uploadId=")[2].partition("&")[0])
-            return Answer(204)
-        if asked.method == "PUT" and "partNumber=" in query:
+            return Response(204)
+        if request.method == "PUT" and "partNumber=" in query:
             self.part_asked.set()
             return self.on_part()
-        if asked.method == "PUT":
-            if "if-none-match" in asked.headers and self.content is not None:
-                return Answer(412, f"<Error><Code>PreconditionFailed</Code>{self.condition}</Error>".encode())
-            self.content = unchunked(asked)
+        if request.method == "PUT":
+            if "if-none-match" in request.headers and self.content is not None:
+                return Response(412, f"<Error><Code>PreconditionFailed</Code>{self.condition}</Error>".encode())
+            self.content = unchunked(request)
             return self.on_put()
         if self.content is None:
-            return Answer(404, b"" if asked.method == "HEAD" else b"<Error><Code>NoSuchKey</Code></Error>")
-        return self._get(asked, self.content)
+            return Response(404, b"" if request.method == "HEAD" else b"<Error><Code>NoSuchKey</Code></Error>")
+        return self._get(request, self.content)
 
-    def _get(self, asked: Asked, content: bytes) -> Answer:
-        if "list-type" in asked.path:
+    def _get(self, request: RecordedRequest, content: bytes) -> Response:
+        if "list-type" in request.path:
             return self._xml(f"<Contents><Key>x.zip</Key><Size>{len(content)}</Size></Contents>")
         headers = {"ETag": '"whole"', "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
-        if asked.method == "HEAD":
-            return Answer(200, headers={**headers, "Content-Length": str(len(content))})
-        first, last = (int(part) for part in re.findall(r"\d+", asked.headers.get("range", f"0-{len(content) - 1}")))
+        if request.method == "HEAD":
+            return Response(200, headers={**headers, "Content-Length": str(len(content))})
+        first, last = (int(part) for part in re.findall(r"\d+", request.headers.get("range", f"0-{len(content) - 1}")))
         headers["Content-Range"] = f"bytes {first}-{min(last, len(content) - 1)}/{len(content)}"
-        return Answer(206, content[first : last + 1], headers)
+        return Response(206, content[first : last + 1], headers)
 
     @staticmethod
-    def _xml(content: str) -> Answer:
-        return Answer(body=f"<Result>{content}</Result>".encode(), headers={"Content-Type": "application/xml"})
+    def _xml(content: str) -> Response:
+        return Response(body=f"<Result>{content}</Result>".encode(), headers={"Content-Type": "application/xml"})
 
 
-def unchunked(asked: Asked) -> bytes:
+def unchunked(request: RecordedRequest) -> bytes:
     """The body of an upload; the client may frame it in chunks that have checksums (``aws-chunked``)."""
-    if "aws-chunked" not in asked.headers.get("content-encoding", ""):
-        return asked.body
-    content, rest = b"", asked.body
+    if "aws-chunked" not in request.headers.get("content-encoding", ""):
+        return request.body
+    content, rest = b"", request.body
     while True:
         size, _, rest = rest.partition(b"\r\n")
         length = int(size.partition(b";")[0], 16)
@@ -121,14 +120,6 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     store = S3(monkeypatch)
     with store.server:
         yield store
-
-
-def move(export_id: str, destination: str, **told: Any) -> Ran:
-    run = {name: told.pop(name) for name in ("try_number", "started") if name in told}
-    operator = ActivitiesExportToObjectStorageOperator(
-        task_id="move", export_id=export_id, destination=destination, **told
-    )
-    return run_task(operator, **run)
 
 
 @contextlib.contextmanager
@@ -151,12 +142,14 @@ async def others() -> list[asyncio.Task[Any]]:
 class TestAnUploadIsCancelled:
     def test_by_the_task_timeout(self, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
         archive = large_archive()
-        s3.on_part = lambda: Answer(stall=True)
-        with serve(lambda asked: Answer(200, archive), monkeypatch), pytest.raises(AirflowTaskTimeout):
-            move("e-1", s3.destination, execution_timeout=timedelta(seconds=4))
+        s3.on_part = lambda: Response(stall=True)
+        with serve_export(lambda request: Response(200, archive), monkeypatch), pytest.raises(AirflowTaskTimeout):
+            transfer("e-1", s3.destination, execution_timeout=timedelta(seconds=4))
         assert s3.part_asked.is_set()
         assert s3.open_uploads == set(), "the multipart upload was aborted"
-        assert [asked for asked in s3.server.asked if asked.method == "POST" and "uploadId=" in asked.path] == []
+        assert [
+            request for request in s3.server.requests if request.method == "POST" and "uploadId=" in request.path
+        ] == []
 
     def test_by_on_kill_in_a_signal_handler_as_airflow_calls_it(
         self, s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -169,19 +162,21 @@ class TestAnUploadIsCancelled:
             running[0].on_kill()
             seen.append(set(s3.open_uploads))
 
-        def terminate() -> Answer:
+        def terminate() -> Response:
             os.kill(os.getpid(), signal.SIGTERM)
-            return Answer(stall=True)
+            return Response(stall=True)
 
         s3.on_part = terminate
         before = signal.signal(signal.SIGTERM, on_term)
         try:
-            with serve(lambda asked: Answer(200, archive), monkeypatch), pytest.raises(TaskCancelledError):
-                move("e-1", s3.destination, started=running.append, download_dir=str(tmp_path))
+            with serve_export(lambda request: Response(200, archive), monkeypatch), pytest.raises(TaskCancelledError):
+                transfer("e-1", s3.destination, on_start=running.append, download_dir=str(tmp_path))
         finally:
             signal.signal(signal.SIGTERM, before)
         assert seen[0] == set(), "it is gone when on_kill returns"
-        assert [asked for asked in s3.server.asked if asked.method == "POST" and "uploadId=" in asked.path] == []
+        assert [
+            request for request in s3.server.requests if request.method == "POST" and "uploadId=" in request.path
+        ] == []
         assert list(tmp_path.iterdir()) == []
 
     def test_in_the_middle_of_the_download_nothing_is_begun(
@@ -190,13 +185,13 @@ class TestAnUploadIsCancelled:
         archive = large_archive()
         running: list[ActivitiesExportToObjectStorageOperator] = []
 
-        def kill_it(asked: Asked) -> Answer:
+        def kill_it(request: RecordedRequest) -> Response:
             running[0].on_kill()
-            return Answer(200, archive)
+            return Response(200, archive)
 
-        with serve(kill_it, monkeypatch), pytest.raises(TaskCancelledError):
-            move("e-1", s3.destination, started=running.append, download_dir=str(tmp_path))
-        assert s3.server.asked == []
+        with serve_export(kill_it, monkeypatch), pytest.raises(TaskCancelledError):
+            transfer("e-1", s3.destination, on_start=running.append, download_dir=str(tmp_path))
+        assert s3.server.requests == []
         assert list(tmp_path.iterdir()) == []
 
     def test_locally_nothing_appears(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -212,8 +207,8 @@ class TestAnUploadIsCancelled:
             copy(self)
 
         monkeypatch.setattr(Cancellation, "check", kill_at_the_last_moment)
-        with serve(lambda asked: Answer(200, archive), monkeypatch), pytest.raises(TaskCancelledError):
-            move("e-1", f"file://{tmp_path}/x.zip")
+        with serve_export(lambda request: Response(200, archive), monkeypatch), pytest.raises(TaskCancelledError):
+            transfer("e-1", f"file://{tmp_path}/x.zip")
         assert calls
         assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
         assert (tmp_path / "x.zip").read_bytes() == b"before"
@@ -259,12 +254,12 @@ class TestAnUploadIsCancelled:
 
 class TestFailAndARetry:
     def test_a_retry_that_finds_its_own_object_succeeds(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        export_id = make_export()
+        export_id = create_export()
         told = {"destination": f"file://{tmp_path}/x.csv.gz", "if_exists": "fail"}
-        first = move(export_id, **told)
+        first = transfer(export_id, **told)
         before = (tmp_path / "x.csv.gz").stat()
 
-        again = move(export_id, try_number=2, **told)
+        again = transfer(export_id, try_number=2, **told)
 
         assert again.value == first.value
         assert again.xcoms == first.xcoms
@@ -274,31 +269,31 @@ class TestFailAndARetry:
     def test_a_retry_that_finds_another_fails(
         self, change: Callable[[bytes], bytes], sandbox: Sandbox, tmp_path: Path
     ) -> None:
-        export_id = make_export()
+        export_id = create_export()
         told = {"destination": f"file://{tmp_path}/x.zip", "if_exists": "fail"}
-        move(export_id, **told)
+        transfer(export_id, **told)
         there = change((tmp_path / "x.zip").read_bytes())
         (tmp_path / "x.zip").write_bytes(there)
         with pytest.raises(AirflowFailException, match="already exists"):
-            move(export_id, try_number=2, **told)
+            transfer(export_id, try_number=2, **told)
         assert (tmp_path / "x.zip").read_bytes() == there
 
     def test_the_first_try_downloads_nothing(self, sandbox: Sandbox, tmp_path: Path) -> None:
         (tmp_path / "x.zip").write_bytes(b"there")
         with pytest.raises(AirflowFailException, match="nothing was written"):
-            move(make_export(), f"file://{tmp_path}/x.zip", if_exists="fail")
+            transfer(create_export(), f"file://{tmp_path}/x.zip", if_exists="fail")
         assert [seen for seen in sandbox.requests if seen.host == "download"] == []
 
     @pytest.mark.parametrize("condition", ["<Condition>If-None-Match</Condition>", ""], ids=["S3", "another store"])
     def test_an_answer_that_is_lost_is_no_failure(self, condition: str, sandbox: Sandbox, s3: S3) -> None:
         """S3 has the object, its client has no answer and sends it again: now there is one of that name."""
         s3.condition = condition
-        answers = iter([Answer(hang_up=True)])
-        s3.on_put = lambda: next(answers, Answer(headers={"ETag": '"whole"'}))
-        ran = move(make_export(), s3.destination, if_exists="fail")
+        answers = iter([Response(hang_up=True)])
+        s3.on_put = lambda: next(answers, Response(headers={"ETag": '"whole"'}))
+        ran = transfer(create_export(), s3.destination, if_exists="fail")
         assert s3.content is not None
         assert ran.xcoms["object"]["sha256"] == hashlib.sha256(s3.content).hexdigest()
-        puts = [asked for asked in s3.server.asked if asked.method == "PUT"]
+        puts = [request for request in s3.server.requests if request.method == "PUT"]
         # How often the client sends it again is its own affair: with aiohttp 3.10 twice, once without a body, which is
         # refused; with today's once.
         assert len(puts) in (2, 3)

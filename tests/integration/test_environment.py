@@ -22,11 +22,11 @@ from airflow_provider_chartmogul.exceptions import ChartMogulError, ConnectionSe
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.storage import download
 from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
-from tests.integration.running import run_trigger
-from tests.integration.servers import ScriptedServer, json_answer
+from tests.integration.servers import ScriptedServer, json_response
+from tests.integration.task_runner import run_trigger
 
 EXPORT_ID = "e-1"
-DONE = json_answer({"id": EXPORT_ID, "status": "succeeded"})
+DONE = json_response({"id": EXPORT_ID, "status": "succeeded"})
 
 #: This name never resolves (RFC 6761), so that only a proxy can reach it.
 HOST = "chartmogul.invalid"
@@ -43,7 +43,7 @@ def poll(where: str) -> str:
             export = hook.get_activities_export(EXPORT_ID)
     except ChartMogulError as error:
         return str(error)
-    return "done" if export.status is ExportStatus.SUCCEEDED else export.status_word
+    return "success" if export.status is ExportStatus.SUCCEEDED else export.status_word
 
 
 both = pytest.mark.parametrize("where", ["worker", "triggerer"])
@@ -89,9 +89,9 @@ class TestProxies:
     ) -> None:
         for name, value in environment.items():
             monkeypatch.setenv(name, value.format(proxy=proxy.url.removeprefix("http://")))
-        assert poll(where) == "done"
-        (asked,) = proxy.asked
-        assert asked.path == f"http://{HOST}:8080/v1/activities_export/{EXPORT_ID}"
+        assert poll(where) == "success"
+        (request,) = proxy.requests
+        assert request.path == f"http://{HOST}:8080/v1/activities_export/{EXPORT_ID}"
 
     @both
     @pytest.mark.parametrize("no_proxy", [HOST, f"{HOST}:8080", ".invalid", "*"])
@@ -101,7 +101,7 @@ class TestProxies:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", no_proxy)
         assert "the connection failed" in poll(where)
-        assert proxy.asked == []
+        assert proxy.requests == []
 
     def test_unsupported_proxy_is_reported(self, proxy: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ALL_PROXY", f"socks5h://somebody:else@{proxy.url.removeprefix('http://')}")
@@ -109,7 +109,7 @@ class TestProxies:
         assert f"a socks5h proxy for http://{HOST}:8080" in outcome
         assert "deferrable=False" in outcome
         assert "else@" not in outcome
-        assert proxy.asked == []
+        assert proxy.requests == []
 
 
 class TestCertificates:
@@ -125,12 +125,12 @@ class TestCertificates:
         self, name: str, where: str, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(name, str(tmp_path / "tls.pem"))
-        assert poll(where) == "done"
+        assert poll(where) == "success"
 
     @both
     def test_untrusted_certificate_is_rejected(self, where: str, server: ScriptedServer) -> None:
         assert "certificate verify failed" in poll(where)
-        assert server.asked == [], "the key must not be sent to an unverified host"
+        assert server.requests == [], "the key must not be sent to an unverified host"
 
     @both
     def test_missing_ca_bundle_is_reported(

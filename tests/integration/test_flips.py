@@ -24,8 +24,8 @@ from airflow_provider_chartmogul.exceptions import ArchiveError, TableError
 from airflow_provider_chartmogul.formats import archive as archive_module
 from airflow_provider_chartmogul.formats.archive import Archive
 from airflow_provider_chartmogul.formats.parquet import write_parquet
-from tests.integration.moving import move, serve
-from tests.integration.servers import Answer
+from tests.integration.servers import Response
+from tests.integration.transfers import serve_export, transfer
 
 _DRAW = random.Random(20)
 CSV = b"uuid,date,mrr\n" + b"".join(
@@ -191,10 +191,10 @@ def test_through_the_operator(output_format: str, tmp_path: Path, monkeypatch: p
     bits = random.Random(7).sample(range(8 * len(content)), 30)
     served = iter(bits)
     target.write_bytes(b"before")
-    with serve(lambda asked: Answer(200, flipped(content, next(served))), monkeypatch):
+    with serve_export(lambda request: Response(200, flipped(content, next(served))), monkeypatch):
         for bit in bits:
             with contextlib.suppress(ArchiveError):
-                move("e-1", f"file://{target}")
+                transfer("e-1", f"file://{target}")
             published = target.read_bytes()
             if published != b"before":
                 assert _rows(published, output_format) == CSV, bit

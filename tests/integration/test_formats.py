@@ -26,9 +26,9 @@ from airflow_provider_chartmogul.exceptions import ArchiveError, ChartMogulError
 from airflow_provider_chartmogul.formats import archive as archive_module
 from airflow_provider_chartmogul.runtime import disk_space
 from airflow_provider_chartmogul.sandbox import Sandbox
-from tests.integration.moving import END, START, make_export, move, serve
-from tests.integration.running import Ran
-from tests.integration.servers import Answer
+from tests.integration.servers import Response
+from tests.integration.task_runner import TaskRun
+from tests.integration.transfers import END, START, create_export, serve_export, transfer
 
 ROWS = [["0042", "a,b", 'say "x"', "two\nlines", "Łódź", ""]] * 3 + [["", "", "", "", "", "x"]]
 HEADER = ["id", "name", "said", "text", "city", "empty"]
@@ -84,9 +84,11 @@ READERS: dict[str, Callable[[bytes], list[list[str]]]] = {
 }
 
 
-def moved(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, **told: Any) -> tuple[Ran, bytes]:
-    with serve(lambda asked: Answer(200, content), monkeypatch):
-        ran = move("e-1", f"file://{tmp_path}/{name}", **told)
+def moved(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, **told: Any
+) -> tuple[TaskRun, bytes]:
+    with serve_export(lambda request: Response(200, content), monkeypatch):
+        ran = transfer("e-1", f"file://{tmp_path}/{name}", **told)
     return ran, (tmp_path / name).read_bytes()
 
 
@@ -128,7 +130,7 @@ def test_csv_gz_is_the_members_own_bytes(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_real_export_of_the_sandbox(sandbox: Sandbox, tmp_path: Path) -> None:
     expected_rows = sandbox.expected_rows(START, END)
     for output_format, read in READERS.items():
-        ran = move(make_export(), f"file://{tmp_path}/x.{output_format}")
+        ran = transfer(create_export(), f"file://{tmp_path}/x.{output_format}")
         assert ran.xcoms["object"]["rows"] == len(expected_rows) > 0
         assert read((tmp_path / f"x.{output_format}").read_bytes()) == [list(row.values()) for row in expected_rows]
 
@@ -169,7 +171,7 @@ def test_what_does_not_fit_its_type_names_the_place(
 @pytest.mark.parametrize("types", [{"a": "integer"}, {"a": "timestamp[years]"}, {"a": "decimal128(x)"}, {"a": None}])
 def test_what_is_no_type_is_refused_before_a_request(types: dict[str, Any], sandbox: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(AirflowFailException, match="not the name of an Arrow type"):
-        move("e-1", f"file://{tmp_path}/x.parquet", column_types=types)
+        transfer("e-1", f"file://{tmp_path}/x.parquet", column_types=types)
     assert sandbox.requests == []
 
 
@@ -219,7 +221,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_written(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: usage(10, 0, 10))
     with pytest.raises(InsufficientDiskSpaceError, match="download_dir"):
-        move(make_export(), f"file://{tmp_path}/x.{output_format}")
+        transfer(create_export(), f"file://{tmp_path}/x.{output_format}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -231,7 +233,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
     monkeypatch.delitem(sys.modules, "airflow_provider_chartmogul.formats.parquet", raising=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(AirflowFailException, match=r"pip install 'airflow-provider-chartmogul\[parquet\]'"):
-        move("e-1", f"file://{tmp_path}/x.parquet")
+        transfer("e-1", f"file://{tmp_path}/x.parquet")
 
 
 def test_a_killed_ones_scratch_is_removed_by_the_next(
@@ -258,14 +260,14 @@ def test_a_killed_ones_scratch_is_removed_by_the_next(
     killed = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert killed.stdout is not None
     assert killed.stdout.readline().strip() == "ready"
-    move(make_export(), f"file://{lake}/x.zip", download_dir=str(scratch))
+    transfer(create_export(), f"file://{lake}/x.zip", download_dir=str(scratch))
     assert len(list(scratch.iterdir())) == 1, "what another is working on is left alone"
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert all(path.name.startswith(".") for path in [*scratch.iterdir(), *lake.iterdir()] if path.name != "x.zip")
     time.sleep(0.1)
 
-    move(make_export(), f"file://{lake}/x.zip", download_dir=str(scratch))
+    transfer(create_export(), f"file://{lake}/x.zip", download_dir=str(scratch))
 
     assert os.listdir(scratch) == []
     assert os.listdir(lake) == ["x.zip"]

@@ -34,11 +34,11 @@ from airflow_provider_chartmogul.exceptions import (
 )
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
 from airflow_provider_chartmogul.sandbox import Sandbox
-from tests.integration.servers import Answer, ScriptedServer, closed_port, json_answer
+from tests.integration.servers import Response, ScriptedServer, closed_port, json_response
 
 KEY = "the-api-key-of-the-test"
 BASIC = "Basic " + base64.b64encode(f"{KEY}:".encode()).decode()
-CREATED = json_answer({"id": "created-1", "status": "pending", "params": {}})
+CREATED = json_response({"id": "created-1", "status": "pending", "params": {}})
 
 
 def use(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, **hook: Any) -> ChartMogulHook:
@@ -120,41 +120,41 @@ class TestTestConnection:
     @pytest.mark.parametrize(
         "answer",
         [
-            Answer(200, b"<html><title>Welcome to nginx</title></html>"),
-            Answer(404, b"<html><title>404 Not Found</title></html>"),
-            json_answer({"status": "ok"}),
-            Answer(301, headers={"Location": "https://www.example.com/"}),
+            Response(200, b"<html><title>Welcome to nginx</title></html>"),
+            Response(404, b"<html><title>404 Not Found</title></html>"),
+            json_response({"status": "ok"}),
+            Response(301, headers={"Location": "https://www.example.com/"}),
         ],
     )
-    def test_server_is_not_chartmogul(self, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_server_is_not_chartmogul(self, answer: Response, monkeypatch: pytest.MonkeyPatch) -> None:
         with ScriptedServer(answer) as server:
             works, message = use(server, monkeypatch).test_connection()
         assert not works
         assert "does not look like ChartMogul" in message
 
     def test_connection_test_does_not_retry(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ScriptedServer(Answer(500)) as server:
+        with ScriptedServer(Response(500)) as server:
             works, message = use(server, monkeypatch).test_connection()
-            assert len(server.asked) == 1
+            assert len(server.requests) == 1
         assert not works
         assert "500" in message
 
 
 class TestKeyStaysAtItsHost:
     def test_key_is_sent_to_its_host_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ScriptedServer(Answer(200)) as home, ScriptedServer(Answer(200)) as other:
+        with ScriptedServer(Response(200)) as home, ScriptedServer(Response(200)) as other:
             session = use(home, monkeypatch).get_conn()
             session.get(home.url)
             # For the key, another port is another host.
             session.get(other.url)
             session.get(other.url, headers={"Authorization": "Bearer mine"})
-        assert home.asked[0].headers["authorization"] == BASIC
-        assert all("authorization" not in asked.headers for asked in other.asked)
+        assert home.requests[0].headers["authorization"] == BASIC
+        assert all("authorization" not in request.headers for request in other.requests)
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     def test_redirect_to_another_host_is_refused(self, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ScriptedServer(Answer(200)) as other:
-            elsewhere = Answer(status, headers={"Location": f"{other.url}/?signature=secret"})
+        with ScriptedServer(Response(200)) as other:
+            elsewhere = Response(status, headers={"Location": f"{other.url}/?signature=secret"})
             with ScriptedServer(elsewhere) as home:
                 hook = use(home, monkeypatch)
                 with pytest.raises(ForeignRedirectError) as raised:
@@ -162,29 +162,29 @@ class TestKeyStaysAtItsHost:
                 assert "secret" not in str(raised.value)
                 with pytest.raises(UnexpectedResponseError, match="redirect"):
                     ChartMogulHook(retry_seconds=0).get_account()
-            assert other.asked == []
+            assert other.requests == []
 
     def test_redirect_within_the_host_keeps_the_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ScriptedServer(Answer(302, headers={"Location": "/elsewhere"}), Answer(200)) as home:
+        with ScriptedServer(Response(302, headers={"Location": "/elsewhere"}), Response(200)) as home:
             use(home, monkeypatch).get_conn().get(home.url)
-        assert [asked.headers["authorization"] for asked in home.asked] == [BASIC, BASIC]
+        assert [request.headers["authorization"] for request in home.requests] == [BASIC, BASIC]
 
     def test_netrc_is_ignored(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "netrc").write_text("default login somebody password else\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         with (
-            ScriptedServer(Answer(302, headers={"Location": "/2"}), Answer(200)) as home,
-            ScriptedServer(Answer(200)) as other,
+            ScriptedServer(Response(302, headers={"Location": "/2"}), Response(200)) as home,
+            ScriptedServer(Response(200)) as other,
         ):
             assert requests.get(other.url).request.headers["Authorization"], "requests reads .netrc"
             session = use(home, monkeypatch).get_conn()
             session.get(home.url)
             session.get(other.url)
-        assert [asked.headers["authorization"] for asked in home.asked] == [BASIC, BASIC]
-        assert "authorization" not in other.asked[1].headers
+        assert [request.headers["authorization"] for request in home.requests] == [BASIC, BASIC]
+        assert "authorization" not in other.requests[1].headers
 
     def test_every_request_has_a_timeout(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ScriptedServer(Answer(stall=True)) as server:
+        with ScriptedServer(Response(stall=True)) as server:
             session = use(server, monkeypatch).get_conn()
             with pytest.raises(requests.ReadTimeout):
                 session.get(server.url)
@@ -202,33 +202,33 @@ class TestPostIsSentOnce:
     @pytest.mark.parametrize(
         "answer",
         [
-            Answer(500, b"Internal Server Error"),
-            Answer(502, b"<html><title>Bad gateway</title></html>"),
-            Answer(503),
-            Answer(504),
-            Answer(402),
-            Answer(200, b"<html>"),
-            Answer(200, b'{"id": "17', cut=5),
-            Answer(200, b"{}"),
-            Answer(307, headers={"Location": "/v1/activities_export"}),
-            Answer(hang_up=True),
-            Answer(stall=True),
+            Response(500, b"Internal Server Error"),
+            Response(502, b"<html><title>Bad gateway</title></html>"),
+            Response(503),
+            Response(504),
+            Response(402),
+            Response(200, b"<html>"),
+            Response(200, b'{"id": "17', truncate_at=5),
+            Response(200, b"{}"),
+            Response(307, headers={"Location": "/v1/activities_export"}),
+            Response(hang_up=True),
+            Response(stall=True),
         ],
         ids=str,
     )
     def test_post_is_not_repeated_if_it_may_have_been_acted_on(
-        self, answer: Answer, monkeypatch: pytest.MonkeyPatch
+        self, answer: Response, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with ScriptedServer(answer) as server:
             with pytest.raises(ChartMogulError):
                 use(server, monkeypatch).create_activities_export()
             time.sleep(0.2)
-            assert [asked.method for asked in server.asked] == ["POST"]
+            assert [request.method for request in server.requests] == ["POST"]
 
     def test_post_is_repeated_after_429(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ScriptedServer(Answer(429), Answer(429, headers={"Retry-After": "0"}), CREATED) as server:
+        with ScriptedServer(Response(429), Response(429, headers={"Retry-After": "0"}), CREATED) as server:
             assert use(server, monkeypatch).create_activities_export().id == "created-1"
-            assert len(server.asked) == 3
+            assert len(server.requests) == 3
 
     def test_post_is_repeated_after_a_failed_connect(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with closed_port() as port:
@@ -239,58 +239,63 @@ class TestPostIsSentOnce:
 
     def test_post_is_not_repeated_on_a_stale_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """If the server closes an idle connection as the next request is sent, it may have acted on the request."""
-        with ScriptedServer(json_answer({"data": "pong!"}), Answer(hang_up=True), CREATED) as server:
+        with ScriptedServer(json_response({"data": "pong!"}), Response(hang_up=True), CREATED) as server:
             hook = use(server, monkeypatch)
             hook.get_conn().get(f"{hook.base_url}/ping")
             with pytest.raises(NoResponseError):
                 hook.create_activities_export()
-            assert [asked.method for asked in server.asked] == ["GET", "POST"]
+            assert [request.method for request in server.requests] == ["GET", "POST"]
 
 
 class TestGetIsRetried:
     @pytest.mark.parametrize(
         "answer",
-        [Answer(s) for s in (429, 500, 502, 503, 504, 520, 524)]
-        + [Answer(200, b"<html>"), Answer(200, b'{"id"', cut=2), Answer(hang_up=True), Answer(stall=True)],
+        [Response(s) for s in (429, 500, 502, 503, 504, 520, 524)]
+        + [
+            Response(200, b"<html>"),
+            Response(200, b'{"id"', truncate_at=2),
+            Response(hang_up=True),
+            Response(stall=True),
+        ],
         ids=str,
     )
-    def test_get_is_retried_until_it_succeeds(self, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ScriptedServer(answer, json_answer({"id": "e-1", "status": "succeeded"})) as server:
+    def test_get_is_retried_until_it_succeeds(self, answer: Response, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(answer, json_response({"id": "e-1", "status": "succeeded"})) as server:
             assert use(server, monkeypatch).get_activities_export("e-1").status is ExportStatus.SUCCEEDED
-            assert len(server.asked) == 2
+            assert len(server.requests) == 2
 
     def test_get_is_retried_for_retry_seconds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ScriptedServer(Answer(503, b"Over capacity")) as server:
+        with ScriptedServer(Response(503, b"Over capacity")) as server:
             with pytest.raises(ServerError, match="503: Over capacity"):
                 use(server, monkeypatch, retry_seconds=0.3).get_activities_export("e-1")
-            assert 2 <= len(server.asked) < 60
+            assert 2 <= len(server.requests) < 60
 
     def test_get_is_not_retried_after_a_longer_retry_after(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ScriptedServer(Answer(429, headers={"Retry-After": "3600"})) as server:
+        with ScriptedServer(Response(429, headers={"Retry-After": "3600"})) as server:
             with pytest.raises(RateLimitError):
                 use(server, monkeypatch).get_activities_export("e-1")
-            assert len(server.asked) == 1
+            assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
     ("answer", "message_part"),
     [
-        (json_answer({"code": 400, "message": 'Parameter "x" is missing', "param": "x"}, 400), "400: Parameter"),
-        (json_answer({"code": 401, "message": "No valid API key provided", "param": None}, 401), "No valid API key"),
-        (json_answer({"message": "Plan expired"}, 403), "403: Plan expired"),
-        (json_answer({"error": "Export not found"}, 404), "404: Export not found"),
-        (json_answer({"errors": {"type": "is unknown"}}, 422), "422: type: is unknown"),
-        (json_answer({"type": ["is unknown"], "error_details": []}, 422), "422: type: is unknown"),
+        (json_response({"code": 400, "message": 'Parameter "x" is missing', "param": "x"}, 400), "400: Parameter"),
+        (json_response({"code": 401, "message": "No valid API key provided", "param": None}, 401), "No valid API key"),
+        (json_response({"message": "Plan expired"}, 403), "403: Plan expired"),
+        (json_response({"error": "Export not found"}, 404), "404: Export not found"),
+        (json_response({"errors": {"type": "is unknown"}}, 422), "422: type: is unknown"),
+        (json_response({"type": ["is unknown"], "error_details": []}, 422), "422: type: is unknown"),
     ],
 )
 def test_permanent_errors_fail_at_once_with_chartmoguls_message(
-    answer: Answer, message_part: str, monkeypatch: pytest.MonkeyPatch
+    answer: Response, message_part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ScriptedServer(answer) as server:
         with pytest.raises(AirflowFailException) as raised, fail_without_retry():
             use(server, monkeypatch).get_activities_export("e-1")
         assert message_part in str(raised.value)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 def test_no_error_and_no_log_line_shows_the_key(
@@ -298,14 +303,14 @@ def test_no_error_and_no_log_line_shows_the_key(
 ) -> None:
     """Not even if a gateway echoes the request on its error page."""
 
-    def echo(asked: Any) -> Answer:
-        return Answer(500, json.dumps(asked.headers).encode())
+    def echo(request: Any) -> Response:
+        return Response(500, json.dumps(request.headers).encode())
 
     caplog.set_level(logging.DEBUG)
     with ScriptedServer(echo) as server, pytest.raises(ServerError) as raised:
         use(server, monkeypatch, retry_seconds=0.2).get_account()
     shown = caplog.text + str(raised.value) + repr(raised.value) + repr(raised.value.__dict__)
-    assert server.asked[0].headers["authorization"] == BASIC
+    assert server.requests[0].headers["authorization"] == BASIC
     assert KEY not in shown
     assert BASIC.removeprefix("Basic ") not in shown
 

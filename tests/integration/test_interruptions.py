@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from airflow_provider_chartmogul.api import retries
 from airflow_provider_chartmogul.exceptions import ArchiveError, DownloadError, DownloadRefusedError
 from airflow_provider_chartmogul.storage.download import MAX_INTERRUPTIONS, Downloaded, download
-from tests.integration.moving import move
+from tests.integration.transfers import transfer
 
 LOG = logging.getLogger(__name__)
 
@@ -381,7 +381,7 @@ class TestObject:
         temporary = tmp_path / "temporary"
         temporary.mkdir(exist_ok=True)
 
-        move("e-1", f"file://{tmp_path}/lake/x.{output_format}", download_dir=str(temporary))
+        transfer("e-1", f"file://{tmp_path}/lake/x.{output_format}", download_dir=str(temporary))
 
         published = (tmp_path / "lake" / f"x.{output_format}").read_bytes()
         if output_format == "zip":
@@ -411,7 +411,7 @@ class TestObject:
         target = tmp_path / f"x.{output_format}"
         target.write_bytes(b"before")
         with contextlib.suppress(ArchiveError):
-            move("e-1", f"file://{target}")
+            transfer("e-1", f"file://{target}")
         allowed = [b"before"]
         for content in FILES:
             with zipfile.ZipFile(io.BytesIO(content)) as opened:

@@ -17,8 +17,8 @@ from airflow_provider_chartmogul.storage.delivery import TransferResult
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
     ActivitiesExportToObjectStorageOperator,
 )
-from tests.integration.moving import make_export
-from tests.integration.running import run_task
+from tests.integration.task_runner import run_task
+from tests.integration.transfers import create_export
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def mover(destination: str, **told: Any) -> ActivitiesExportToObjectStorageOperator:
     return ActivitiesExportToObjectStorageOperator(
-        task_id="move", export_id=make_export(), destination=destination, **told
+        task_id="move", export_id=create_export(), destination=destination, **told
     )
 
 
@@ -73,7 +73,7 @@ def test_openlineage_gets_the_datasets(sandbox: Sandbox, tmp_path: Path) -> None
     from airflow.providers.openlineage.extractors.manager import ExtractorManager
 
     running: list[ActivitiesExportToObjectStorageOperator] = []
-    ran = run_task(mover(f"file://{tmp_path}/x.csv.gz"), started=running.append)
+    ran = run_task(mover(f"file://{tmp_path}/x.csv.gz"), on_start=running.append)
 
     extractor = ExtractorManager()._get_extractor(running[0])
     assert extractor is not None, "OpenLineage takes the operator's own word"

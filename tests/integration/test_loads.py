@@ -22,7 +22,7 @@ import pytest
 
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
-from tests.integration.running import run_task
+from tests.integration.task_runner import run_task
 from tests.postgres import postgres_server
 from tests.tables import Row, as_expected_rows, sorted_rows
 

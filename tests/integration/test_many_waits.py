@@ -36,7 +36,7 @@ from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.exports import ExportParameters
 from airflow_provider_chartmogul.sources import polling as waiting
 from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
-from tests.integration.servers import Answer, Asked, ScriptedServer, json_answer
+from tests.integration.servers import RecordedRequest, Response, ScriptedServer, json_response
 
 ENVIRONMENT = "AIRFLOW_CONN_CHARTMOGUL_DEFAULT"
 
@@ -155,7 +155,7 @@ def test_hundreds_of_waits_stay_within_the_documented_limits(
     sandbox.export_seconds = 6
     export_ids = make_exports(sandbox, 500)
 
-    assert asyncio.run(all_waits(export_ids)) == {"done": 500}
+    assert asyncio.run(all_waits(export_ids)) == {"success": 500}
 
     assert sends.most_in_a_second() <= 41
     assert 1 <= connections.most <= 20
@@ -174,7 +174,7 @@ def test_slow_answers_open_no_more_connections_than_configured(
     monkeypatch.setattr(sandbox, "admit_request", slowly(sandbox))
     export_ids = make_exports(sandbox, 60)
 
-    assert asyncio.run(all_waits(export_ids)) == {"done": 60}
+    assert asyncio.run(all_waits(export_ids)) == {"success": 60}
 
     assert connections.most == 5
     assert {seen.status for seen in sandbox.requests} == {200}
@@ -194,7 +194,7 @@ def slowly(sandbox: Sandbox, seconds: float = 0.02) -> Callable[[], bool]:
 def test_one_wait_alone_ends_too(sandbox: Sandbox) -> None:
     sandbox.export_seconds = 4
     (export_id,) = make_exports(sandbox, 1)
-    assert asyncio.run(all_waits([export_id])) == {"done": 1}
+    assert asyncio.run(all_waits([export_id])) == {"success": 1}
 
 
 class TestTheConnection:
@@ -208,7 +208,7 @@ class TestTheConnection:
         sandbox.requests_per_second = None
         export_ids = make_exports(sandbox, 2000)
 
-        assert asyncio.run(all_waits(export_ids)) == {"done": 2000}
+        assert asyncio.run(all_waits(export_ids)) == {"success": 2000}
 
         assert len(look_ups) == 1
 
@@ -235,7 +235,7 @@ class TestTheConnection:
             await recovery
             return ended
 
-        assert asyncio.run(main()) == {"done": 200}
+        assert asyncio.run(main()) == {"success": 200}
         assert all(later - earlier >= 1.0 for earlier, later in pairwise(look_ups))
 
     def test_a_rotated_key_ends_no_wait(
@@ -261,7 +261,7 @@ class TestTheConnection:
             sandbox.export_seconds = 0
             return await waits
 
-        assert asyncio.run(main()) == {"done": 40}
+        assert asyncio.run(main()) == {"success": 40}
         # One in the beginning, and one or two for each key: the first may have begun before it was changed.
         assert 4 <= len(look_ups) <= 7
         refused = Counter(seen.status for seen in sandbox.requests)[401]
@@ -300,15 +300,15 @@ def test_one_429_slows_all_waits(sends: Sends, fast_polls: None, monkeypatch: py
     monkeypatch.setattr(RateLimit, "pause", noted)
     asked_for: list[str] = []
 
-    def answer(asked: Asked) -> Answer:
-        asked_for.append(asked.path)
+    def answer(request: RecordedRequest) -> Response:
+        asked_for.append(request.path)
         if len(asked_for) == 50:
-            return Answer(429, headers={"Retry-After": "2"})
-        return json_answer({"id": "e", "status": "succeeded" if len(asked_for) > 150 else "pending"})
+            return Response(429, headers={"Retry-After": "2"})
+        return json_response({"id": "e", "status": "succeeded" if len(asked_for) > 150 else "pending"})
 
     with ScriptedServer(answer) as server:
         monkeypatch.setenv(ENVIRONMENT, server.connection_json(requests_per_second=100, max_connections=8))
-        assert asyncio.run(all_waits([f"e-{n}" for n in range(20)], poll_interval=0.1)) == {"done": 20}
+        assert asyncio.run(all_waits([f"e-{n}" for n in range(20)], poll_interval=0.1)) == {"success": 20}
 
     ((paused, begun),) = pauses
     assert len(set(asked_for)) == 20
@@ -361,7 +361,7 @@ class TestNothingIsLeftBehind:
                 assert export is not None
                 export.terminal_status = "succeeded" if step == "finish" else "failed"
                 payload = await task
-                assert payload["status"] == ("done" if step == "finish" else "error")
+                assert payload["status"] == ("success" if step == "finish" else "unusable")
 
             for step, which in steps:
                 if step in ("start", "cancel at once"):
@@ -487,7 +487,7 @@ def test_no_wait_holds_up_the_event_loop(sandbox: Sandbox, monkeypatch: pytest.M
 
     ended, watch = watched(all_waits(export_ids, poll_interval=0.5), monkeypatch)
 
-    assert ended == {"done": 100}
+    assert ended == {"success": 100}
     assert watch.blocking == []
     assert watch.longest_callback < 0.25
 

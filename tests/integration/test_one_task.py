@@ -17,9 +17,8 @@ from airflow_provider_chartmogul.exceptions import ChartMogulError
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.exports import ExportParameters
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
-from tests.integration.running import Ran, run_task
+from tests.integration.task_runner import FakeTaskStateStore, TaskRun, run_task
 from tests.integration.test_formats import READERS
-from tests.integration.test_resumption import Store
 
 START, END = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC)
 DAY = {"data_interval_start": START, "data_interval_end": END}
@@ -27,7 +26,7 @@ DAY = {"data_interval_start": START, "data_interval_end": END}
 both_modes = pytest.mark.parametrize("deferrable", [True, False], ids=["deferrable", "on the worker"])
 
 
-def run(destination: str, *, try_number: int = 1, store: Store | None = None, **told: Any) -> Ran:
+def run(destination: str, *, try_number: int = 1, store: FakeTaskStateStore | None = None, **told: Any) -> TaskRun:
     context = {**DAY, **({} if store is None else {"task_state_store": store})}
     operator = ActivitiesToObjectStorageOperator(task_id="move", destination=destination, **told)
     return run_task(operator, try_number=try_number, **context)
@@ -131,8 +130,8 @@ class TestIfExists:
 class TestTheNextTryCures:
     """On Airflow 3.3, where a retry would go on with the export of the try before it."""
 
-    def fails(self, error: Any, says: str, **told: Any) -> Store:
-        store = Store()
+    def fails(self, error: Any, says: str, **told: Any) -> FakeTaskStateStore:
+        store = FakeTaskStateStore()
         with pytest.raises(error) as raised:
             run(store=store, **told)
         assert says in str(raised.value)
@@ -176,7 +175,7 @@ class TestTheNextTryCures:
 
 
 def test_a_crash_before_the_wait_goes_on_with_what_was_made(sandbox: Sandbox, tmp_path: Path) -> None:
-    store = Store()
+    store = FakeTaskStateStore()
     sandbox.outcome = "never"
     keep = store.set
 
@@ -197,7 +196,7 @@ def test_a_crash_before_the_wait_goes_on_with_what_was_made(sandbox: Sandbox, tm
 
 
 def test_a_crash_while_it_moves_costs_no_export(sandbox: Sandbox, tmp_path: Path) -> None:
-    store = Store()
+    store = FakeTaskStateStore()
     destination = f"file://{tmp_path}/gone/x.zip"
     (tmp_path / "gone").write_text("in the way")
     with pytest.raises(ChartMogulError, match="could not"):
@@ -258,7 +257,7 @@ def test_on_kill_ends_a_wait_on_the_worker(sandbox: Sandbox, tmp_path: Path) -> 
     killer = threading.Thread(target=lambda: (_until(lambda: posts(sandbox)), running[0].on_kill()))
     killer.start()
     with pytest.raises(ChartMogulError, match="was cancelled"):
-        run_task(operator, started=running.append, **DAY)
+        run_task(operator, on_start=running.append, **DAY)
     killer.join()
 
 

@@ -17,30 +17,9 @@ import pytest
 
 from airflow_provider_chartmogul.operators.activities_export import CreateActivitiesExportOperator
 from airflow_provider_chartmogul.sandbox import Sandbox
-from tests.integration.running import TaskInstanceStandIn, run_task
+from tests.integration.task_runner import FakeTaskStateStore, run_task
 
 DAY = {"data_interval_start": datetime(2024, 1, 1, tzinfo=UTC), "data_interval_end": datetime(2024, 1, 2, tzinfo=UTC)}
-
-
-class Store:
-    """A task state store: JSON by key, which outlives a try."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, str] = {}
-        self.is_down = False
-
-    def get(self, key: str, default: Any = None) -> Any:
-        if self.is_down:
-            raise RuntimeError("the API server is down")
-        return json.loads(self.rows[key]) if key in self.rows else default
-
-    def set(self, key: str, value: Any) -> None:
-        if self.is_down:
-            raise RuntimeError("the API server is down")
-        self.rows[key] = json.dumps(value)
-
-    def delete(self, key: str) -> None:
-        self.rows.pop(key, None)
 
 
 class Crashed(BaseException):
@@ -48,22 +27,17 @@ class Crashed(BaseException):
 
 
 @pytest.fixture
-def store() -> Store:
-    return Store()
+def store() -> FakeTaskStateStore:
+    return FakeTaskStateStore()
 
 
-def run(store: Store | None, *, max_tries: int = 2, try_number: int = 1, **told: Any) -> str:
+def run(store: FakeTaskStateStore | None, *, max_tries: int = 2, try_number: int = 1, **told: Any) -> str:
     context = {**DAY, **({} if store is None else {"task_state_store": store})}
-    max_tries_before = TaskInstanceStandIn.max_tries
-    TaskInstanceStandIn.max_tries = max_tries
-    try:
-        operator = CreateActivitiesExportOperator(task_id="create", **told)
-        return str(run_task(operator, try_number=try_number, **context).value)
-    finally:
-        TaskInstanceStandIn.max_tries = max_tries_before
+    operator = CreateActivitiesExportOperator(task_id="create", **told)
+    return str(run_task(operator, try_number=try_number, max_tries=max_tries, **context).value)
 
 
-def test_a_retry_goes_on_with_what_was_made(sandbox: Sandbox, store: Store) -> None:
+def test_a_retry_goes_on_with_what_was_made(sandbox: Sandbox, store: FakeTaskStateStore) -> None:
     first = run(store)
     assert run(store, try_number=2) == first
     assert run(store, try_number=3) == first
@@ -71,12 +45,12 @@ def test_a_retry_goes_on_with_what_was_made(sandbox: Sandbox, store: Store) -> N
 
 
 @pytest.mark.parametrize("outcome", ["never", "archiving"])
-def test_one_that_is_not_done_is_gone_on_with(outcome: str, sandbox: Sandbox, store: Store) -> None:
+def test_one_that_is_not_done_is_gone_on_with(outcome: str, sandbox: Sandbox, store: FakeTaskStateStore) -> None:
     sandbox.outcome = outcome
     assert run(store) == run(store, try_number=2)
 
 
-def test_a_clear_makes_a_new_one(sandbox: Sandbox, store: Store) -> None:
+def test_a_clear_makes_a_new_one(sandbox: Sandbox, store: FakeTaskStateStore) -> None:
     first = run(store)
     second = run(store, try_number=2, max_tries=4)
     assert second != first
@@ -92,7 +66,7 @@ def test_a_clear_makes_a_new_one(sandbox: Sandbox, store: Store) -> None:
     ids=["failed", "expired"],
 )
 def test_one_that_is_of_no_use_any_more_is_not_gone_on_with(
-    change: Callable[[Sandbox], Any], sandbox: Sandbox, store: Store
+    change: Callable[[Sandbox], Any], sandbox: Sandbox, store: FakeTaskStateStore
 ) -> None:
     change(sandbox)
     first = run(store)
@@ -100,7 +74,7 @@ def test_one_that_is_of_no_use_any_more_is_not_gone_on_with(
     assert run(store, try_number=2) != first
 
 
-def test_one_that_the_server_does_not_know_is_not_gone_on_with(sandbox: Sandbox, store: Store) -> None:
+def test_one_that_the_server_does_not_know_is_not_gone_on_with(sandbox: Sandbox, store: FakeTaskStateStore) -> None:
     first = run(store)
     (key,) = store.rows
     store.set(key, {**json.loads(store.rows[key]), "export_id": "00000000-0000-0000-0000-000000000000"})
@@ -119,7 +93,7 @@ def test_one_that_the_server_does_not_know_is_not_gone_on_with(sandbox: Sandbox,
     ],
 )
 def test_another_request_is_another_export(
-    other: dict[str, Any], sandbox: Sandbox, store: Store, monkeypatch: pytest.MonkeyPatch
+    other: dict[str, Any], sandbox: Sandbox, store: FakeTaskStateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A DAG that was changed between two tries, or a template that comes out differently."""
     monkeypatch.setenv("AIRFLOW_CONN_ANOTHER", sandbox.connection_uri)
@@ -127,31 +101,35 @@ def test_another_request_is_another_export(
     assert run(store, try_number=2, **other) != first
 
 
-def test_a_rotated_key_is_the_same_request(sandbox: Sandbox, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotated_key_is_the_same_request(
+    sandbox: Sandbox, store: FakeTaskStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = run(store)
     sandbox.api_key = "rotated"
     monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", sandbox.connection_uri)
     assert run(store, try_number=2) == first
 
 
-def test_it_is_kept_right_after_the_post(sandbox: Sandbox, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_kept_right_after_the_post(
+    sandbox: Sandbox, store: FakeTaskStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A crash behind it, before anything is returned, costs nothing."""
-    keep = Store.set
+    keep = FakeTaskStateStore.set
 
-    def keep_and_die(self: Store, key: str, value: Any) -> None:
+    def keep_and_die(self: FakeTaskStateStore, key: str, value: Any) -> None:
         keep(self, key, value)
         raise Crashed
 
-    monkeypatch.setattr(Store, "set", keep_and_die)
+    monkeypatch.setattr(FakeTaskStateStore, "set", keep_and_die)
     with pytest.raises(Crashed):
         run(store)
-    monkeypatch.setattr(Store, "set", keep)
+    monkeypatch.setattr(FakeTaskStateStore, "set", keep)
     assert run(store, try_number=2) == sandbox.exports[0].id
     assert len(sandbox.exports) == 1
 
 
 def test_a_store_that_is_down_costs_an_export_and_no_more(
-    sandbox: Sandbox, store: Store, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    sandbox: Sandbox, store: FakeTaskStateStore, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     store.is_down = True
     first = run(store)
@@ -162,7 +140,7 @@ def test_a_store_that_is_down_costs_an_export_and_no_more(
 @pytest.mark.parametrize(
     "rubbish", ["a text", 7, {}, {"export_id": "../../account"}, {"export_id": None}, ["x"]], ids=str
 )
-def test_what_is_not_its_own_is_left_alone(rubbish: Any, sandbox: Sandbox, store: Store) -> None:
+def test_what_is_not_its_own_is_left_alone(rubbish: Any, sandbox: Sandbox, store: FakeTaskStateStore) -> None:
     first = run(store)
     (key,) = store.rows
     kept = json.loads(store.rows[key])
@@ -180,7 +158,7 @@ def test_without_a_store_a_retry_makes_a_new_one_and_says_so(
     assert "Airflow before 3.3 keeps no state between tries" in capfd.readouterr().out + caplog.text
 
 
-def test_what_is_kept_holds_no_key(sandbox: Sandbox, store: Store) -> None:
+def test_what_is_kept_holds_no_key(sandbox: Sandbox, store: FakeTaskStateStore) -> None:
     run(store)
     assert sandbox.api_key not in json.dumps(store.rows)
     assert "X-Amz" not in json.dumps(store.rows)

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from airflow_provider_chartmogul.exceptions import ObjectStorageError
-from tests.integration.moving import move, serve
-from tests.integration.servers import Answer, Asked
+from tests.integration.servers import RecordedRequest, Response
+from tests.integration.transfers import serve_export, transfer
 from tests.storage_cases import large_archive
 from tests.stores import S3, Servers
 
@@ -33,30 +33,30 @@ def publish(request: pytest.FixtureRequest, archive: bytes, monkeypatch: pytest.
     content = archive if request.param == "small" else large_archive()
 
     def publish(destination: str, **told: Any) -> None:
-        with serve(lambda asked: Answer(200, content), monkeypatch):
-            move("e-1", destination, **told)
+        with serve_export(lambda request: Response(200, content), monkeypatch):
+            transfer("e-1", destination, **told)
 
     return publish
 
 
-def kind(asked: Asked) -> tuple[str, ...]:
+def kind(request: RecordedRequest) -> tuple[str, ...]:
     """A request's method and the names of its parameters, by which S3 tells what right it takes."""
-    return asked.method, *sorted(parse_qs(urlsplit(asked.path).query, keep_blank_values=True).keys() - {"x-id"})
+    return request.method, *sorted(parse_qs(urlsplit(request.path).query, keep_blank_values=True).keys() - {"x-id"})
 
 
 def test_to_overwrite_takes_the_right_to_put_and_no_other(publish: Callable[..., None], s3: S3) -> None:
     publish(f"{s3.base}/x.zip")
-    assert {kind(asked) for asked in s3.proxy.asked} in (SINGLE, IN_PARTS)
+    assert {kind(request) for request in s3.proxy.requests} in (SINGLE, IN_PARTS)
 
 
 @pytest.mark.parametrize("if_exists", ["reuse", "skip", "fail"])
 def test_to_look_first_takes_those_to_get_and_to_list(if_exists: str, publish: Callable[..., None], s3: S3) -> None:
     publish(f"{s3.base}/x.zip", if_exists=if_exists)
-    asked = {kind(asked) for asked in s3.proxy.asked}
-    looks = {which for which in asked if which[0] in ("GET", "HEAD")}
+    request = {kind(request) for request in s3.proxy.requests}
+    looks = {which for which in request if which[0] in ("GET", "HEAD")}
     assert ("HEAD",) in looks
     assert all(which == ("HEAD",) or "list-type" in which for which in looks)
-    assert asked - looks in (SINGLE, IN_PARTS)
+    assert request - looks in (SINGLE, IN_PARTS)
 
 
 def test_the_upload_options_reach_one_request_and_many(publish: Callable[..., None], s3: S3) -> None:
@@ -108,7 +108,7 @@ def test_a_wrong_region_or_key_is_told_in_the_store_s_words(
 ) -> None:
     said = f"<Error><Code>{code}</Code><Message>{words}</Message>{rest}</Error>".encode()
     headers = {"Content-Type": "application/xml", "x-amz-bucket-region": "eu-west-1"}
-    s3.proxy.instead = lambda asked: Answer(status, said, headers)
+    s3.proxy.instead = lambda request: Response(status, said, headers)
     with pytest.raises(ObjectStorageError) as raised:
         publish(f"{s3.base}/x.zip")
     assert str(raised.value).startswith(f"could not write {s3.plain}/x.zip (connection lake): ")

@@ -33,8 +33,8 @@ from airflow_provider_chartmogul.exceptions import (
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.storage import download
-from tests.integration.moving import END, START, make_export, move, rows_in, serve
-from tests.integration.servers import Answer, Asked, ScriptedServer
+from tests.integration.servers import RecordedRequest, Response, ScriptedServer
+from tests.integration.transfers import END, START, create_export, csv_rows, serve_export, transfer
 from tests.stores import Store
 
 
@@ -43,35 +43,35 @@ class TestBreaksOnTheWay:
     def test_a_break_is_gone_on_from(self, archive: bytes, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         etag = f'"{hashlib.md5(archive).hexdigest()}"'
 
-        def serve_in_pieces(asked: Asked) -> Answer:
-            spec = asked.headers.get("range")
+        def serve_in_pieces(request: RecordedRequest) -> Response:
+            spec = request.headers.get("range")
             if spec is None:
-                return Answer(200, archive, {"ETag": etag}, cut=1000)
-            assert asked.headers["if-match"] == etag
+                return Response(200, archive, {"ETag": etag}, truncate_at=1000)
+            assert request.headers["if-match"] == etag
             start = int(spec.removeprefix("bytes=").removesuffix("-"))
             headers = {"ETag": etag, "Content-Range": f"bytes {start}-{len(archive) - 1}/{len(archive)}"}
-            return Answer(206, archive[start:], headers, cut=5000)
+            return Response(206, archive[start:], headers, truncate_at=5000)
 
-        with serve(serve_in_pieces, monkeypatch) as server:
-            move("e-1", f"{store.base}/x.zip")
+        with serve_export(serve_in_pieces, monkeypatch) as server:
+            transfer("e-1", f"{store.base}/x.zip")
         assert store.read("x.zip") == archive
-        assert len([asked for asked in server.asked if "range" in asked.headers]) >= 2
-        assert {asked.method for asked in server.asked} == {"GET"}, "the URL is signed for GET"
+        assert len([request for request in server.requests if "range" in request.headers]) >= 2
+        assert {request.method for request in server.requests} == {"GET"}, "the URL is signed for GET"
 
     def test_bytes_that_came_before_a_stall_are_kept(
         self, archive: bytes, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         etag = f'"{hashlib.md5(archive).hexdigest()}"'
 
-        def serve_a_little(asked: Asked) -> Answer:
-            start = int(asked.headers.get("range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        def serve_a_little(request: RecordedRequest) -> Response:
+            start = int(request.headers.get("range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
             headers = {"ETag": etag, "Content-Range": f"bytes {start}-{len(archive) - 1}/{len(archive)}"}
-            return Answer(206 if start else 200, archive[start:], headers, cut=700)
+            return Response(206 if start else 200, archive[start:], headers, truncate_at=700)
 
-        with serve(serve_a_little, monkeypatch) as server:
-            move("e-1", f"{store.base}/x.zip")
+        with serve_export(serve_a_little, monkeypatch) as server:
+            transfer("e-1", f"{store.base}/x.zip")
         assert store.read("x.zip") == archive
-        starts = [asked.headers["range"] for asked in server.asked if "range" in asked.headers]
+        starts = [request.headers["range"] for request in server.requests if "range" in request.headers]
         assert starts == [f"bytes={n}-" for n in range(700, len(archive), 700)]
 
     def test_a_file_that_is_started_over_again_and_again_ends(
@@ -79,11 +79,13 @@ class TestBreaksOnTheWay:
     ) -> None:
         cuts = iter(range(10_000))
         with (
-            serve(lambda asked: Answer(200, archive, cut=600 if next(cuts) % 2 else 300), monkeypatch) as server,
+            serve_export(
+                lambda request: Response(200, archive, truncate_at=600 if next(cuts) % 2 else 300), monkeypatch
+            ) as server,
             pytest.raises(download.DownloadError, match="interrupted"),
         ):
-            move("e-1", f"{store.base}/x.zip")
-        assert len(server.asked) < 15
+            transfer("e-1", f"{store.base}/x.zip")
+        assert len(server.requests) < 15
         assert store.list() == []
 
     def test_it_starts_over_where_the_server_knows_no_ranges_or_the_file_has_changed(
@@ -91,14 +93,14 @@ class TestBreaksOnTheWay:
     ) -> None:
         answers = iter(
             [
-                Answer(200, archive, {"ETag": '"one"'}, cut=1000),
-                Answer(412, b"<Error><Code>PreconditionFailed</Code></Error>"),
-                Answer(200, archive, {"ETag": '"two"'}, cut=2000),
-                Answer(200, archive, {"ETag": '"two"'}),
+                Response(200, archive, {"ETag": '"one"'}, truncate_at=1000),
+                Response(412, b"<Error><Code>PreconditionFailed</Code></Error>"),
+                Response(200, archive, {"ETag": '"two"'}, truncate_at=2000),
+                Response(200, archive, {"ETag": '"two"'}),
             ]
         )
-        with serve(lambda asked: next(answers), monkeypatch):
-            move("e-1", f"{store.base}/x.zip")
+        with serve_export(lambda request: next(answers), monkeypatch):
+            transfer("e-1", f"{store.base}/x.zip")
         assert store.read("x.zip") == archive
 
     @pytest.mark.parametrize(
@@ -127,23 +129,23 @@ class TestBreaksOnTheWay:
     def test_an_export_that_is_not_done(
         self, export: dict[str, Any], ends: type[Exception], says: str, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with serve(lambda asked: Answer(500), monkeypatch, **export), pytest.raises(ends, match=says):
-            move("e-1", f"{store.base}/x.zip")
+        with serve_export(lambda request: Response(500), monkeypatch, **export), pytest.raises(ends, match=says):
+            transfer("e-1", f"{store.base}/x.zip")
         assert store.list() == []
 
     def test_a_window_that_cannot_be_read(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is not an open one: what loads the object would replace all of the table."""
         export = {"params": {"kind": "activities", "params": {"start_date": 1704067200, "end_date": "2024-01-03"}}}
         with (
-            serve(lambda asked: Answer(500), monkeypatch, **export),
+            serve_export(lambda request: Response(500), monkeypatch, **export),
             pytest.raises(UnexpectedResponseError, match="reports start_date of export e-1 in a form that"),
         ):
-            move("e-1", f"{store.base}/x.zip")
+            transfer("e-1", f"{store.base}/x.zip")
         assert store.list() == []
 
     def test_an_open_end_has_no_name(self, sandbox: Sandbox, store: Store) -> None:
         with pytest.raises(AirflowFailException, match="is None for this task"):
-            move(make_export(start_date=None), store.base + "/{interval_start:%Y}.zip")
+            transfer(create_export(start_date=None), store.base + "/{interval_start:%Y}.zip")
         assert store.list() == []
 
 
@@ -155,7 +157,7 @@ def test_progress_is_at_most_a_line_in_ten_seconds(
     # By a clock that goes on by a second with each look at it.
     monkeypatch.setattr(download, "time", SimpleNamespace(monotonic=lambda: float(next(seconds)), sleep=time.sleep))
     content = os.urandom(20 << 20)
-    with ScriptedServer(Answer(200, content)) as server:
+    with ScriptedServer(Response(200, content)) as server:
         download.download(
             lambda: f"{server.url}/file.zip",
             tmp_path / "archive.zip",
@@ -174,28 +176,28 @@ def test_progress_is_at_most_a_line_in_ten_seconds(
 
 class TestTheSignedUrl:
     def test_no_authorization_goes_with_it(self, sandbox: Sandbox, store: Store) -> None:
-        move(make_export(), f"{store.base}/x.zip")
-        (asked,) = [seen for seen in sandbox.requests if seen.host == "download"]
-        assert "authorization" not in asked.headers
-        assert asked.method == "GET"
+        transfer(create_export(), f"{store.base}/x.zip")
+        (request,) = [seen for seen in sandbox.requests if seen.host == "download"]
+        assert "authorization" not in request.headers
+        assert request.method == "GET"
 
     def test_neither_netrc(
         self, sandbox: Sandbox, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "netrc").write_text("default login somebody password else\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-        move(make_export(), f"{store.base}/x.zip")
+        transfer(create_export(), f"{store.base}/x.zip")
         assert all("authorization" not in seen.headers for seen in sandbox.requests if seen.host == "download")
 
     def test_it_is_in_no_log_at_any_level(
         self, sandbox: Sandbox, store: Store, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG)
-        export_id = make_export()
+        export_id = create_export()
         file_url = ChartMogulHook().get_activities_export(export_id).file_url
         assert file_url is not None
         caplog.clear()
-        ran = move(export_id, f"{store.base}/x.zip")
+        ran = transfer(export_id, f"{store.base}/x.zip")
         # urllib3 does log the request, or this test would prove nothing.
         assert any(r.name == "urllib3.connectionpool" and "/activities-" in r.getMessage() for r in caplog.records)
         written = caplog.text + json.dumps(ran.xcoms) + str(ran.value) + repr([vars(r) for r in caplog.records])
@@ -212,10 +214,11 @@ class TestTheSignedUrl:
     ) -> None:
         """urllib3 warns of it from another logger, with the whole URL."""
         caplog.set_level(logging.DEBUG)
-        with serve(
-            lambda asked: Answer(200, archive, {"Content-Length": str(len(archive)), "Bad Header": "x"}), monkeypatch
+        with serve_export(
+            lambda request: Response(200, archive, {"Content-Length": str(len(archive)), "Bad Header": "x"}),
+            monkeypatch,
         ):
-            move("e-1", f"{store.base}/x.zip")
+            transfer("e-1", f"{store.base}/x.zip")
         assert "Failed to parse headers" in caplog.text
         assert "verysecretsignature" not in caplog.text + repr([vars(r) for r in caplog.records])
 
@@ -229,17 +232,17 @@ class TestTheSignedUrl:
     )
     def test_no_variable_of_a_traceback_shows_it_or_the_key(self, fault: str, sandbox: Sandbox, store: Store) -> None:
         """There are tools that report errors with the variables of each frame; what they see of this package."""
-        key, export_id = sandbox.api_key, make_export()
+        key, export_id = sandbox.api_key, create_export()
         sandbox.faults.add(fault)
         with pytest.raises((ChartMogulError, AirflowFailException)) as raised:
-            move(export_id, f"{store.base}/x.zip")
+            transfer(export_id, f"{store.base}/x.zip")
         seen = variables_of(raised.value)
         assert seen, "there are frames of this package"
         for secret in ("X-Amz-Signature=", key, base64.b64encode(f"{key}:".encode()).decode()):
             assert [name for name, value in seen.items() if secret in value] == []
 
     def test_neither_that_of_half_an_answer(self, sandbox: Sandbox) -> None:
-        export_id = make_export()
+        export_id = create_export()
         sandbox.faults.add("retrieve:half-json")
         with pytest.raises(UnexpectedResponseError) as raised:
             ChartMogulHook(retry_seconds=0).get_activities_export(export_id)
@@ -254,10 +257,10 @@ class TestTheSignedUrl:
 
     def test_an_expired_one_is_made_fresh_once(self, sandbox: Sandbox, store: Store) -> None:
         sandbox.url_seconds = 0
-        export_id = make_export()
+        export_id = create_export()
         ChartMogulHook().get_activities_export(export_id)
         with pytest.raises(AirflowFailException, match=r"fresh one too.*clear the task that creates"):
-            move(export_id, f"{store.base}/x.zip")
+            transfer(export_id, f"{store.base}/x.zip")
         looks = [seen for seen in sandbox.requests if seen.method == "GET" and seen.host == "api"]
         downloads = [seen for seen in sandbox.requests if seen.host == "download"]
         assert (len(looks), len(downloads)) == (1 + 2, 2)
@@ -272,10 +275,10 @@ class TestTheSignedUrl:
             answers.append(real(hook, export_id))
             return answers[-1]
 
-        export_id = make_export()
+        export_id = create_export()
         monkeypatch.setattr(ChartMogulHook, "get_activities_export", expired_the_first_time)
-        move(export_id, f"{store.base}/x.zip")
-        assert rows_in(store.read("x.zip")) == sandbox.expected_rows(START, END)
+        transfer(export_id, f"{store.base}/x.zip")
+        assert csv_rows(store.read("x.zip")) == sandbox.expected_rows(START, END)
 
 
 def variables_of(error: BaseException | None) -> dict[str, str]:
@@ -307,7 +310,7 @@ class TestClearErrorsBeforeARequest:
     )
     def test_it(self, destination: str, told: dict[str, Any], says: str, sandbox: Sandbox) -> None:
         with pytest.raises(AirflowFailException) as raised:
-            move(told.pop("export_id", "e-1"), destination, **told)
+            transfer(told.pop("export_id", "e-1"), destination, **told)
         assert says in str(raised.value)
         assert sandbox.requests == []
 
@@ -330,5 +333,5 @@ class TestClearErrorsBeforeARequest:
         self, destination: str, told: dict[str, Any], says: str, sandbox: Sandbox, airflow_db: None
     ) -> None:
         with pytest.raises(AirflowFailException, match=says):
-            move(make_export(), destination, **told)
+            transfer(create_export(), destination, **told)
         assert [seen for seen in sandbox.requests if seen.host == "download"] == []

@@ -31,8 +31,8 @@ from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sensors.activities_export import ActivitiesExportSensor
 from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
-from tests.integration.running import TaskInstanceStandIn, reschedules_since, run_task
-from tests.integration.servers import Answer, ScriptedServer, closed_port, json_answer
+from tests.integration.servers import Response, ScriptedServer, closed_port, json_response
+from tests.integration.task_runner import FakeTaskInstance, first_rescheduled_at, run_task
 
 MODES: dict[str, dict[str, Any]] = {
     "deferrable": {"deferrable": True},
@@ -43,12 +43,12 @@ MODES: dict[str, dict[str, Any]] = {
 EXPORT_ID = "17042239-3674-4a61-b838-b6b307f28506"
 
 
-def export(status: str, **more: Any) -> Answer:
-    return json_answer({"id": EXPORT_ID, "status": status, "file_url": None, "params": {}, **more})
+def export(status: str, **more: Any) -> Response:
+    return json_response({"id": EXPORT_ID, "status": status, "file_url": None, "params": {}, **more})
 
 
-def error(status: int, body: bytes = b'{"message": "said the server"}', **headers: str) -> Answer:
-    return Answer(status, body, headers)
+def error(status: int, body: bytes = b'{"message": "said the server"}', **headers: str) -> Response:
+    return Response(status, body, headers)
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Case:
     """What the server answers, what the sensor is told, and how the wait ends (None: well)."""
 
     name: str
-    answers: list[Answer]
+    answers: list[Response]
     ends: type[BaseException] | None = None
     says: str = ""
     sensor: dict[str, Any] = field(default_factory=dict)
@@ -113,9 +113,9 @@ CASES = [
     Case("refused for this once", [PENDING, error(402)], Exception, "402: said the server"),
     Case(
         "faults that pass",
-        [error(500, b"<html>"), PENDING, error(503), error(429, **{"Retry-After": "1"}), Answer(hang_up=True), DONE],
+        [error(500, b"<html>"), PENDING, error(503), error(429, **{"Retry-After": "1"}), Response(hang_up=True), DONE],
     ),
-    Case("HTML and half a JSON that pass", [Answer(200, b"<html>"), Answer(200, b'{"id": "17'), DONE]),
+    Case("HTML and half a JSON that pass", [Response(200, b"<html>"), Response(200, b'{"id": "17'), DONE]),
     Case(
         "an outage",
         [PENDING, error(502)],
@@ -177,24 +177,24 @@ def test_a_wait_ends_the_same_in_every_mode(
             assert not isinstance(raised.value, AirflowSkipException)
             assert case.says in str(raised.value)
         if "export_id" in case.sensor:
-            assert server.asked == [], "an ID that cannot be one is not asked for"
-        assert all(asked.method == "GET" for asked in server.asked)
+            assert server.requests == [], "an ID that cannot be one is not asked for"
+        assert all(request.method == "GET" for request in server.requests)
 
 
 #: Faults that may pass by themselves; each in the middle of a wait, twice, on the worker and in the triggerer.
-FAULTS: dict[str, Answer] = {
+FAULTS: dict[str, Response] = {
     "429": error(429),
     "429 with seconds": error(429, **{"Retry-After": "1"}),
     "429 with a date": error(429, **{"Retry-After": "Mon, 01 Jan 2024 00:00:00 GMT"}),
     **{str(status): error(status, b"<html><title>Sorry</title>") for status in (500, 502, 503, 504, 520, 524)},
-    "HTML where JSON should be": Answer(200, b"<html>Maintenance</html>"),
-    "half a JSON": Answer(200, b'{"id": "17042239-3674", "sta'),
-    "an empty answer": Answer(200, b""),
-    "another JSON": Answer(200, b"[]"),
-    "an answer cut short": Answer(200, b'{"id": "17042239-3674"}', cut=5),
-    "a hang-up": Answer(hang_up=True),
-    "a reset": Answer(reset=True),
-    "a stalled read": Answer(stall=True),
+    "HTML where JSON should be": Response(200, b"<html>Maintenance</html>"),
+    "half a JSON": Response(200, b'{"id": "17042239-3674", "sta'),
+    "an empty answer": Response(200, b""),
+    "another JSON": Response(200, b"[]"),
+    "an answer cut short": Response(200, b'{"id": "17042239-3674"}', truncate_at=5),
+    "a hang-up": Response(hang_up=True),
+    "a reset": Response(reset=True),
+    "a stalled read": Response(stall=True),
 }
 
 
@@ -206,7 +206,7 @@ def test_a_fault_that_passes_is_ridden_out(fault: str, mode: str, monkeypatch: p
         connection = server.connection_json(requests_per_second=100, timeout=1)
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", connection)
         assert run_task(sensor(**MODES[mode])).value == EXPORT_ID
-        assert len(server.asked) == len(answers)
+        assert len(server.requests) == len(answers)
 
 
 @pytest.mark.parametrize("mode", ["deferrable", "poke"])
@@ -270,12 +270,12 @@ def test_a_rescheduled_wait_is_as_old_as_its_first_look(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each look is a process's first; and the metric of the time waited is taken by the same clock."""
-    ti = TaskInstanceStandIn()
+    ti = FakeTaskInstance()
     ti.start_date -= timedelta(hours=2)
     context: Any = {"ti": ti}
     with ScriptedServer(DONE) as server:
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json())
-        with reschedules_since(ti):
+        with first_rescheduled_at(ti):
             sensor(**MODES["reschedule"]).execute(context)
     assert f"Export {EXPORT_ID} succeeded after 72" in capfd.readouterr().out + caplog.text
 
@@ -324,7 +324,7 @@ def test_an_event_that_is_not_its_own_is_an_error(event: Any) -> None:
 def test_the_deadline_is_fixed_when_the_task_is_deferred(sandbox: Sandbox) -> None:
     sandbox.outcome = "never"
     made = ChartMogulHook().create_activities_export()
-    ti = TaskInstanceStandIn()
+    ti = FakeTaskInstance()
     context: Any = {"ti": ti}
 
     with pytest.raises(TaskDeferred) as deferred:
@@ -337,9 +337,9 @@ def test_the_deadline_is_fixed_when_the_task_is_deferred(sandbox: Sandbox) -> No
     assert deferred.value.timeout > timedelta(seconds=50)
 
 
-@pytest.mark.parametrize("answer", [Answer(stall=True), error(429, **{"Retry-After": "600"})], ids=["stall", "429"])
+@pytest.mark.parametrize("answer", [Response(stall=True), error(429, **{"Retry-After": "600"})], ids=["stall", "429"])
 @pytest.mark.parametrize("mode", MODES)
-def test_no_server_keeps_a_wait_past_its_deadline(mode: str, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_keeps_a_wait_past_its_deadline(mode: str, answer: Response, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither by saying nothing nor by asking for more patience than there is."""
     from airflow_provider_chartmogul.triggers import activities_export
 

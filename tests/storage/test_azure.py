@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_chartmogul.exceptions import ObjectStorageError
-from tests.integration.moving import move, serve
-from tests.integration.servers import Answer
+from tests.integration.servers import Response
+from tests.integration.transfers import serve_export, transfer
 from tests.storage_cases import large_archive
 from tests.stores import AzureBlobs, Servers
 
@@ -30,8 +30,8 @@ def publish(request: pytest.FixtureRequest, archive: bytes, monkeypatch: pytest.
     content = archive if request.param == "small" else large_archive()
 
     def publish(destination: str, **told: Any) -> None:
-        with serve(lambda asked: Answer(200, content), monkeypatch):
-            move("e-1", destination, **told)
+        with serve_export(lambda request: Response(200, content), monkeypatch):
+            transfer("e-1", destination, **told)
 
     return publish
 

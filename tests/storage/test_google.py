@@ -11,8 +11,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_chartmogul.exceptions import ObjectStorageError
-from tests.integration.moving import move, serve
-from tests.integration.servers import Answer
+from tests.integration.servers import Response
+from tests.integration.transfers import serve_export, transfer
 from tests.storage_cases import large_archive
 from tests.stores import GoogleStorage, Servers
 
@@ -30,22 +30,22 @@ def publish(request: pytest.FixtureRequest, archive: bytes, monkeypatch: pytest.
     content = archive if request.param == "small" else large_archive()
 
     def publish(destination: str, **told: Any) -> None:
-        with serve(lambda asked: Answer(200, content), monkeypatch):
-            move("e-1", destination, **told)
+        with serve_export(lambda request: Response(200, content), monkeypatch):
+            transfer("e-1", destination, **told)
 
     return publish
 
 
 def test_fixed_key_metadata_reaches_the_store(publish: Callable[..., None], google: GoogleStorage) -> None:
     publish(f"{google.base}/x.zip", upload_options={"fixed_key_metadata": {"content_disposition": "attachment"}})
-    bodies = b"".join(asked.body for asked in google.proxy.asked if "upload_id=" not in asked.path)
+    bodies = b"".join(request.body for request in google.proxy.requests if "upload_id=" not in request.path)
     assert b'"contentDisposition": "attachment"' in bodies
 
 
 def test_chunks_are_what_google_takes(google: GoogleStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serve(lambda asked: Answer(200, large_archive()), monkeypatch):
-        move("e-1", f"{google.base}/x.zip")
-    sizes = [len(asked.body) for asked in google.proxy.asked if google.is_part(asked)]
+    with serve_export(lambda request: Response(200, large_archive()), monkeypatch):
+        transfer("e-1", f"{google.base}/x.zip")
+    sizes = [len(request.body) for request in google.proxy.requests if google.is_part(request)]
     assert all(size == 8 << 20 for size in sizes[:-1])
 
 
@@ -62,12 +62,12 @@ def test_a_gcsfs_that_cannot_create_is_not_trusted_to(google: GoogleStorage, mon
 
     monkeypatch.setattr(gcsfs.GCSFileSystem, "_put_file", of_old)
 
-    def be_overtaken(asked: Any) -> Answer:
+    def be_overtaken(request: Any) -> Response:
         google.write("x.zip", b"the other's")
-        return Answer(200, large_archive())
+        return Response(200, large_archive())
 
-    with serve(be_overtaken, monkeypatch), pytest.raises(AirflowFailException, match="already exists"):
-        move("e-1", f"{google.base}/x.zip", if_exists="fail")
+    with serve_export(be_overtaken, monkeypatch), pytest.raises(AirflowFailException, match="already exists"):
+        transfer("e-1", f"{google.base}/x.zip", if_exists="fail")
     assert google.read("x.zip") == b"the other's"
 
 
@@ -81,7 +81,7 @@ def test_a_gcsfs_that_cannot_create_is_not_trusted_to(google: GoogleStorage, mon
 def test_a_refusal_is_told_in_the_store_s_words(
     status: int, words: str, publish: Callable[..., None], google: GoogleStorage
 ) -> None:
-    google.proxy.instead = lambda asked: Answer(
+    google.proxy.instead = lambda request: Response(
         status, b'{"error": {"code": %d, "message": "%s"}}' % (status, words.encode())
     )
     with pytest.raises(ObjectStorageError) as raised:

@@ -45,7 +45,7 @@ from airflow_provider_chartmogul.exceptions import (
     ServerError,
     UnexpectedResponseError,
 )
-from tests.unit.values import API_KEY, EXPORT_ID, FILE_URL, NOW, SIGNATURE, export_answer
+from tests.unit.values import API_KEY, EXPORT_ID, FILE_URL, NOW, SIGNATURE, export_response
 
 
 def parse(status: int, body: bytes = b"", **headers: str) -> dict[str, Any]:
@@ -82,11 +82,11 @@ def test_parse_status(word: str, status: ExportStatus, terminal: bool) -> None:
 
 def test_unreadable_echo_does_not_count_as_open() -> None:
     echo = {"start_date": "1.1.2024", "end_date": 1704153600, "activity_type": ["churn"]}
-    export = ActivitiesExport.from_response(export_answer(params={"params": echo}))
+    export = ActivitiesExport.from_response(export_response(params={"params": echo}))
     assert (export.start_date, export.end_date, export.activity_type) == (None, None, None)
     assert export.unreadable == ("start_date", "end_date", "activity_type")
     assert export.request == ExportRequest()
-    readable = ActivitiesExport.from_response(export_answer())
+    readable = ActivitiesExport.from_response(export_response())
     assert readable.unreadable == ()
     assert readable.request == ExportRequest(
         datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 12, 31, tzinfo=UTC), "new_biz"
@@ -115,7 +115,7 @@ def test_export_request_fingerprint_tells_requests_and_accounts_apart() -> None:
 
 
 def test_parse_recorded_export() -> None:
-    export = ActivitiesExport.from_response(export_answer())
+    export = ActivitiesExport.from_response(export_response())
     assert export == ActivitiesExport(
         id=EXPORT_ID,
         status=ExportStatus.SUCCEEDED,
@@ -142,19 +142,19 @@ def test_parse_recorded_export() -> None:
     ],
 )
 def test_parse_every_recorded_date_format(text: str) -> None:
-    export = ActivitiesExport.from_response(export_answer(params={"params": {"start_date": text}}))
+    export = ActivitiesExport.from_response(export_response(params={"params": {"start_date": text}}))
     assert export.start_date == datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("params", [None, {}, {"params": None}, {"params": {}}, {"params": []}, "x", []])
 def test_export_without_params(params: object) -> None:
-    export = ActivitiesExport.from_response(export_answer(params=params))
+    export = ActivitiesExport.from_response(export_response(params=params))
     assert (export.activity_type, export.start_date, export.end_date) == (None, None, None)
 
 
 @pytest.mark.parametrize("file_url", [None, "", 7, ["https://x"]])
 def test_export_without_file_url(file_url: object) -> None:
-    assert ActivitiesExport.from_response(export_answer(file_url=file_url)).file_url is None
+    assert ActivitiesExport.from_response(export_response(file_url=file_url)).file_url is None
 
 
 def test_export_with_missing_and_unknown_keys() -> None:
@@ -180,11 +180,11 @@ def test_export_with_missing_and_unknown_keys() -> None:
 )
 def test_export_without_id_or_status_is_unexpected(changes: dict[str, Any], missing: str) -> None:
     with pytest.raises(UnexpectedResponseError, match=missing):
-        ActivitiesExport.from_response(export_answer(**changes))
+        ActivitiesExport.from_response(export_response(**changes))
 
 
 def test_repr_of_export_hides_file_url() -> None:
-    export = ActivitiesExport.from_response(export_answer())
+    export = ActivitiesExport.from_response(export_response())
     for text in (repr(export), str(export), f"{export}"):
         assert "file_url" not in text
         assert "amazonaws" not in text
@@ -203,7 +203,7 @@ objects = st.dictionaries(
 
 @given(objects, json_values)
 def test_any_json_object_is_an_export_or_unexpected(content: dict[str, Any], params: object) -> None:
-    for candidate in (content, export_answer(**content), export_answer(params={"params": params})):
+    for candidate in (content, export_response(**content), export_response(params={"params": params})):
         try:
             export = ActivitiesExport.from_response(candidate)
         except UnexpectedResponseError:
@@ -463,8 +463,8 @@ def test_redirect_is_unexpected(status: int) -> None:
             "text": f"{API_KEY}\n{FILE_URL}",
             "title": f"<title>{API_KEY} {FILE_URL}</title>",
             "header": f"you sent {authorization_header(API_KEY)}",
-            "truncated JSON": json.dumps(export_answer())[:-30],
-            "truncated JSON, slashes escaped": json.dumps(export_answer()).replace("/", "\\/")[:-30],
+            "truncated JSON": json.dumps(export_response())[:-30],
+            "truncated JSON, slashes escaped": json.dumps(export_response()).replace("/", "\\/")[:-30],
             "no scheme": FILE_URL.removeprefix("https:"),
             "upper case": FILE_URL.replace("https", "HTTPS"),
         }.items()

@@ -25,7 +25,7 @@ from airflow_provider_chartmogul.exceptions import (
     ServerError,
 )
 from airflow_provider_chartmogul.sources.polling import ExportPoller, PollSettings, poll_delay
-from tests.unit.values import EXPORT_ID, SIGNATURE, export_answer
+from tests.unit.values import EXPORT_ID, SIGNATURE, export_response
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def new_poller(
 
 
 def export(status: str) -> ActivitiesExport:
-    return ActivitiesExport.from_response(export_answer(status=status))
+    return ActivitiesExport.from_response(export_response(status=status))
 
 
 @pytest.mark.parametrize("word", ["succeeded", "successful"])

@@ -23,7 +23,7 @@ from airflow_provider_chartmogul.sources.activities_export import (
 from airflow_provider_chartmogul.storage.delivery import Delivery
 from airflow_provider_chartmogul.storage.destination import Destination
 from airflow_provider_chartmogul.storage.object_storage import StoredObject
-from tests.unit.values import EXPORT_ID, SIGNATURE, export_answer
+from tests.unit.values import EXPORT_ID, SIGNATURE, export_response
 
 
 def delivery(
@@ -48,7 +48,7 @@ def refusal(destination: Any = "s3://b/k.zip", **settings: Any) -> str:
 
 
 def export(**params: str) -> ActivitiesExport:
-    return ActivitiesExport.from_response(export_answer(params={"params": params}))
+    return ActivitiesExport.from_response(export_response(params={"params": params}))
 
 
 FULL = export(activity_type="churn", start_date="2024-01-31T00:00:00Z", end_date="2024-02-01 00:00:00 +0000")

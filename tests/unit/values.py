@@ -22,7 +22,7 @@ FILE_URL = (
 NOW = datetime(2024, 1, 31, 12, 0, tzinfo=UTC)
 
 
-def export_answer(**changes: Any) -> dict[str, Any]:
+def export_response(**changes: Any) -> dict[str, Any]:
     """Give an answer about a finished export, as recorded, with some keys changed."""
     return {
         "id": EXPORT_ID,

@@ -28,7 +28,7 @@ import sqlglot
 from sqlglot import exp
 
 from tests.certificates import write_certificate
-from tests.integration.running import Ran, TaskInstanceStandIn, run_task
+from tests.integration.task_runner import FakeTaskInstance, TaskRun, run_task
 from tests.stores import Store, free_port
 from tests.tables import Row, as_expected_rows
 
@@ -56,10 +56,10 @@ class Run:
     def __init__(self, dag: Any, day: datetime, destination: str, **params: Any) -> None:
         self.dag = dag
         self.params = {**dag.params.dump(), **params}
-        self._ti = TaskInstanceStandIn()
+        self._ti = FakeTaskInstance()
         variables = {f"chartmogul_{store}_destination": destination for store in ("gcs", "s3")}
         self._context = {"ti": self, "params": self.params, "var": {"value": variables}}
-        self.exported: Ran = run_task(
+        self.exported: TaskRun = run_task(
             self.task("export"), data_interval_start=day, data_interval_end=day + timedelta(days=1)
         )
 

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
-from tests.integration.running import run_task
+from tests.integration.task_runner import run_task
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 PROJECT = EXAMPLES / "dbt"
