@@ -34,7 +34,7 @@ from airflow_provider_chartmogul.sandbox.faults import KIND_OPTIONS, MODIFYING_K
 from airflow_provider_chartmogul.sources.activities_export import FORMATS, PLACEHOLDERS
 from airflow_provider_chartmogul.storage.delivery import IF_EXISTS
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
-from tests.integration.running import run_task
+from tests.integration.task_runner import run_task
 from tests.integration.test_windows_of_runs import AIRFLOW_3
 from tests.pages import DOCS, PAGES, block_with, blocks, commands, run, table_with
 from tests.postgres import postgres_server
