@@ -40,7 +40,7 @@ class Airflow:
     :param requirements: requirements to install in addition to the package
     :param pythons: Python versions to test on, in order of preference; the session uses the first one installed. The
         orders differ so that the matrix covers every supported Python.
-    :param lowest: install the lowest versions of the package's direct dependencies
+    :param lowest: install the lowest versions of the package's direct dependencies, those of the extras included
     :param whole: include the tests that do not depend on Airflow
     :param system: include the tests with a real scheduler and triggerer. On any other version,
         ``nox --session tests-3.1 -- tests/system/test_real_airflow.py`` runs them.
@@ -92,6 +92,10 @@ INDEPENDENT_OF_AIRFLOW = (
 )
 
 
+#: The package's extras that unit and integration tests need.
+EXTRAS = ("amazon", "parquet")
+
+
 def _candidates(minor: str) -> Iterator[str]:
     """Yield candidate interpreters: the running one, then those on ``PATH`` and in pyenv."""
     yield sys.executable
@@ -123,20 +127,25 @@ def _interpreter(pythons: tuple[str, ...]) -> str:
 
 def _lowest_versions(session: nox.Session) -> str:
     """Write a constraints file with the lowest versions that ``pyproject.toml`` allows, and return its path."""
-    resolved = session.run_install(
-        *("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--resolution", "lowest-direct"),
-        *("--python", str(session.python), "pyproject.toml"),
-        silent=True,
-        external=True,
-    )
-    direct = {
-        canonicalize_name(Requirement(line).name) for line in load_toml("pyproject.toml")["project"]["dependencies"]
-    }
-    # Indirect dependencies, such as Airflow's, are not constrained, as in an installation today.
-    lowest = [line for line in str(resolved).splitlines() if canonicalize_name(Requirement(line).name) in direct]
-    session.log("lowest versions: " + ", ".join(lowest))
+    project = load_toml("pyproject.toml")["project"]
     path = Path(session.create_tmp()) / "lowest.txt"
-    path.write_text("\n".join(lowest) + "\n")
+    path.write_text("")
+    # The package's own dependencies come first, since an extra's may need higher versions of them.
+    for extras in ((), EXTRAS):
+        groups = [project["optional-dependencies"][extra] for extra in extras] or [project["dependencies"]]
+        direct = {canonicalize_name(Requirement(line).name) for group in groups for line in group}
+        resolved = session.run_install(
+            *("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--resolution", "lowest-direct"),
+            *("--python", str(session.python), "--constraints", str(path), *(f"--extra={extra}" for extra in extras)),
+            "pyproject.toml",
+            silent=True,
+            external=True,
+        )
+        # Indirect dependencies, such as Airflow's, are not constrained, as in an installation today.
+        lowest = [line for line in str(resolved).splitlines() if canonicalize_name(Requirement(line).name) in direct]
+        session.log("lowest versions: " + ", ".join(lowest))
+        with path.open("a") as constraints:
+            constraints.writelines(f"{line}\n" for line in lowest)
     return str(path.resolve())
 
 
@@ -146,7 +155,7 @@ def _add_session(airflow: Airflow) -> None:
         requirements = airflow.requirements
         if airflow.lowest:
             requirements += ("--constraints", _lowest_versions(session))
-        session.install("--quiet", "--editable", ".[amazon,parquet]", "--group", "test", *requirements)
+        session.install("--quiet", "--editable", f".[{','.join(EXTRAS)}]", "--group", "test", *requirements)
         # Each version has its own home, since a database migrated by another version does not work.
         home = str(Path(session.create_tmp()).resolve())
         env = {"AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}

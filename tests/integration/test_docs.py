@@ -13,6 +13,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -302,9 +303,10 @@ def test_table_of_statuses_matches_their_handling() -> None:
 
 def test_required_versions_match_the_metadata() -> None:
     project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]
+    requirements = chain(project["dependencies"], *project["optional-dependencies"].values())
     minimums = {
         requirement.name: next(iter(requirement.specifier)).version
-        for requirement in map(Requirement, project["dependencies"])
+        for requirement in map(Requirement, requirements)
         if requirement.name not in ("apache-airflow", "pendulum")  # nobody pins these lower
     }
     rows = table_with(DOCS / "deployment.md", "required")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Wheel and sdist, and environments that hold nothing but what pip makes of one of them.
+Fixtures with the wheel and the sdist, and with environments in which pip installed nothing but one of them.
 
-None of this knows Airflow or the package: whatever is asked of them is asked in those environments, from a folder that
-is not the project's.
+The session that runs these tests has neither Airflow nor the package. Every command about them runs in one of the
+environments, from a folder outside the project.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-#: When everything in the archives is said to have been made.
+#: The modification time of the files in the archives.
 EPOCH = 1_700_000_000
 
 
 class ProgramError(Exception):
-    """A program ended with an error; the text is what it printed."""
+    """A program failed; the message is its output."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """What ``build`` makes of the project."""
+    """The archives that ``build`` creates."""
 
     wheel: Path
     sdist: Path
@@ -39,13 +39,13 @@ class Built:
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment, and a folder with an Airflow home to run things in."""
+    """A virtual environment with a folder that is its Airflow home and working directory."""
 
     bin: Path
     home: Path
 
     def run(self, *command: str) -> str:
-        """Run one of its programs; give what it printed."""
+        """Run a program of the environment and return its output."""
         program, *arguments = command
         return run(
             str(self.bin / program),
@@ -57,30 +57,44 @@ class Environment:
         )
 
 
-def run(*command: str, cwd: Path, **environment: str) -> str:
-    """Run a program without what this one's environment says of Python and Airflow; give what it printed."""
-    kept = {
+def run(*command: str, cwd: Path, timeout: float | None = None, **environment: str) -> str:
+    """
+    Run a program without this process's Python and Airflow variables, and return its output.
+
+    :param timeout: seconds until the program is killed; ``None`` waits until the test's own timeout
+    """
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("AIRFLOW", "PYTHON", "VIRTUAL_ENV", "SOURCE_DATE_EPOCH"))
     }
-    done = subprocess.run(
-        command, cwd=cwd, env={**kept, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    process = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**inherited, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
     )
-    if done.returncode != 0:
-        raise ProgramError(done.stdout)
-    return done.stdout
+    if process.returncode != 0:
+        raise ProgramError(process.stdout)
+    return process.stdout
 
 
-def build(tree: Path, folder: Path, *what: str) -> Built:
-    """Build a folder's project; without ``what``, its sdist and, from that, its wheel."""
+def build(tree: Path, folder: Path, *options: str) -> Built:
+    """
+    Build the project in ``tree`` and put its archives into ``folder``.
+
+    :param options: ``--wheel``, ``--sdist`` or both; without them, ``build`` creates the sdist and, from it, the wheel
+    """
     run(
-        *(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), *what, str(tree)),
+        *(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), *options, str(tree)),
         cwd=folder.parent,
         SOURCE_DATE_EPOCH=str(EPOCH),
     )
-    found = {path.suffix: path for path in folder.iterdir()}
-    return Built(found.get(".whl", Path()), found.get(".gz", Path()))
+    archives = {path.suffix: path for path in folder.iterdir()}
+    return Built(archives.get(".whl", Path()), archives.get(".gz", Path()))
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +104,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @pytest.fixture(scope="session")
 def unpacked(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sdist as its user has it: elsewhere, at another time."""
+    """Unpack the sdist as a user would: in another folder, at another time."""
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(built.sdist) as archive:
         archive.extractall(folder, filter="data")
@@ -102,7 +116,7 @@ def unpacked(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environments(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Environment]]:
-    """One with the wheel and one with the sdist, each by pip, with all that the metadata asks for."""
+    """Install the wheel and the sdist with pip, each with its dependencies into an environment of its own."""
     folder = tmp_path_factory.mktemp("environments")
 
     def install(name: str, archive: Path) -> tuple[str, Environment]:
@@ -110,7 +124,7 @@ def environments(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iter
         home.mkdir()
         run(sys.executable, "-m", "venv", str(venv), cwd=folder)
         environment = Environment(venv / "bin", home)
-        # Compiling all of Airflow for a handful of commands would take longer than they do.
+        # Compiling all of Airflow would take longer than the few commands that run.
         environment.run(
             *("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
             *("--constraint", str(ROOT / "constraints.txt"), str(archive)),
