@@ -8,6 +8,7 @@ the API's host. Only the OpenLineage provider calls this module, and only this m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,31 +27,31 @@ from airflow_provider_chartmogul.storage.delivery import TransferResult
 _NAMESPACES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "abfss"}
 
 
-def operator_lineage(result: TransferResult | None) -> OperatorLineage[Any, Any]:
+def operator_lineage(results: Sequence[TransferResult]) -> OperatorLineage[Any, Any]:
     """
     Return the input and output datasets of a transfer.
 
-    :param result: ``None`` if nothing was transferred, which has neither
+    :param results: the objects that were written; none give neither
     """
-    if result is None:
-        return OperatorLineage()
-    source = urlsplit(result.source_uri)
-    metadata = result.metadata
-    columns = [SchemaDatasetFacetFields(name=column) for column in metadata["columns"] or ()]
-    scheme = metadata["uri"].partition("://")[0]
-    namespace = "file" if scheme == "file" else f"{_NAMESPACES.get(scheme, scheme)}://{metadata['bucket']}"
+    sources = {urlsplit(result.source_uri) for result in results}
     return OperatorLineage(
-        inputs=[Dataset(namespace=f"{source.scheme}://{source.netloc}", name=source.path.lstrip("/"))],
-        outputs=[
-            OutputDataset(
-                namespace=namespace,
-                name=metadata["key"],
-                facets={"schema": SchemaDatasetFacet(fields=columns)} if columns else {},
-                outputFacets={
-                    "outputStatistics": OutputStatisticsOutputDatasetFacet(
-                        rowCount=metadata["rows"], size=metadata["bytes"], fileCount=1
-                    )
-                },
+        inputs=[Dataset(f"{source.scheme}://{source.netloc}", source.path.lstrip("/")) for source in sources],
+        outputs=[_output_dataset(result) for result in results],
+    )
+
+
+def _output_dataset(result: TransferResult) -> OutputDataset:
+    metadata = result.metadata
+    types = result.column_types or {}
+    columns = [SchemaDatasetFacetFields(name=name, type=types.get(name)) for name in metadata["columns"] or ()]
+    scheme = metadata["uri"].partition("://")[0]
+    return OutputDataset(
+        namespace="file" if scheme == "file" else f"{_NAMESPACES.get(scheme, scheme)}://{metadata['bucket']}",
+        name=metadata["key"],
+        facets={"schema": SchemaDatasetFacet(fields=columns)} if columns else {},
+        outputFacets={
+            "outputStatistics": OutputStatisticsOutputDatasetFacet(
+                rowCount=metadata["rows"], size=metadata["bytes"], fileCount=1
             )
-        ],
+        },
     )

@@ -21,27 +21,28 @@ if TYPE_CHECKING:
 
 
 def report_transfer(
-    context: Mapping[str, Any], outlets: Sequence[Any], hook: BaseHook | None, result: TransferResult, log: TaskLog
+    context: Mapping[str, Any], outlets: Sequence[Any], hook: BaseHook, results: Sequence[TransferResult], log: TaskLog
 ) -> None:
     """
-    Report the object of a transfer.
+    Report the objects of a transfer.
 
     :param context: the task's context
-    :param outlets: the task's outlets; events of assets carry the object's metadata as their ``extra``, an alias gets
-        an event for the object's own URI, and outlets of other kinds are left alone
-    :param hook: the hook that the lineage is attributed to; ``None`` reports no lineage, as for an object that this
-        task did not write
+    :param outlets: the task's outlets; events of assets carry the metadata of the main object as their ``extra``, an
+        alias gets an event for that object's own URI, and outlets of other kinds are left alone
+    :param hook: the hook that the lineage is attributed to
+    :param results: the objects, the main one first; those that already existed have no lineage
     """
     for outlet in outlets:
         with _logged_failure(log, f"the event of outlet {outlet!r}"):
-            _add_outlet_event(context["outlet_events"], outlet, result)
-    if hook is not None:
-        with _logged_failure(log, "the lineage"):
-            from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+            _add_outlet_event(context["outlet_events"], outlet, results[0])
+    with _logged_failure(log, "the lineage"):
+        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
-            collector = get_hook_lineage_collector()
-            collector.add_input_asset(context=hook, uri=result.source_uri)
-            collector.add_output_asset(context=hook, uri=result.uri)
+        collector = get_hook_lineage_collector()
+        for result in results:
+            if not result.already_existed:
+                collector.add_input_asset(context=hook, uri=result.source_uri)
+                collector.add_output_asset(context=hook, uri=result.uri)
 
 
 def _add_outlet_event(events: Any, outlet: Any, result: TransferResult) -> None:

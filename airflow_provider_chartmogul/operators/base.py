@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import jinja2
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, MappedOperator, XComArg
@@ -19,15 +19,22 @@ from airflow_provider_chartmogul.intervals.times import parse_time, parse_timezo
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: The parameters of an export, and what parses them. None of them may come out of a template or an XCom as None or as
-#: empty text: that would be all of history, all types, no lookback, or days of another time zone.
-_REQUEST_PARAMETERS: Final[dict[str, Callable[[Any, str], object]]] = {
+_Parsers = Mapping[str, Callable[[Any, str], object]]
+
+#: The parameters of a window, and what parses them. None of them may come out of a template or an XCom as None or as
+#: empty text: that would be all of history, no lookback, or days of another time zone.
+_WINDOW_PARAMETERS: Final[_Parsers] = {
     "interval_start": parse_time,
     "interval_end": parse_time,
-    "activity_type": lambda value, _: validate_activity_type(value),
     "lookback": parse_duration,
     "partition_length": parse_duration,
     "partition_timezone": parse_timezone,
+}
+
+#: The same for an export: no type would be all types.
+_REQUEST_PARAMETERS: Final[_Parsers] = {
+    **_WINDOW_PARAMETERS,
+    "activity_type": lambda value, _: validate_activity_type(value),
 }
 
 _MAP_INDEX_TEMPLATE: Final = "{{ task.map_index_name() }}"
@@ -40,13 +47,14 @@ def is_literal(value: object) -> bool:
     return isinstance(value, (bytes, int, float, date, timedelta))
 
 
-def check_literals(parameters: Mapping[str, Any]) -> None:
+def check_literals(parsers: _Parsers, parameters: Mapping[str, Any]) -> None:
     """
-    Check the parameters of an export that are literals, when the DAG is parsed.
+    Check the parameters that are literals, when the DAG is parsed.
 
-    :raises ValueError: when one cannot be parsed
+    :param parsers: the parameters to check, and what parses them
+    :raises ValueError: if one cannot be parsed
     """
-    for name, parse in _REQUEST_PARAMETERS.items():
+    for name, parse in parsers.items():
         if is_literal(value := parameters.get(name)):
             parse(value, name)
 
@@ -65,47 +73,55 @@ class ChartMogulOperator(BaseOperator):
         self.chartmogul_conn_id = chartmogul_conn_id
 
 
-class ExportRequestOperator(ChartMogulOperator):
+class WindowOperator(ChartMogulOperator):
     """
-    An operator that creates an export: the parameters that say which window and type.
+    An operator that covers a window of time: the parameters that say which.
 
     The operators' own docstrings describe the parameters.
     """
 
-    template_fields: Sequence[str] = (*_REQUEST_PARAMETERS, "chartmogul_conn_id")
+    template_fields: Sequence[str] = (*_WINDOW_PARAMETERS, "chartmogul_conn_id")
+
+    #: The parameters to check, and what parses them.
+    _parsers: ClassVar[_Parsers] = _WINDOW_PARAMETERS
 
     def __init__(
         self,
         *,
         interval_start: str | date | datetime | XComArg | Any = DATA_INTERVAL,
         interval_end: str | date | datetime | XComArg | Any = DATA_INTERVAL,
-        activity_type: str | XComArg | None = None,
         lookback: timedelta | str | XComArg | None = None,
         partition_length: timedelta | str | XComArg | None = None,
         partition_timezone: str | XComArg | None = None,
-        chartmogul_conn_id: str = ChartMogulHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(chartmogul_conn_id=chartmogul_conn_id, **kwargs)
+        super().__init__(**kwargs)
         self.interval_start = interval_start
         self.interval_end = interval_end
-        self.activity_type = activity_type
         self.lookback = lookback
         self.partition_length = partition_length
         self.partition_timezone = partition_timezone
-        self._none_at_init = frozenset(name for name in _REQUEST_PARAMETERS if getattr(self, name) is None)
+
+    def _check_at_parse(self) -> None:
+        """
+        Check the parameters that are known when the DAG is parsed; subclasses call it at the end of their ``__init__``.
+
+        :raises ValueError: if one cannot be parsed, or the window is empty or reversed
+        """
+        self._none_at_init = frozenset(name for name in self._parsers if getattr(self, name) is None)
         # Airflow makes mapped tasks on the worker, from values of XComs; execute() checks those.
         if not self.has_dag() or self.dag.task_dict.get(self.task_id) is self:  # type: ignore[no-untyped-call]
-            check_literals(vars(self))
-            if is_literal(interval_start) and is_literal(interval_end) and (lookback is None or is_literal(lookback)):
-                resolve_interval({}, start=interval_start, end=interval_end, lookback=lookback)
+            check_literals(self._parsers, vars(self))
+            window = [self.interval_start, self.interval_end, *([] if self.lookback is None else [self.lookback])]
+            if all(map(is_literal, window)):
+                resolve_interval({}, start=self.interval_start, end=self.interval_end, lookback=self.lookback)
         if self.map_index_template is None and next(self.iter_mapped_task_groups(), None) is not None:
             self.map_index_template = _MAP_INDEX_TEMPLATE
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """Begin a mapped task, whose tasks are named by window and type unless ``map_index_template`` is given."""
-        check_literals(kwargs)
+        """Begin a mapped task, whose tasks are named by what they do unless ``map_index_template`` is given."""
+        check_literals(cls._parsers, kwargs)
         partial = super().partial(**kwargs)
         if partial.kwargs.get("map_index_template") is None:
             partial.kwargs["map_index_template"] = _MAP_INDEX_TEMPLATE
@@ -113,25 +129,27 @@ class ExportRequestOperator(ChartMogulOperator):
 
     @jinja2.pass_context
     def map_index_name(self, context: Context) -> str:
-        """Return the window and type, as the name of a mapped task on Airflow's page."""
+        """Return what the task does, as the name of a mapped task on Airflow's page."""
         try:
-            request = self._export_request(context)
+            name = self._map_index_name(context)
         except Exception:  # execute() reports it; an error in a name would hide that one, or fail a task that succeeded
             return "no window"
-        name = f"{Interval(request.start, request.end)}, {request.activity_type or 'all types'}"
         is_default = self.chartmogul_conn_id == ChartMogulHook.default_conn_name
         return name if is_default else f"{name}, {self.chartmogul_conn_id}"
 
-    def _export_request(self, context: Context) -> ExportRequest:
+    def _map_index_name(self, context: Context) -> str:
+        return str(self._resolve_interval(context))
+
+    def _resolve_interval(self, context: Context) -> Interval:
         """
-        Return what the task's parameters and its run ask for, checked before any request is sent.
+        Return the window that the task's parameters and its run say.
 
         :raises AirflowFailException: if they make no sense, or came out of a template or an XCom empty
         """
         try:
-            for name in _REQUEST_PARAMETERS:
+            for name in self._parsers:
                 self._reject_empty(name)
-            interval = resolve_interval(
+            return resolve_interval(
                 context,
                 start=self.interval_start,
                 end=self.interval_end,
@@ -139,10 +157,8 @@ class ExportRequestOperator(ChartMogulOperator):
                 partition_length=self.partition_length,
                 partition_timezone=self.partition_timezone,
             )
-            activity_type = validate_activity_type(self.activity_type)
         except ValueError as error:
             raise AirflowFailException(str(error)) from None  # the log would show the same text twice
-        return ExportRequest(interval.start, interval.end, activity_type)
 
     def _reject_empty(self, name: str) -> None:
         value = getattr(self, name)
@@ -165,3 +181,55 @@ class ExportRequestOperator(ChartMogulOperator):
         elif name not in ("interval_start", "interval_end"):  # rows of expand_kwargs leave out what is None by default
             return True
         return not any(XComArg.iter_xcom_references(mapped))
+
+
+class ExportRequestOperator(WindowOperator):
+    """
+    An operator that creates an export: the parameters that say which window and type.
+
+    The operators' own docstrings describe the parameters.
+    """
+
+    template_fields: Sequence[str] = (*_REQUEST_PARAMETERS, "chartmogul_conn_id")
+    _parsers = _REQUEST_PARAMETERS
+
+    def __init__(
+        self,
+        *,
+        interval_start: str | date | datetime | XComArg | Any = DATA_INTERVAL,
+        interval_end: str | date | datetime | XComArg | Any = DATA_INTERVAL,
+        activity_type: str | XComArg | None = None,
+        lookback: timedelta | str | XComArg | None = None,
+        partition_length: timedelta | str | XComArg | None = None,
+        partition_timezone: str | XComArg | None = None,
+        chartmogul_conn_id: str = ChartMogulHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            interval_start=interval_start,
+            interval_end=interval_end,
+            lookback=lookback,
+            partition_length=partition_length,
+            partition_timezone=partition_timezone,
+            chartmogul_conn_id=chartmogul_conn_id,
+            **kwargs,
+        )
+        self.activity_type = activity_type
+        self._check_at_parse()
+
+    def _map_index_name(self, context: Context) -> str:
+        request = self._export_request(context)
+        return f"{Interval(request.start, request.end)}, {request.activity_type or 'all types'}"
+
+    def _export_request(self, context: Context) -> ExportRequest:
+        """
+        Return what the task's parameters and its run ask for, checked before any request is sent.
+
+        :raises AirflowFailException: if they make no sense, or came out of a template or an XCom empty
+        """
+        interval = self._resolve_interval(context)
+        try:
+            activity_type = validate_activity_type(self.activity_type)
+        except ValueError as error:
+            raise AirflowFailException(str(error)) from None
+        return ExportRequest(interval.start, interval.end, activity_type)

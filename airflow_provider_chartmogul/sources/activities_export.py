@@ -82,6 +82,10 @@ class ActivitiesExportSource:
         """
         created_at = None if self.export is None or already_existed else self.export.created_at
         return {
+            "resource": "activities",
+            "table": "activities",
+            "query_params": None,
+            "extracted_at": None,
             "interval_start": self.request.start and self.request.start.isoformat(),
             "interval_end": self.request.end and self.request.end.isoformat(),
             "activity_type": self.request.activity_type,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,14 @@ class LocalFile:
     :param sha256: SHA-256 of its bytes, as hexadecimal digits
     :param rows: number of rows below the header; ``None`` if not known
     :param columns: names of the columns; ``None`` if not known
+    :param column_types: Arrow types by column; ``None`` if not declared
     """
 
     path: Path
     sha256: str
     rows: int | None = None
     columns: tuple[str, ...] | None = None
+    column_types: Mapping[str, str] | None = None
 
     @property
     def size(self) -> int:
@@ -61,11 +64,13 @@ class TransferResult:
     :param metadata: what is known of the object, ready for JSON; the XCom ``object``
     :param source_uri: URI of the asset that the object was made from, for lineage
     :param already_existed: whether the object was there before, and was left as it was
+    :param column_types: Arrow types by column, where they are declared
     """
 
     metadata: dict[str, Any]
     source_uri: str
     already_existed: bool = False
+    column_types: Mapping[str, str] | None = None
 
     @property
     def uri(self) -> str:
@@ -142,10 +147,19 @@ class Delivery:
             raise ObjectExistsError(f"{stored.uri} already exists, and if_exists is 'fail'; nothing was written")
         return True
 
-    def publish(self, file: LocalFile, stored: StoredObject, *, log: TaskLog, cancellation: Cancellation) -> None:
+    def publish(
+        self,
+        file: LocalFile,
+        stored: StoredObject,
+        *,
+        log: TaskLog,
+        cancellation: Cancellation,
+        exclusive: bool | None = None,
+    ) -> None:
         """
         Publish a local file as an object, all of it or nothing.
 
+        :param exclusive: refuse to replace an object; ``None`` follows ``if_exists``
         :raises ObjectExistsError: with ``if_exists="fail"``, if there is another object of that name
         :raises ObjectStorageError: if the store refuses; an object that existed before is left as it was
         :raises TaskCancelledError: if the task was cancelled
@@ -155,7 +169,7 @@ class Delivery:
                 file.path,
                 cancellation=cancellation,
                 content_type=CONTENT_TYPES[self.format],
-                exclusive=self.if_exists == "fail",
+                exclusive=self.if_exists == "fail" if exclusive is None else exclusive,
                 options=self.upload_options,
             )
         except ObjectExistsError:
@@ -182,4 +196,9 @@ class Delivery:
             "format": self.format,
             "rows": file.rows if file else None,
             "columns": list(file.columns) if file and file.columns is not None else None,
+            "modified_at": None if file else _format_time(stored.modified_at()),
         }
+
+
+def _format_time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

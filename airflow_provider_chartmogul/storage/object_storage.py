@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -183,6 +184,17 @@ class StoredObject:
         with _store_errors(self, "look at"):
             size = self._fs.info(self._fs_path).get("size")
         return None if size is None else int(size)
+
+    def modified_at(self) -> datetime | None:
+        """Return when the object was last written, in UTC; ``None`` if the store does not say."""
+        with _store_errors(self, "look at"):
+            if self.scheme == "file":
+                return datetime.fromtimestamp(Path(self.key).stat().st_mtime, UTC)
+            try:
+                modified: datetime = self._fs.modified(self._fs_path)
+            except NotImplementedError:
+                return None
+        return modified if modified.tzinfo else modified.replace(tzinfo=UTC)
 
     def equals(self, file: Path) -> bool:
         """

@@ -169,7 +169,7 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
                 delivery.prepare()
                 planned = ActivitiesExportSource(self.chartmogul_conn_id, hook.settings.base_url, request)
                 if (existing := self._find_existing_object(context, delivery, planned)) is not None:
-                    return self._finish(context, existing, hook)
+                    return self._finish(context, [existing], hook)
                 self._cancellation.check()
                 export = create_or_resume_export(context, hook, request, self.log)
             if export.status is not ExportStatus.SUCCEEDED:

@@ -64,21 +64,27 @@ class ToObjectStorageOperator(ChartMogulOperator):
         self.download_dir = download_dir
         self.upload_options = upload_options
         self._cancellation = Cancellation()
-        self._transferred: TransferResult | None = None
+        self._transferred: Sequence[TransferResult] = ()
 
-    def _finish(self, context: Context, result: TransferResult, hook: ChartMogulHook) -> str:
-        """Report the object, and return its URI as the task's result."""
+    def _finish(self, context: Context, results: Sequence[TransferResult], hook: ChartMogulHook) -> str:
+        """
+        Report the objects, and return the URI of the main one as the task's result.
+
+        :param results: the objects, the main one first
+        """
         from airflow_provider_chartmogul.lineage.reporting import report_transfer
 
+        main = results[0]
         # In a retry the object may be the one that an earlier try wrote and, killed right after that, did not report.
-        if result.already_existed and self.if_exists == "skip" and context["ti"].try_number == 1:
-            raise AirflowSkipException(f"{result.uri} already exists, and if_exists is 'skip'")
-        if not result.already_existed:
-            self._transferred = result
+        if main.already_existed and self.if_exists == "skip" and context["ti"].try_number == 1:
+            raise AirflowSkipException(f"{main.uri} already exists, and if_exists is 'skip'")
+        self._transferred = [result for result in results if not result.already_existed]
         # Through JSON, so that no odd value, such as a subclass of str out of a template, fails the task here.
-        context["ti"].xcom_push(key="object", value=json.loads(json.dumps(result.metadata, default=str)))
-        report_transfer(context, self.outlets, None if result.already_existed else hook, result, self.log)
-        return result.uri
+        objects = json.loads(json.dumps({result.metadata["table"]: result.metadata for result in results}, default=str))
+        context["ti"].xcom_push(key="object", value=objects[main.metadata["table"]])
+        context["ti"].xcom_push(key="objects", value=objects)
+        report_transfer(context, self.outlets, hook, results, self.log)
+        return main.uri
 
     def on_kill(self) -> None:
         """Cancel the download or upload that is running; return when nothing of it can appear any more."""
@@ -154,7 +160,7 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
             self.chartmogul_conn_id, hook.settings.base_url, request or reported_request(export), export
         )
         if (existing := self._find_existing_object(context, delivery, source)) is not None:
-            return self._finish(context, existing, hook)
+            return self._finish(context, [existing], hook)
         if self.download_dir is not None and not Path(self.download_dir).is_dir():
             raise TransferSettingsError(f"download_dir {self.download_dir!r} does not exist on this worker")
         stored = delivery.destination.fill(source.placeholders)
@@ -165,4 +171,4 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
             file = convert_archive(archive, delivery.format, self.column_types)
             delivery.publish(file, stored, log=self.log, cancellation=self._cancellation)
             metadata = {**delivery.describe(stored, file), **source.metadata(already_existed=False)}
-        return self._finish(context, TransferResult(metadata, source.uri), hook)
+        return self._finish(context, [TransferResult(metadata, source.uri)], hook)

@@ -65,6 +65,7 @@ def test_the_events_of_outlets_carry_the_facts(sandbox: Sandbox, tmp_path: Path)
     assert ran.xcoms["object"].keys() == {
         *("uri", "bucket", "key", "bytes", "sha256", "format", "rows", "columns"),
         *("interval_start", "interval_end", "activity_type", "export_id", "exported_at", "chartmogul_conn_id"),
+        *("resource", "table", "query_params", "extracted_at", "modified_at"),
     }
     assert [events[outlet].extra for outlet in outlets] == [ran.xcoms["object"]] * 2
 
@@ -96,7 +97,7 @@ def test_stores_have_openlineage_s_names(uri: str, bucket: str, namespace: str) 
     from airflow_provider_chartmogul.lineage.openlineage import operator_lineage
 
     facts = {"uri": uri, "bucket": bucket, "key": "a/x.zip", "columns": None, "rows": None, "bytes": 7}
-    (output,) = operator_lineage(TransferResult(facts, "chartmogul://api.chartmogul.com/activities")).outputs
+    (output,) = operator_lineage([TransferResult(facts, "chartmogul://api.chartmogul.com/activities")]).outputs
     assert (output.namespace, output.name, output.facets) == (namespace, "a/x.zip", {})
 
 
