@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open gzip files by isal where it is installed, which is several times as fast as zlib."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+_gzip: Any
+try:
+    from isal import igzip as _gzip
+except ImportError:  # no wheel for this machine
+    import gzip as _gzip
+
+_LEVEL = 2
+
+
+def open_to_write(path: Path, *, compressed: bool, stack: ExitStack) -> IO[bytes]:
+    """
+    Create a file, compressed or not; the same content gives the same bytes.
+
+    :param stack: closes the file when it is closed itself
+    """
+    file: IO[bytes] = stack.enter_context(path.open("wb"))
+    if compressed:
+        # Neither a name nor a time in the header.
+        file = stack.enter_context(_gzip.GzipFile("", "wb", _LEVEL, file, mtime=0))
+    return file
+
+
+def open_to_read(path: Path, *, compressed: bool) -> IO[bytes]:
+    """Open a file that ``open_to_write`` has created."""
+    file: IO[bytes] = _gzip.GzipFile(path, "rb") if compressed else path.open("rb")
+    return file

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write values of the API's JSON as text again: compact, and always as valid JSON in UTF-8."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_encode_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+def dump_json(value: Any) -> str:
+    """
+    Return a value as compact JSON text.
+
+    Two kinds of values that Python's parser accepts need another form: half of a surrogate pair stays an escape
+    sequence, since UTF-8 cannot encode it, and a number beyond the range of a float, such as ``1e400``, becomes the
+    text ``"Infinity"``.
+    """
+    try:
+        text = _encode(value)
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError:
+        return _encode_ascii(value)
+    except ValueError:
+        return dump_json(_replace_infinities(value))
+    return text
+
+
+def _replace_infinities(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _replace_infinities(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replace_infinities(item) for item in value]
+    return value
