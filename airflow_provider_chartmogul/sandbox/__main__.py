@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the company's present, as ISO 8601, UTC unless it says otherwise; by default the last midnight in UTC",
     )
     add("--metrics-time-zone", default="UTC", help="time zone of the days of metrics, such as Europe/Berlin")
+    add("--two-currencies", action="store_true", help="some customers pay in US dollars, so that MRR does not add up")
     add(
         "--faults",
         metavar="FAULT",
@@ -119,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             page_size=options.page_size,
             as_of=options.as_of,
             metrics_time_zone=options.metrics_time_zone,
+            two_currencies=options.two_currencies,
             faults=options.faults,
         )
     except ValueError as error:

@@ -23,13 +23,14 @@ from typing import Any
 
 from airflow_provider_chartmogul.sandbox.active_faults import Faults
 from airflow_provider_chartmogul.sandbox.company.activities import Activity, to_zip
+from airflow_provider_chartmogul.sandbox.company.books import Books
 from airflow_provider_chartmogul.sandbox.company.clock import to_seconds
 from airflow_provider_chartmogul.sandbox.company.company import Company
 from airflow_provider_chartmogul.sandbox.counters import Counters
 from airflow_provider_chartmogul.sandbox.exports import Export, ExportFile, ExportParameters
 from airflow_provider_chartmogul.sandbox.lists import Lists
 from airflow_provider_chartmogul.sandbox.recording import RecordedExport, RecordedRequest
-from airflow_provider_chartmogul.sandbox.settings import SETTINGS, check_setting
+from airflow_provider_chartmogul.sandbox.settings import SETTINGS, check_setting, read_time_zone
 
 log = logging.getLogger("airflow_provider_chartmogul.sandbox")
 
@@ -58,6 +59,7 @@ class Account:
         page_size: int,
         as_of: datetime | None,
         metrics_time_zone: str,
+        two_currencies: bool,
     ) -> None:
         if not api_key or ":" in api_key:
             raise ValueError("api_key must not be empty, nor contain a colon, since it is a Basic user name")
@@ -69,13 +71,14 @@ class Account:
         self.outcome = outcome
         self.page_size = page_size
         self.as_of = as_of
+        self.two_currencies = two_currencies
         for name, value in self.settings.items():
             check_setting(name, value)
         self.api_key = api_key
         self.faults = Faults()
         self.counters = Counters()
         self.company = Company(seed, customers)
-        self.lists = Lists(lambda: self.company.books(self.present()), metrics_time_zone)
+        self.lists = Lists(self._books, read_time_zone("metrics_time_zone", metrics_time_zone))
         self.url_secret = secrets.token_hex(20)
         self._account_uuid = uuid.uuid5(uuid.NAMESPACE_URL, f"sandbox/{seed}/{customers}")
         self._lock = threading.Lock()
@@ -243,6 +246,9 @@ class Account:
     def _create_file(self, start: datetime | None, end: datetime, activity_type: str | None) -> ExportFile:
         content = to_zip(self._activities(start, end, activity_type))
         return ExportFile(content, f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"')
+
+    def _books(self) -> Books:
+        return self.company.books(self.present(), two_currencies=self.two_currencies)
 
     def _activities(self, start: datetime | None, end: datetime, activity_type: str | None) -> Iterator[Activity]:
         """Return the activities of a window, without those after `as_of`."""

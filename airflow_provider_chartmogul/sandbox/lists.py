@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from airflow_provider_chartmogul.sandbox.company.books import Books, Party
@@ -37,7 +37,7 @@ class Lists:
     :param metrics_time_zone: the time zone of the days of metrics.
     """
 
-    def __init__(self, get_books: Callable[[], Books], metrics_time_zone: str) -> None:
+    def __init__(self, get_books: Callable[[], Books], metrics_time_zone: tzinfo) -> None:
         self._get_books = get_books
         self._metrics_time_zone = metrics_time_zone
         self.lock = threading.RLock()

@@ -40,8 +40,8 @@ class Sandbox(Account):
         sandbox.faults.clear()
 
     These parameters are also attributes, which can be changed while it runs: `export_seconds`, `url_seconds`,
-    `fresh_urls`, `requests_per_second`, `max_connections`, `page_size`, `as_of` and, for exports created later,
-    `outcome`.
+    `fresh_urls`, `requests_per_second`, `max_connections`, `page_size`, `as_of`, `two_currencies` and, for exports
+    created later, `outcome`.
 
     :param host: the name or IP address to listen on.
     :param port: the API's port; 0 chooses a free one.
@@ -71,6 +71,9 @@ class Sandbox(Account):
         exist. A datetime without a time zone is UTC. With `None`, lists and metrics show the company as of the last
         midnight in UTC, and activities exist up to 2040.
     :param metrics_time_zone: the time zone of the days of metrics, such as `Europe/Berlin`.
+    :param two_currencies: whether every fifth customer pays in US dollars. As in ChartMogul, the MRR of customers and
+        subscriptions is then converted at the present rate, that of movements at the rate of their day, so that they no
+        longer add up.
     :param faults: the initial faults, each a `Fault` or its text form.
     :raises ValueError: for an invalid parameter; the message names it.
     """
@@ -94,6 +97,7 @@ class Sandbox(Account):
         page_size: int = 200,
         as_of: datetime | None = None,
         metrics_time_zone: str = "UTC",
+        two_currencies: bool = False,
         faults: Iterable[Fault | str] = (),
     ) -> None:
         super().__init__(
@@ -109,6 +113,7 @@ class Sandbox(Account):
             page_size=page_size,
             as_of=as_of,
             metrics_time_zone=metrics_time_zone,
+            two_currencies=two_currencies,
         )
         self.host = host
         self._port = port

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 MAX_URL_SECONDS = 604_800
 """Seven days, the longest that S3 signs a URL for."""
@@ -46,3 +48,17 @@ def check_setting(name: str, value: Any) -> None:
         raise ValueError(f"unknown setting: {name}; known settings: {', '.join(SETTINGS)}")
     if not valid:
         raise ValueError(f"{name} must be {expected}, not {value!r}")
+
+
+def read_time_zone(name: str, value: str) -> tzinfo:
+    """Return the time zone of this name. UTC needs no database of time zones.
+
+    :param name: the parameter's name, for the message.
+    :raises ValueError: for an unknown time zone.
+    """
+    if value == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(value)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(f"{name} must be a time zone such as Europe/Berlin, not {value!r}") from None

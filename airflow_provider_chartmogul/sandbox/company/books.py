@@ -19,7 +19,11 @@ _COUNTRIES = ("DE", "US", "FR", "PL", "JP", "GB", None)
 
 
 class Subscription(NamedTuple):
-    """A subscription as of the books' moment. Its movements are those from `start` to before `end` in the ledger."""
+    """A subscription as of the books' moment. Its movements are those from `start` to before `end` in the ledger.
+
+    * `mrr`: the sum of its movements, in cents
+    * `shown_mrr`: its MRR as the API shows it; another one for a subscription in a second currency
+    """
 
     customer: LedgerCustomer
     number: int
@@ -30,6 +34,7 @@ class Subscription(NamedTuple):
     started_at: int
     ended_at: int | None
     mrr: int
+    shown_mrr: int
 
     @property
     def seats(self) -> int:
@@ -43,7 +48,7 @@ class Party(NamedTuple):
     * `number`: counts customers and leads from 0
     * `known_at`: when it subscribed first, or became a lead
     * `customer_since`: when it subscribed first; `None` for a lead
-    * `mrr`: in cents
+    * `mrr`: the sum of its subscriptions' `shown_mrr`
     """
 
     number: int
@@ -87,13 +92,16 @@ class Books:
     :param ledger: the company's ledger.
     :param as_of: the moment, in seconds since 1970. What happens then or later is not in the books.
 
+    :param two_currencies: whether some customers pay in another currency, converted at the present rate.
+
     `cache` is for what others compute from the books.
     """
 
-    def __init__(self, ledger: Ledger, as_of: int) -> None:
+    def __init__(self, ledger: Ledger, as_of: int, *, two_currencies: bool = False) -> None:
         self.ledger = ledger
         self.company = ledger.company
         self.as_of = as_of
+        self.two_currencies = two_currencies
         self.cache: dict[object, Any] = {}
 
     @cached_property
@@ -119,7 +127,7 @@ class Books:
                 country=country_of(self.company, customer.number),
                 known_at=min(subscription.started_at for subscription in self.subscriptions[customer.number]),
                 customer_since=min(subscription.started_at for subscription in self.subscriptions[customer.number]),
-                mrr=sum(subscription.mrr for subscription in self.subscriptions[customer.number]),
+                mrr=sum(subscription.shown_mrr for subscription in self.subscriptions[customer.number]),
             )
             for customer in self.ledger.customers
             if customer.number in self.subscriptions
@@ -169,8 +177,19 @@ class Books:
                     started_at=ledger.at[start],
                     ended_at=ledger.at[known - 1] if mrr <= 0 else None,
                     mrr=mrr,
+                    shown_mrr=round(mrr * self._conversion(customer.number)),
                 )
             start = end
+
+    def currency_of(self, customer: int) -> str:
+        """Return the currency in which a customer pays."""
+        return "USD" if self.two_currencies and customer % 5 == 2 else "EUR"
+
+    def _conversion(self, customer: int) -> float:
+        """Return a customer's MRR at the present rate, relative to its MRR at the rates of its movements' days."""
+        if self.currency_of(customer) == "EUR":
+            return 1.0
+        return 1.02 + pick(100, self.company, "rate", self.as_of // DAY) / 10_000
 
     def _leads(self) -> Iterator[Party]:
         customers = len(self.ledger.customers)

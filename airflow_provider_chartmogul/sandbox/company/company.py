@@ -87,7 +87,7 @@ class Company:
             previously_removed | removed_uuids,
         )
 
-    def books(self, as_of: datetime) -> Books:
+    def books(self, as_of: datetime, *, two_currencies: bool = False) -> Books:
         """Return the company's books as of a moment, with the amendments; a moment without a time zone is UTC.
 
         Not thread-safe.
@@ -97,9 +97,12 @@ class Company:
             added, removed = amendments
             self._ledger = (amendments, Ledger(history(self.seed, self.customers), added, removed))
         ledger = self._ledger[1]
-        if self._books is None or self._books.ledger is not ledger or self._books.as_of != to_seconds(as_of):
-            self._books = Books(ledger, to_seconds(as_of))
-        return self._books
+        seconds = to_seconds(as_of)
+        books = self._books
+        is_current = books is not None and books.ledger is ledger and books.as_of == seconds
+        if books is None or not is_current or books.two_currencies != two_currencies:
+            books = self._books = Books(ledger, seconds, two_currencies=two_currencies)
+        return books
 
     def _computed_activities(
         self, start: datetime | None, end: datetime, activity_type: str | None

@@ -87,7 +87,7 @@ def _create_row(books: Books, record: Record, query: Query) -> Row:
         "external_id": f"inv-{period.subscription.external_id}-{period.number}{suffix}",
         "date": date,
         "due_date": due_date,
-        "currency": "EUR",
+        "currency": books.currency_of(period.subscription.customer.number),
         "customer_uuid": period.subscription.customer.uuid,
         "errors": {"line_items": ["service period overlaps with another invoice's"]} if record.invalid else {},
         "line_items": children.line_items(),

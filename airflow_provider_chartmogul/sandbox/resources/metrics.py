@@ -6,9 +6,8 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, tzinfo
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 from airflow_provider_chartmogul.sandbox.company.activities import ACTIVITY_TYPES
 from airflow_provider_chartmogul.sandbox.company.billing import DATA_SOURCES, PLANS, plan_uuid
@@ -145,7 +144,7 @@ def next_period(start: date, interval: str) -> date:
     return date(start.year + month // 12, month % 12 + 1, 1)
 
 
-def metrics_body(books: Books, metric: str, query: Query, *, time_zone: str) -> Row:
+def metrics_body(books: Books, metric: str, query: Query, *, time_zone: tzinfo) -> Row:
     """Return the body of `/metrics/all` or of a single metric.
 
     :param metric: a value of `METRICS_BY_PATH`.
@@ -153,11 +152,10 @@ def metrics_body(books: Books, metric: str, query: Query, *, time_zone: str) -> 
     :raises ApiErrorResponse: 400 for a missing or malformed parameter.
     """
     window = Window.parse(query)
-    zone = UTC if time_zone == "UTC" else ZoneInfo(time_zone)
     series = _series(books, query)
 
     def totals_before(day: date) -> Totals:
-        return series.before(int(datetime.combine(day, time(), zone).timestamp()))
+        return series.before(int(datetime.combine(day, time(), time_zone).timestamp()))
 
     entries: list[Row] = []
     values: list[Row] = []

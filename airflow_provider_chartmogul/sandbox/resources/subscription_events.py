@@ -107,7 +107,7 @@ def _create_row(books: Books, record: Record, query: Query) -> Row:
         "created_at": created,
         "updated_at": created,
         "quantity": event.seats if has_amount else None,
-        "currency": "EUR" if has_amount else "",
+        "currency": books.currency_of(customer.number) if has_amount else "",
         "amount_in_cents": event.seats * plan.seat_mrr * plan.months if has_amount else None,
         "tax_amount_in_cents": 0 if has_amount else None,
         # The API responds with a number as well: see the fault other-types.
