@@ -81,6 +81,7 @@ INDEPENDENT_OF_AIRFLOW = (
     "tests/unit/test_rate_limit.py",
     "tests/unit/test_sandbox_company.py",
     "tests/unit/test_sandbox_faults.py",
+    "tests/unit/test_sandbox_resources.py",
     "tests/unit/test_supported_versions.py",
     "tests/integration/test_bench.py",
     "tests/integration/test_interruptions.py",
@@ -89,6 +90,7 @@ INDEPENDENT_OF_AIRFLOW = (
     "tests/integration/test_loads.py",
     "tests/integration/test_sandbox.py",
     "tests/integration/test_sandbox_faults.py",
+    "tests/integration/test_sandbox_lists.py",
 )
 
 

@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from airflow_provider_chartmogul.sandbox import Sandbox
+from tests.pages import DOCS, block_with, run
 
 AUTH = ("sandbox-api-key", "")
 TIMEOUT = 60.0
@@ -481,6 +482,14 @@ def test_resources_without_access(sandbox: Sandbox, get: Get) -> None:
     assert get("notes").json() == {"error": "Path not found"}
     assert get("customers").json() == {"code": 404, "message": "Not found", "param": None}
     assert get("customer_notes").status_code == get("invoices").status_code == 200
+
+
+def test_documented_example(get: Get) -> None:
+    names = run(block_with(DOCS / "testing.md", "python", "lists.create_row"))
+    sandbox = names["sandbox"]
+    assert len(sandbox.rows("customers")) == len(names["customers"])
+    assert sandbox.rows("customers")[0] != names["customers"][0]
+    assert names["invoices"][0] not in sandbox.rows("invoices", {"validation_type": "all", "with_disabled": "true"})
 
 
 # ChartMogul's official client
