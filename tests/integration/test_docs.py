@@ -124,6 +124,12 @@ def test_example_of_an_outage_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert next(fixture, None) is None
 
 
+def test_example_of_lists_runs() -> None:
+    names = run(block_with(DOCS / "testing.md", "python", "sandbox.lists"))
+    assert len(names["customers"]) > 10
+    assert len(names["invoices"]) > 10
+
+
 def test_admin_commands_succeed() -> None:
     lines = [shlex.split(line) for line in commands(DOCS / "testing.md") if "127.0.0.1:8766" in line]
     assert len(lines) == 6
