@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What is published and what never is: one table of cases, for every store.
+What is published, and what is not: test cases for every store.
 
-``tests/integration/test_publishing.py`` runs it with a folder and S3, ``tests/storage/test_publishing.py`` with all.
-The stores are spoken to over sockets, by the official providers' file systems.
+``tests/integration/test_publishing.py`` runs them with a folder and S3, ``tests/storage/test_publishing.py`` with all
+stores. The official providers' file systems reach the stores over sockets.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 import random
 import zipfile
 from base64 import b64encode
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
@@ -31,32 +32,32 @@ from tests.stores import Cloud, Folder, Store
 
 @cache
 def large_archive() -> bytes:
-    """More than 20 MB that no compression makes smaller."""
+    """An archive of more than 20 MB whose content hardly compresses."""
     text = b64encode(random.Random(7).randbytes(21 << 20))
     buffer = io.BytesIO()
     rows = b"uuid\n" + b"\n".join(text[n : n + 90] for n in range(0, len(text), 90))
     with zipfile.ZipFile(buffer, "w") as opened:
-        # Without the time of the day: of two threads that ask at the same moment, each makes one.
+        # Without the current time, since two threads may each create one at the same moment.
         opened.writestr(zipfile.ZipInfo("activities.csv"), rows, zipfile.ZIP_DEFLATED, compresslevel=1)
     assert len(buffer.getvalue()) > 20_000_000
     return buffer.getvalue()
 
 
 class TestPublishing:
-    def test_the_archive_arrives_as_it_is(self, sandbox: Sandbox, store: Store) -> None:
-        ran = transfer(create_export(), f"{store.base}/a/{{interval_start:%Y-%m-%d}}.zip")
+    def test_archive_is_published_unchanged(self, sandbox: Sandbox, store: Store) -> None:
+        run = transfer(create_export(), f"{store.base}/a/{{interval_start:%Y-%m-%d}}.zip")
 
-        assert store.list() == ["a/2024-01-01.zip"], "and nothing else, no temporary names either"
+        assert store.list() == ["a/2024-01-01.zip"], "nothing else, no temporary names either"
         published = store.read("a/2024-01-01.zip")
         assert csv_rows(published) == sandbox.expected_rows(START, END)
-        assert ran.value == f"{store.plain}/a/2024-01-01.zip"
-        facts = dict(ran.xcoms["object"])
-        exported_at = datetime.fromisoformat(facts.pop("exported_at"))
+        assert run.value == f"{store.plain}/a/2024-01-01.zip"
+        metadata = dict(run.xcoms["object"])
+        exported_at = datetime.fromisoformat(metadata.pop("exported_at"))
         assert abs(exported_at - sandbox.exports[0].created_at) < timedelta(seconds=1)
-        assert facts == {
-            "uri": ran.value,
+        assert metadata == {
+            "uri": run.value,
             "bucket": "" if store.scheme == "file" else store.plain.removeprefix(f"{store.scheme}://"),
-            "key": ran.value.removeprefix("file://" if store.scheme == "file" else f"{store.plain}/"),
+            "key": run.value.removeprefix("file://" if store.scheme == "file" else f"{store.plain}/"),
             "bytes": len(published),
             "sha256": hashlib.sha256(published).hexdigest(),
             "format": "zip",
@@ -67,9 +68,14 @@ class TestPublishing:
             "activity_type": None,
             "export_id": sandbox.exports[0].id,
             "chartmogul_conn_id": "chartmogul_default",
+            "resource": "activities",
+            "table": "activities",
+            "query_params": None,
+            "extracted_at": None,
+            "modified_at": None,
         }
 
-    def test_every_placeholder_is_filled_in(self, sandbox: Sandbox, store: Store) -> None:
+    def test_placeholders_are_filled_in(self, sandbox: Sandbox, store: Store) -> None:
         export_id = create_export(activity_type="churn")
         transfer(
             export_id,
@@ -78,47 +84,49 @@ class TestPublishing:
         )
         assert store.list() == [f"chartmogul_default/churn/20240101-20240103/{export_id}.zip"]
 
-    def test_an_export_of_all_types_is_called_so(self, sandbox: Sandbox, store: Store) -> None:
+    def test_activity_type_of_all_types_is_all(self, sandbox: Sandbox, store: Store) -> None:
         transfer(create_export(), store.base + "/{activity_type}.zip")
         assert store.list() == ["all.zip"]
 
-    def test_output_format_says_it_where_the_suffix_does_not(self, sandbox: Sandbox, store: Store) -> None:
+    def test_output_format_replaces_a_suffix(self, sandbox: Sandbox, store: Store) -> None:
         assert (
             transfer(create_export(), f"{store.base}/archive", output_format="zip").xcoms["object"]["format"] == "zip"
         )
         assert store.list() == ["archive"]
 
-    def test_overwrite(self, sandbox: Sandbox, store: Store) -> None:
+    def test_overwrite_replaces_the_object(self, sandbox: Sandbox, store: Store) -> None:
         store.write("x.zip", b"before")
         transfer(create_export(), f"{store.base}/x.zip")
         assert csv_rows(store.read("x.zip")) == sandbox.expected_rows(START, END)
 
-    def test_reuse_takes_what_is_there(self, sandbox: Sandbox, store: Store) -> None:
+    def test_reuse_keeps_the_object(self, sandbox: Sandbox, store: Store) -> None:
         store.write("x.zip", b"before")
-        ran = transfer(create_export(), f"{store.base}/x.zip", if_exists="reuse")
+        run = transfer(create_export(), f"{store.base}/x.zip", if_exists="reuse")
         assert store.read("x.zip") == b"before"
-        assert ran.xcoms["object"]["bytes"] == len(b"before")
-        assert ran.xcoms["object"]["exported_at"] is None, "it is of an export that nobody knows"
+        assert run.xcoms["object"]["bytes"] == len(b"before")
+        modified_at = datetime.fromisoformat(run.xcoms["object"]["modified_at"])
+        assert abs(modified_at - datetime.now(UTC)) < timedelta(minutes=5)
+        assert run.xcoms["object"]["exported_at"] is None, "the export that it holds is unknown"
         assert [seen for seen in sandbox.requests if seen.host == "download"] == []
 
-    def test_skip(self, sandbox: Sandbox, store: Store) -> None:
+    def test_skip_skips_the_task(self, sandbox: Sandbox, store: Store) -> None:
         store.write("x.zip", b"before")
         with pytest.raises(AirflowSkipException, match="already exists"):
             transfer(create_export(), f"{store.base}/x.zip", if_exists="skip")
         assert [seen for seen in sandbox.requests if seen.host == "download"] == []
 
-    def test_fail(self, sandbox: Sandbox, store: Store) -> None:
+    def test_fail_fails(self, sandbox: Sandbox, store: Store) -> None:
         store.write("x.zip", b"before")
         with pytest.raises(AirflowFailException, match=r"x\.zip already exists"):
             transfer(create_export(), f"{store.base}/x.zip", if_exists="fail")
         assert store.read("x.zip") == b"before"
 
     @pytest.mark.parametrize("if_exists", ["reuse", "skip", "fail"])
-    def test_where_there_is_nothing_it_is_published(self, if_exists: str, sandbox: Sandbox, store: Store) -> None:
+    def test_missing_object_is_published(self, if_exists: str, sandbox: Sandbox, store: Store) -> None:
         transfer(create_export(), f"{store.base}/x.zip", if_exists=if_exists)
         assert store.list() == ["x.zip"]
 
-    def test_a_folder_of_that_name_is_no_object(self, sandbox: Sandbox, store: Store) -> None:
+    def test_folder_of_that_name_is_not_an_object(self, sandbox: Sandbox, store: Store) -> None:
         if isinstance(store, Folder):
             (store.root / "x.zip").mkdir()
             with pytest.raises(ChartMogulError, match="could not write"):
@@ -128,53 +136,53 @@ class TestPublishing:
             transfer(create_export(), f"{store.base}/x.zip", if_exists="skip")
             assert store.list() == ["x.zip", "x.zip/inside"]
 
-    def test_the_connection_as_a_parameter(self, sandbox: Sandbox, store: Store) -> None:
+    def test_connection_as_a_parameter(self, sandbox: Sandbox, store: Store) -> None:
         transfer(create_export(), f"{store.plain}/x.zip", object_storage_conn_id=store.conn_id)
         assert store.list() == ["x.zip"]
 
-    def test_the_download_dir_is_used_and_left_empty(self, sandbox: Sandbox, store: Store, tmp_path: Path) -> None:
-        scratch = tmp_path / "scratch"
-        scratch.mkdir()
-        transfer(create_export(), f"{store.base}/x.zip", download_dir=str(scratch))
-        assert list(scratch.iterdir()) == []
+    def test_download_dir_is_left_empty(self, sandbox: Sandbox, store: Store, tmp_path: Path) -> None:
+        temporary = tmp_path / "temporary"
+        temporary.mkdir()
+        transfer(create_export(), f"{store.base}/x.zip", download_dir=str(temporary))
+        assert list(temporary.iterdir()) == []
 
-    def test_what_another_put_there_in_between_is_not_overwritten_with_fail(
+    def test_fail_keeps_an_object_written_during_the_download(
         self, archive: bytes, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Two tasks that look at the same time both see nothing there; only one may win."""
+        """Two tasks that check at the same time both find nothing, and only one may publish."""
 
-        def be_overtaken(request: RecordedRequest) -> Response:
+        def write_meanwhile(request: RecordedRequest) -> Response:
             store.write("x.zip", b"the other's")
             return Response(200, archive)
 
-        with serve_export(be_overtaken, monkeypatch), pytest.raises(AirflowFailException, match="already exists"):
+        with serve_export(write_meanwhile, monkeypatch), pytest.raises(AirflowFailException, match="already exists"):
             transfer("e-1", f"{store.base}/x.zip", if_exists="fail")
         assert store.read("x.zip") == b"the other's"
         assert store.list() == ["x.zip"]
 
-    def test_a_large_one(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_large_archive_is_published(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         store.write("x.zip", b"before")
         with serve_export(lambda request: Response(200, large_archive()), monkeypatch):
             transfer("e-1", f"{store.base}/x.zip")
         assert store.list() == ["x.zip"]
         same = store.read("x.zip") == large_archive()
-        assert same, "their difference would fill millions of lines"
+        assert same, "without the difference, which would have millions of lines"
 
 
 @pytest.mark.usefixtures("short_backoff")
 class TestNothingIsPublished:
-    """Whatever is wrong with what came: the old object stays, and nothing is left over."""
+    """Whatever is wrong with the download, the old object stays, and no temporary files are left."""
 
     @pytest.mark.parametrize(
-        ("what", "damage", "says"),
+        ("case", "damage", "message"),
         [
-            ("no zip", lambda a: Response(200, b"<html>Sorry</html>"), "not a sound zip archive"),
-            ("nothing", lambda a: Response(200, b""), "(0 bytes) is not a sound"),
-            ("cut short by the server itself", lambda a: Response(200, a[: len(a) // 2]), "not a sound zip archive"),
+            ("not a zip", lambda a: Response(200, b"<html>Sorry</html>"), "not a sound zip archive"),
+            ("empty", lambda a: Response(200, b""), "(0 bytes) is not a sound"),
+            ("truncated by the server itself", lambda a: Response(200, a[: len(a) // 2]), "not a sound zip archive"),
             ("bad checksum", lambda a: Response(200, a[:60] + bytes([a[60] ^ 1]) + a[61:]), "not a sound zip archive"),
             ("fewer bytes than announced", lambda a: Response(200, a, truncate_at=len(a) // 2), "interrupted"),
             ("closed connection", lambda a: Response(hang_up=True), "interrupted"),
-            ("a server that fails", lambda a: Response(503, b"<Error><Code>SlowDown</Code></Error>"), "SlowDown"),
+            ("failing server", lambda a: Response(503, b"<Error><Code>SlowDown</Code></Error>"), "SlowDown"),
             ("no such file", lambda a: Response(404, b"<Error><Code>NoSuchKey</Code></Error>"), "NoSuchKey"),
             ("denied", lambda a: Response(403, b"<Error><Code>AccessDenied</Code></Error>"), "AccessDenied"),
             (
@@ -184,11 +192,11 @@ class TestNothingIsPublished:
             ),
         ],
     )
-    def test_when_it_is_damaged(
+    def test_failed_download_publishes_nothing(
         self,
-        what: str,
+        case: str,
         damage: Callable[[bytes], Response],
-        says: str,
+        message: str,
         archive: bytes,
         store: Store,
         tmp_path: Path,
@@ -197,71 +205,71 @@ class TestNothingIsPublished:
     ) -> None:
         caplog.set_level(logging.DEBUG)
         store.write("x.zip", b"before")
-        (tmp_path / "scratch").mkdir()
+        (tmp_path / "temporary").mkdir()
         with (
             serve_export(lambda request: damage(archive), monkeypatch),
             pytest.raises((ChartMogulError, AirflowFailException)) as raised,
         ):
-            transfer("e-1", f"{store.base}/x.zip", download_dir=str(tmp_path / "scratch"))
-        assert says in str(raised.value)
+            transfer("e-1", f"{store.base}/x.zip", download_dir=str(tmp_path / "temporary"))
+        assert message in str(raised.value)
         assert store.list() == ["x.zip"]
         assert store.read("x.zip") == b"before"
-        assert list((tmp_path / "scratch").iterdir()) == []
+        assert list((tmp_path / "temporary").iterdir()) == []
         assert "verysecretsignature" not in caplog.text + _whole_chain(raised.value)
 
 
 class TestObjectStores:
-    """What a folder has nothing like."""
+    """What a local folder does not have."""
 
-    def test_a_zip_is_called_one(self, sandbox: Sandbox, cloud: Cloud) -> None:
+    def test_content_type_of_zip(self, sandbox: Sandbox, cloud: Cloud) -> None:
         transfer(create_export(), f"{cloud.base}/x.zip")
-        assert cloud.kept("x.zip").content_type == "application/zip"
+        assert cloud.describe("x.zip").content_type == "application/zip"
 
-    def test_csv_gz_is_a_gzip_file_and_not_an_encoding_of_csv(self, sandbox: Sandbox, cloud: Cloud) -> None:
-        """Or clients would unpack it, and what is called ``.csv.gz`` would not be one."""
+    def test_content_type_of_csv_gz(self, sandbox: Sandbox, cloud: Cloud) -> None:
+        """A gzip file, not a CSV with an encoding, which clients would decompress."""
         transfer(create_export(), f"{cloud.base}/x.csv.gz")
-        kept = cloud.kept("x.csv.gz")
-        assert (kept.content_type, kept.content_encoding) == ("application/gzip", None)
+        stored = cloud.describe("x.csv.gz")
+        assert (stored.content_type, stored.content_encoding) == ("application/gzip", None)
         assert cloud.read("x.csv.gz")[:2] == b"\x1f\x8b"
 
-    def test_a_large_one_goes_up_in_parts(self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_large_archive_is_uploaded_in_parts(self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
         with serve_export(lambda request: Response(200, large_archive()), monkeypatch):
             transfer("e-1", f"{cloud.base}/x.csv.gz")
         parts = [request for request in cloud.proxy.requests if cloud.is_part(request)]
         assert len(parts) >= 3
         assert max(len(request.body) for request in parts) <= (8 << 20) + 1000
-        assert cloud.kept("x.csv.gz").content_type == "application/gzip"
+        assert cloud.describe("x.csv.gz").content_type == "application/gzip"
         assert cloud.open_uploads() == []
 
     @pytest.mark.parametrize("large", [False, True])
-    def test_the_upload_options_reach_the_store(
+    def test_upload_options_reach_the_store(
         self, large: bool, archive: bytes, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with serve_export(lambda request: Response(200, large_archive() if large else archive), monkeypatch):
             transfer("e-1", f"{cloud.base}/x.zip", upload_options=cloud.options)
-        kept = cloud.kept("x.zip")
-        assert (kept.metadata, kept.content_type) == ({"team": "data"}, "application/x-zip")
+        stored = cloud.describe("x.zip")
+        assert (stored.metadata, stored.content_type) == ({"team": "data"}, "application/x-zip")
 
     @pytest.mark.parametrize("large", [False, True])
-    def test_to_overwrite_takes_the_right_to_write_and_no_other(
+    def test_overwrite_needs_write_permission_only(
         self, large: bool, archive: bytes, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with serve_export(lambda request: Response(200, large_archive() if large else archive), monkeypatch):
             transfer("e-1", f"{cloud.base}/x.zip")
         assert {request.method for request in cloud.proxy.requests} <= {"PUT", "POST"}
         assert all("/x.zip" in request.path or "/upload/" in request.path for request in cloud.proxy.requests), (
-            "no other object"
+            "for no other object"
         )
 
     @pytest.mark.parametrize("large", [False, True])
-    def test_what_another_put_there_during_the_upload_is_not_overwritten_with_fail(
+    def test_fail_keeps_an_object_written_during_the_upload(
         self, large: bool, archive: bytes, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def be_overtaken(request: RecordedRequest) -> None:
+        def write_meanwhile(request: RecordedRequest) -> None:
             if request.method in ("PUT", "POST") and cloud.list() == []:
                 cloud.write("x.zip", b"the other's")
 
-        cloud.proxy.instead = be_overtaken
+        cloud.proxy.instead = write_meanwhile
         with (
             serve_export(lambda request: Response(200, large_archive() if large else archive), monkeypatch),
             pytest.raises(AirflowFailException, match=r"x\.zip already exists"),
@@ -271,8 +279,24 @@ class TestObjectStores:
         assert cloud.list() == ["x.zip"]
         assert cloud.open_uploads() == []
 
+    def test_file_system_is_opened_when_it_is_needed(
+        self, archive: bytes, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its credentials may have expired since the destination was checked, such as Google's after an hour."""
+
+        def change_connection(request: RecordedRequest) -> Response:
+            monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(cloud.connection(proxy.url)))
+            return Response(200, archive)
+
+        with type(cloud.proxy)() as proxy, serve_export(change_connection, monkeypatch):
+            proxy.upstream = cloud.proxy.upstream
+            transfer("e-1", f"{cloud.base}/x.zip", if_exists="fail")
+            assert {request.method for request in cloud.proxy.requests} <= {"GET", "HEAD"}
+            assert {request.method for request in proxy.requests} & {"PUT", "POST"}
+        assert cloud.list() == ["x.zip"]
+
     @pytest.mark.parametrize("large", [False, True])
-    def test_a_missing_bucket_is_named(
+    def test_missing_bucket_is_named(
         self, large: bool, archive: bytes, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         destination = f"{cloud.scheme}://lake@no-such-bucket/x.zip"
@@ -281,12 +305,12 @@ class TestObjectStores:
             pytest.raises(ObjectStorageError) as raised,
         ):
             transfer("e-1", destination)
-        said = str(raised.value)
-        assert said.startswith(f"could not write {cloud.scheme}://no-such-bucket/x.zip (connection lake): ")
-        assert cloud.no_bucket in said
+        message = str(raised.value)
+        assert message.startswith(f"could not write {cloud.scheme}://no-such-bucket/x.zip (connection lake): ")
+        assert cloud.no_bucket in message
 
     @pytest.mark.parametrize("large", [False, True])
-    def test_missing_rights_are_told_in_the_store_s_words(
+    def test_missing_permission_is_reported_with_the_store_s_message(
         self, large: bool, archive: bytes, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cloud.proxy.instead = lambda request: cloud.forbidden
@@ -295,20 +319,22 @@ class TestObjectStores:
             pytest.raises(ObjectStorageError) as raised,
         ):
             transfer("e-1", f"{cloud.base}/x.zip")
-        said = str(raised.value)
-        assert said.startswith(f"could not write {cloud.plain}/x.zip (connection lake): ")
-        assert cloud.forbidden_words in said
+        message = str(raised.value)
+        assert message.startswith(f"could not write {cloud.plain}/x.zip (connection lake): ")
+        assert cloud.forbidden_words in message
 
     @pytest.mark.parametrize("if_exists", ["reuse", "skip", "fail"])
-    def test_one_that_may_not_look_is_told_so(self, if_exists: str, sandbox: Sandbox, cloud: Cloud) -> None:
-        """Nothing there, and no right to see it, are not the same: the object would be overwritten."""
+    def test_missing_read_permission_is_not_a_missing_object(
+        self, if_exists: str, sandbox: Sandbox, cloud: Cloud
+    ) -> None:
+        """Otherwise the object would be overwritten."""
         cloud.write("x.zip", b"before")
         cloud.proxy.instead = lambda request: cloud.forbidden if request.method in ("HEAD", "GET") else None
-        with pytest.raises(ObjectStorageError, match=rf"could not look at {cloud.plain}/x\.zip"):
+        with pytest.raises(ObjectStorageError, match=rf"could not check {cloud.plain}/x\.zip"):
             transfer(create_export(), f"{cloud.base}/x.zip", if_exists=if_exists)
         assert cloud.read("x.zip") == b"before"
 
-    def test_an_upload_that_fails_in_the_middle_leaves_the_old_object_and_nothing_open(
+    def test_failed_upload_leaves_the_old_object_and_nothing_open(
         self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cloud.write("x.zip", b"before")
@@ -332,7 +358,7 @@ class TestObjectStores:
 
 
 def _whole_chain(error: BaseException | None) -> str:
-    """Every exception that a traceback could show, hidden ones included."""
+    """Return every exception that a traceback could show, including suppressed ones."""
     texts = []
     while error is not None:
         texts.append(f"{error!r} {error}")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Places to publish to, each with a way to see and change it that is not the package's own.
+Stores to publish to, each with a client that is not the package's own.
 
-A folder; S3, which is moto in this process; Google Cloud Storage, which is fake-gcs-server, the one gcsfs is tested
-with; Azure Blob Storage, which is Microsoft's Azurite. Before each of the last three stands a server that records
-what is asked, hands it on, and may answer in the store's place.
+They are a folder; S3, by moto in this process; Google Cloud Storage, by fake-gcs-server, which gcsfs is tested with;
+and Azure Blob Storage, by Microsoft's Azurite. A proxy in front of each of the last three records the requests,
+forwards them, and may respond instead.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from tests.integration.servers import RecordedRequest, Response, ScriptedServer
 
 ROOT = Path(__file__).parents[1]
 
-#: The newest that runs on Node 20; later ones want 22.
+#: The newest that runs on Node 20; later versions require 22.
 AZURITE = "3.35.0"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What a store says of an object."""
+class ObjectProperties:
+    """What a store reports about an object."""
 
     content_type: str
     content_encoding: str | None
@@ -52,9 +52,9 @@ class Kept:
 
 class Store(ABC):
     """
-    A place to publish to.
+    A store to publish to.
 
-    :ivar base: what destinations begin with, the connection in it
+    :ivar base: the beginning of destinations, with the connection
     :ivar plain: the same without the connection
     """
 
@@ -94,10 +94,10 @@ class Folder(Store):
 
 class Proxy(ScriptedServer):
     """
-    What stands before a store.
+    A proxy in front of a store.
 
-    :ivar asked: what was asked of the store
-    :ivar instead: may answer in the store's place
+    :ivar requests: the requests so far
+    :ivar instead: returns a response in place of the store's, or ``None``
     """
 
     def __init__(self) -> None:
@@ -128,17 +128,17 @@ class Proxy(ScriptedServer):
 
 class Cloud(Store):
     """
-    A bucket or container of its own, in a store that all tests share.
+    A new bucket or container in a store that all tests share.
 
-    :ivar proxy: before the store
+    :ivar proxy: the proxy in front of the store
     """
 
-    #: The store's answer to somebody without the right to do what was asked, and words of it.
+    #: The store's response to a request without the permission, and a part of its message.
     forbidden: ClassVar[Response]
     forbidden_words: ClassVar[str]
-    #: Words of what is said of a bucket that is not there.
+    #: A part of the message about a missing bucket.
     no_bucket: ClassVar[str]
-    #: ``upload_options`` that are to be seen in ``kept()``: metadata ``team`` and another content type.
+    #: ``upload_options`` that ``describe()`` shows: metadata ``team`` and another content type.
     options: ClassVar[dict[str, Any]]
 
     def __init__(self, proxy: Proxy, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,27 +153,27 @@ class Cloud(Store):
     @classmethod
     @abstractmethod
     def serve(cls) -> contextlib.AbstractContextManager[Proxy]:
-        """The store's server, with the proxy before it."""
+        """Run the store's server, with the proxy in front of it."""
 
     @staticmethod
     @abstractmethod
     def connection(url: str) -> dict[str, Any]:
-        """An Airflow connection to the store."""
+        """Return an Airflow connection to the store."""
 
     @abstractmethod
     def make_bucket(self) -> None: ...
 
     @abstractmethod
-    def kept(self, name: str) -> Kept: ...
+    def describe(self, name: str) -> ObjectProperties: ...
 
     @staticmethod
     @abstractmethod
     def is_part(request: RecordedRequest) -> bool:
-        """Whether a request brings one of several parts."""
+        """Whether a request uploads one of several parts."""
 
     @abstractmethod
     def open_uploads(self) -> list[str]:
-        """What is begun and neither complete nor given up."""
+        """Return the uploads that were begun, and neither completed nor aborted."""
 
 
 class S3(Cloud):
@@ -220,9 +220,9 @@ class S3(Cloud):
     def write(self, name: str, content: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=name, Body=content)
 
-    def kept(self, name: str) -> Kept:
+    def describe(self, name: str) -> ObjectProperties:
         head = self.client.head_object(Bucket=self.bucket, Key=name)
-        return Kept(head["ContentType"], head.get("ContentEncoding"), head["Metadata"])
+        return ObjectProperties(head["ContentType"], head.get("ContentEncoding"), head["Metadata"])
 
     @staticmethod
     def is_part(request: RecordedRequest) -> bool:
@@ -235,10 +235,10 @@ class S3(Cloud):
 
 class GoogleProxy(Proxy):
     """
-    Keeps the promise of ``ifGenerationMatch=0`` for uploads in chunks.
+    Adds what the emulator lacks: ``ifGenerationMatch=0`` for uploads in chunks, and a list of open uploads.
 
-    Google refuses the last chunk where there is an object by then; the emulator has forgotten the condition, which
-    it does keep for uploads of one request. It has no list of open uploads either.
+    Google refuses the last chunk if the object exists by then; the emulator checks that only for uploads of one
+    request.
     """
 
     def __init__(self) -> None:
@@ -326,9 +326,9 @@ class GoogleStorage(Cloud):
         told = {"uploadType": "media", "name": name}
         self._ask("POST", f"/upload/storage/v1/b/{self.bucket}/o", params=told, data=content)
 
-    def kept(self, name: str) -> Kept:
+    def describe(self, name: str) -> ObjectProperties:
         found = self._ask("GET", self._path(name)).json()
-        return Kept(found["contentType"], found.get("contentEncoding"), found.get("metadata", {}))
+        return ObjectProperties(found["contentType"], found.get("contentEncoding"), found.get("metadata", {}))
 
     @staticmethod
     def is_part(request: RecordedRequest) -> bool:
@@ -349,12 +349,12 @@ class AzureBlobs(Cloud):
     )
     forbidden_words = "This request is not authorized to perform this operation"
     no_bucket = "No such container"
-    # adlfs has metadata of its own, and takes no other by that name.
+    # adlfs sets 'metadata' itself.
     options: ClassVar[dict[str, Any]] = {
         "headers": {"x-ms-meta-team": "data"},
         "content_settings": {"content_type": "application/x-zip"},
     }
-    #: Azurite's account, which is public.
+    #: Azurite's well-known account.
     account = "devstoreaccount1"
     key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
@@ -370,7 +370,7 @@ class AzureBlobs(Cloud):
             running(
                 [
                     *("node", str(program), "--blobHost", "127.0.0.1", "--blobPort", str(port)),
-                    # It knows the versions of the protocol that there were when it came out.
+                    # It would refuse versions of the API that are newer than itself.
                     *("--location", folder, "--skipApiVersionCheck", "--disableTelemetry", "--silent"),
                 ],
                 address,
@@ -409,19 +409,19 @@ class AzureBlobs(Cloud):
     def write(self, name: str, content: bytes) -> None:
         self.client.upload_blob(name, content, overwrite=True)
 
-    def kept(self, name: str) -> Kept:
+    def describe(self, name: str) -> ObjectProperties:
         found = self.client.get_blob_client(name).get_blob_properties()
         settings = found.content_settings
-        # is_directory is adlfs's own.
+        # adlfs adds is_directory.
         metadata = {key: value for key, value in found.metadata.items() if key != "is_directory"}
-        return Kept(settings.content_type, settings.content_encoding, metadata)
+        return ObjectProperties(settings.content_type, settings.content_encoding, metadata)
 
     @staticmethod
     def is_part(request: RecordedRequest) -> bool:
         return "comp=block&" in f"{request.path}&"
 
     def open_uploads(self) -> list[str]:
-        # Azure has no such thing: blocks that are not committed belong to no object, and go after a week.
+        # Azure has none: blocks that are not committed belong to no object, and are removed after a week.
         return []
 
 
@@ -429,7 +429,7 @@ CLOUDS = {cloud.scheme: cloud for cloud in (S3, GoogleStorage, AzureBlobs)}
 
 
 class Servers:
-    """The stores' servers, each started when it is first asked for."""
+    """The stores' servers, each started when it is first used."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
@@ -442,7 +442,7 @@ class Servers:
         self._stack.close()
 
     def open(self, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-        """A new and empty store."""
+        """Return a new, empty store."""
         if scheme == "file":
             return Folder(tmp_path / "lake")
         cloud = CLOUDS[scheme]
@@ -461,7 +461,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(command: list[str], address: str) -> Iterator[None]:
-    """A server in a process of its own, from when it answers until the end."""
+    """Run a server in a process of its own, and wait until it responds."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -472,7 +472,7 @@ def running(command: list[str], address: str) -> Iterator[None]:
                     break
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
-                    raise RuntimeError(f"{command[0]} does not answer at {address}: {log.read()[-2000:].decode()}")
+                    raise RuntimeError(f"{command[0]} does not respond at {address}: {log.read()[-2000:].decode()}")
                 time.sleep(0.05)
             yield
         finally:
@@ -481,7 +481,7 @@ def running(command: list[str], address: str) -> Iterator[None]:
 
 
 def azurite() -> Path:
-    """Azurite's program for blobs, which is installed in ``.node`` where it is not there yet."""
+    """Return Azurite's program for blobs; install it in ``.node`` if necessary."""
     home = ROOT / ".node" / f"azurite-{AZURITE}"
     if not home.exists():
         missing = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
@@ -496,7 +496,7 @@ def azurite() -> Path:
             done = subprocess.run(command, capture_output=True, text=True, timeout=540, check=False)
             if done.returncode:
                 raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
-            with contextlib.suppress(OSError):  # another was first
+            with contextlib.suppress(OSError):  # another process was faster
                 os.rename(made, home)
             Path(made).mkdir(exist_ok=True)
     return home / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"

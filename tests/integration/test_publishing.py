@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""With a folder and S3: the cases of ``tests/storage_cases.py``."""
+"""The test cases of ``tests/storage_cases.py``, with a folder and S3."""
 
 from tests.storage_cases import TestNothingIsPublished, TestObjectStores, TestPublishing
 

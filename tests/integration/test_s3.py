@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only S3 has: options that must reach both kinds of upload, least rights, and answers about regions."""
+"""What only S3 has: options that must reach both kinds of upload, permissions, and errors about regions."""
 
 from __future__ import annotations
 
+import json
+import os
+import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from airflow.providers.common.compat.sdk import io as airflow_io
 
 from airflow_provider_chartmogul.exceptions import ObjectStorageError
-from tests.integration.servers import RecordedRequest, Response
+from tests.integration.servers import RecordedRequest, Response, closed_port
 from tests.integration.transfers import serve_export, transfer
 from tests.storage_cases import large_archive
 from tests.stores import S3, Servers
@@ -29,7 +34,7 @@ def s3(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3:
 
 @pytest.fixture(params=["small", "large"])
 def publish(request: pytest.FixtureRequest, archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Move an archive that goes up with one request, or in parts."""
+    """Transfer an archive that is uploaded by one request, or in parts."""
     content = archive if request.param == "small" else large_archive()
 
     def publish(destination: str, **told: Any) -> None:
@@ -40,26 +45,26 @@ def publish(request: pytest.FixtureRequest, archive: bytes, monkeypatch: pytest.
 
 
 def kind(request: RecordedRequest) -> tuple[str, ...]:
-    """A request's method and the names of its parameters, by which S3 tells what right it takes."""
+    """Return a request's method and the names of its parameters, which decide what permission it needs."""
     return request.method, *sorted(parse_qs(urlsplit(request.path).query, keep_blank_values=True).keys() - {"x-id"})
 
 
-def test_to_overwrite_takes_the_right_to_put_and_no_other(publish: Callable[..., None], s3: S3) -> None:
+def test_overwrite_needs_permission_to_put_only(publish: Callable[..., None], s3: S3) -> None:
     publish(f"{s3.base}/x.zip")
     assert {kind(request) for request in s3.proxy.requests} in (SINGLE, IN_PARTS)
 
 
 @pytest.mark.parametrize("if_exists", ["reuse", "skip", "fail"])
-def test_to_look_first_takes_those_to_get_and_to_list(if_exists: str, publish: Callable[..., None], s3: S3) -> None:
+def test_other_if_exists_need_permission_to_get_and_list(if_exists: str, publish: Callable[..., None], s3: S3) -> None:
     publish(f"{s3.base}/x.zip", if_exists=if_exists)
-    request = {kind(request) for request in s3.proxy.requests}
-    looks = {which for which in request if which[0] in ("GET", "HEAD")}
-    assert ("HEAD",) in looks
-    assert all(which == ("HEAD",) or "list-type" in which for which in looks)
-    assert request - looks in (SINGLE, IN_PARTS)
+    requests = {kind(request) for request in s3.proxy.requests}
+    reads = {which for which in requests if which[0] in ("GET", "HEAD")}
+    assert ("HEAD",) in reads
+    assert all(which == ("HEAD",) or "list-type" in which for which in reads)
+    assert requests - reads in (SINGLE, IN_PARTS)
 
 
-def test_the_upload_options_reach_one_request_and_many(publish: Callable[..., None], s3: S3) -> None:
+def test_upload_options_reach_both_kinds_of_upload(publish: Callable[..., None], s3: S3) -> None:
     options = {
         "ServerSideEncryption": "aws:kms",
         "SSEKMSKeyId": "alias/exports",
@@ -83,7 +88,7 @@ def test_the_upload_options_reach_one_request_and_many(publish: Callable[..., No
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "words", "rest"),
+    ("status", "code", "message", "rest"),
     [
         (
             301,
@@ -103,13 +108,131 @@ def test_the_upload_options_reach_one_request_and_many(publish: Callable[..., No
         (400, "ExpiredToken", "The provided token has expired", ""),
     ],
 )
-def test_a_wrong_region_or_key_is_told_in_the_store_s_words(
-    status: int, code: str, words: str, rest: str, publish: Callable[..., None], s3: S3
+def test_wrong_region_or_key_is_reported_with_the_store_s_message(
+    status: int, code: str, message: str, rest: str, publish: Callable[..., None], s3: S3
 ) -> None:
-    said = f"<Error><Code>{code}</Code><Message>{words}</Message>{rest}</Error>".encode()
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message>{rest}</Error>".encode()
     headers = {"Content-Type": "application/xml", "x-amz-bucket-region": "eu-west-1"}
-    s3.proxy.instead = lambda request: Response(status, said, headers)
+    s3.proxy.instead = lambda request: Response(status, body, headers)
     with pytest.raises(ObjectStorageError) as raised:
         publish(f"{s3.base}/x.zip")
     assert str(raised.value).startswith(f"could not write {s3.plain}/x.zip (connection lake): ")
-    assert words in str(raised.value)
+    assert message in str(raised.value)
+
+
+def test_customers_key_is_sent_with_every_part(publish: Callable[..., None], s3: S3) -> None:
+    """S3 refuses parts without the key that the upload was begun with."""
+    options = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
+    publish(f"{s3.base}/x.zip", upload_options=options)
+    uploads = [
+        request for request in s3.proxy.requests if kind(request) in {*SINGLE, *IN_PARTS} - {("POST", "uploadId")}
+    ]
+    headers = [{name: value for name, value in request.headers.items() if "customer" in name} for request in uploads]
+    assert all(
+        set(sent) == {f"x-amz-server-side-encryption-customer-{name}" for name in ("algorithm", "key", "key-md5")}
+        for sent in headers
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "header"),
+    [
+        ({"ChecksumAlgorithm": "SHA256"}, ("x-amz-sdk-checksum-algorithm", "SHA256")),
+        ({"RequestPayer": "requester"}, ("x-amz-request-payer", "requester")),
+        ({"ExpectedBucketOwner": "123456789012"}, ("x-amz-expected-bucket-owner", "123456789012")),
+    ],
+)
+def test_options_about_requests_are_sent_with_every_part(
+    option: dict[str, str], header: tuple[str, str], publish: Callable[..., None], s3: S3
+) -> None:
+    publish(f"{s3.base}/x.zip", upload_options=option)
+    parts = [request for request in s3.proxy.requests if request.method == "PUT"]
+    assert parts
+    assert {request.headers.get(header[0]) for request in parts} == {header[1]}
+
+
+def test_options_of_one_upload_are_not_used_for_another(publish: Callable[..., None], s3: S3) -> None:
+    publish(f"{s3.base}/x.zip", upload_options={"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32})
+    s3.proxy.requests.clear()
+    publish(f"{s3.base}/y.zip")
+    assert not [name for request in s3.proxy.requests for name in request.headers if "customer" in name]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (400, "XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match"),
+        (400, "InvalidArgument", "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, or a valid sha256 value"),
+        (501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
+        (400, "InvalidRequest", "Unsupported header 'x-amz-sdk-checksum-algorithm'"),
+        (411, "MissingContentLength", "aws-chunked encoding is not supported"),
+    ],
+)
+def test_refused_checksum_names_the_setting(
+    status: int, code: str, message: str, publish: Callable[..., None], s3: S3
+) -> None:
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    s3.proxy.instead = lambda request: Response(status, body, {"Content-Type": "application/xml"})
+    with pytest.raises(ObjectStorageError) as raised:
+        publish(f"{s3.base}/x.zip")
+    assert message in str(raised.value)
+    assert 'config_kwargs in the connection\'s extra to {"request_checksum_calculation": "when_required"}' in str(
+        raised.value
+    )
+
+
+def test_setting_turns_checksums_off(publish: Callable[..., None], s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = s3.connection(s3.proxy.url)
+    connection["extra"]["config_kwargs"] = {"request_checksum_calculation": "when_required"}
+    monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(connection))
+    publish(f"{s3.base}/x.zip")
+    assert not [
+        name for request in s3.proxy.requests for name in request.headers if "checksum" in name or "trailer" in name
+    ]
+    assert s3.list() == ["x.zip"]
+
+
+def test_missing_connection_is_named_in_errors(
+    publish: Callable[..., None], s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closed_port() as port:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        with pytest.raises(ObjectStorageError) as raised:
+            publish(f"{s3.plain}/x.zip")
+    prefix = f"could not write {s3.plain}/x.zip (without a connection, so with the environment's credentials): "
+    assert str(raised.value).startswith(prefix)
+
+
+def test_changed_connection_is_used_by_the_next_transfer(
+    publish: Callable[..., None], s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow's own cache would keep the first file system, whose credentials may have expired."""
+    publish(f"{s3.base}/x.zip")
+    with closed_port() as port:
+        connection = s3.connection(f"http://127.0.0.1:{port}")
+        connection["extra"]["config_kwargs"] = {"retries": {"max_attempts": 0}}
+        monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(connection))
+        with pytest.raises(ObjectStorageError, match="could not write"):
+            publish(f"{s3.base}/x.zip")
+
+
+def test_file_system_that_was_used_before_a_fork(publish: Callable[..., None], s3: S3, archive: bytes) -> None:
+    """As on Airflow 2.11, where a DAG file may use a file system before its task runs in a forked process."""
+    store = import_module(f"{airflow_io.__name__}.store")
+    file_system = store.attach("s3", s3.conn_id).fs
+    assert file_system.ls(s3.bucket) == []
+    child = os.fork()
+    if child == 0:
+        try:
+            with (
+                pytest.MonkeyPatch.context() as monkeypatch,
+                serve_export(lambda request: Response(200, archive), monkeypatch),
+            ):
+                transfer("e-1", f"{s3.base}/x.zip")
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert s3.list() == ["x.zip"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All stores. What they need is installed by ``make test-storage``, and by the tests themselves (Azurite)."""
+"""All stores. ``make test-storage`` installs what they need, but for Azurite, which the tests install."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# gcsfs would ask what kind of bucket it is over gRPC, which the emulator does not speak.
+# gcsfs would request the kind of a bucket by gRPC, which the emulator does not support.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 import pytest

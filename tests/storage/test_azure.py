@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_chartmogul.exceptions import ObjectStorageError
+from airflow_provider_chartmogul.storage.file_systems import FileSystemObject
 from tests.integration.servers import Response
 from tests.integration.transfers import serve_export, transfer
 from tests.storage_cases import large_archive
@@ -26,7 +28,7 @@ def azure(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(params=["small", "large"])
 def publish(request: pytest.FixtureRequest, archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Move an archive that goes up with one request, or in blocks."""
+    """Transfer an archive that is uploaded by one request, or in blocks."""
     content = archive if request.param == "small" else large_archive()
 
     def publish(destination: str, **told: Any) -> None:
@@ -46,13 +48,31 @@ def test_tags_and_tier_reach_the_store(publish: Callable[..., None], azure: Azur
     assert blob.get_blob_properties().blob_tier == "Cool"
 
 
-def test_metadata_is_adlfs_s_own(publish: Callable[..., None], azure: AzureBlobs) -> None:
+def test_metadata_option_is_refused_by_adlfs(publish: Callable[..., None], azure: AzureBlobs) -> None:
     with pytest.raises(ObjectStorageError, match="multiple values for keyword argument 'metadata'"):
         publish(f"{azure.base}/x.zip", upload_options={"metadata": {"team": "data"}})
     assert azure.list() == []
 
 
-def test_a_wrong_key_is_told_in_the_store_s_words(
+def test_environment_has_the_credentials_without_a_connection(
+    publish: Callable[..., None], azure: AzureBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azure.connection_string(azure.proxy.url, azure.key))
+    publish(f"{azure.plain}/x.zip")
+    assert azure.list() == ["x.zip"]
+
+
+def test_access_without_a_connection_is_not_anonymous(azure: AzureBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the default of adlfs is, which has changed."""
+    monkeypatch.delenv("AZURE_STORAGE_ANON", raising=False)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", azure.account)
+    stored = FileSystemObject("abfs", f"{azure.plain}/x.zip", None)
+    stored.prepare()
+    assert stored._fs.anon is False
+    assert os.environ["AZURE_STORAGE_ANON"] == "false"
+
+
+def test_wrong_key_is_reported_with_the_store_s_message(
     publish: Callable[..., None], azure: AzureBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     another = azure.connection(azure.proxy.url, "AAAA" + azure.key[4:])

@@ -26,7 +26,7 @@ def google(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(params=["small", "large"])
 def publish(request: pytest.FixtureRequest, archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Move an archive that goes up with one request, or in chunks."""
+    """Transfer an archive that is uploaded by one request, or in chunks."""
     content = archive if request.param == "small" else large_archive()
 
     def publish(destination: str, **told: Any) -> None:
@@ -42,49 +42,49 @@ def test_fixed_key_metadata_reaches_the_store(publish: Callable[..., None], goog
     assert b'"contentDisposition": "attachment"' in bodies
 
 
-def test_chunks_are_what_google_takes(google: GoogleStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunk_size_is_one_that_google_accepts(google: GoogleStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_export(lambda request: Response(200, large_archive()), monkeypatch):
         transfer("e-1", f"{google.base}/x.zip")
     sizes = [len(request.body) for request in google.proxy.requests if google.is_part(request)]
     assert all(size == 8 << 20 for size in sizes[:-1])
 
 
-def test_a_gcsfs_that_cannot_create_is_not_trusted_to(google: GoogleStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before 2024.12 its ``put_file`` takes ``mode="create"`` like any unknown option, and overwrites."""
+def test_gcsfs_without_create_mode_is_not_relied_on(google: GoogleStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 2024.12, its ``put_file`` accepts ``mode="create"`` like any unknown option, and overwrites."""
     import gcsfs
 
     current = gcsfs.GCSFileSystem._put_file
 
-    async def of_old(
+    async def old_put_file(
         self: Any, lpath: str, rpath: str, metadata: Any = None, content_type: Any = None, chunksize: int = 0, **_: Any
     ) -> None:
         await current(self, lpath, rpath, metadata=metadata, content_type=content_type, chunksize=chunksize)
 
-    monkeypatch.setattr(gcsfs.GCSFileSystem, "_put_file", of_old)
+    monkeypatch.setattr(gcsfs.GCSFileSystem, "_put_file", old_put_file)
 
-    def be_overtaken(request: Any) -> Response:
+    def write_meanwhile(request: Any) -> Response:
         google.write("x.zip", b"the other's")
         return Response(200, large_archive())
 
-    with serve_export(be_overtaken, monkeypatch), pytest.raises(AirflowFailException, match="already exists"):
+    with serve_export(write_meanwhile, monkeypatch), pytest.raises(AirflowFailException, match="already exists"):
         transfer("e-1", f"{google.base}/x.zip", if_exists="fail")
     assert google.read("x.zip") == b"the other's"
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "message"),
     [
         (401, "Anonymous caller does not have storage.objects.create access"),
         (400, "The specified location constraint is not valid."),
     ],
 )
-def test_a_refusal_is_told_in_the_store_s_words(
-    status: int, words: str, publish: Callable[..., None], google: GoogleStorage
+def test_refusal_is_reported_with_the_store_s_message(
+    status: int, message: str, publish: Callable[..., None], google: GoogleStorage
 ) -> None:
     google.proxy.instead = lambda request: Response(
-        status, b'{"error": {"code": %d, "message": "%s"}}' % (status, words.encode())
+        status, b'{"error": {"code": %d, "message": "%s"}}' % (status, message.encode())
     )
     with pytest.raises(ObjectStorageError) as raised:
         publish(f"{google.base}/x.zip")
     assert str(raised.value).startswith(f"could not write {google.plain}/x.zip (connection lake): ")
-    assert words in str(raised.value)
+    assert message in str(raised.value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""With every store: the cases of ``tests/storage_cases.py``."""
+"""The test cases of ``tests/storage_cases.py``, with every store."""
 
 from tests.storage_cases import TestNothingIsPublished, TestObjectStores, TestPublishing
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The name of an object, taken apart and put together again; and a local file, published whole or not at all."""
+"""Destinations are parsed, and local files are published completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import time
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_chartmogul.exceptions import DestinationError, ObjectExistsError, ObjectStorageError
 from airflow_provider_chartmogul.runtime.temporary_files import hidden_file, temporary_folder
+from airflow_provider_chartmogul.storage.file_systems import FileSystemObject
 from airflow_provider_chartmogul.storage.object_storage import StoredObject
-from tests.unit.values import ROOT
+from tests.unit.values import ROOT, run_python
 
 
 @pytest.mark.parametrize(
@@ -41,11 +43,11 @@ from tests.unit.values import ROOT
         ("/data/k.zip", None, StoredObject("file", "", "/data/k.zip"), "file:///data/k.zip"),
     ],
 )
-def test_destinations(destination: str, conn_id: str | None, parsed: StoredObject, uri: str) -> None:
-    found = StoredObject.parse(destination, conn_id)
-    assert found == parsed
-    assert found.uri == uri
-    assert found.name == uri.rpartition("/")[2]
+def test_destination_is_parsed(destination: str, conn_id: str | None, parsed: StoredObject, uri: str) -> None:
+    stored = StoredObject.parse(destination, conn_id)
+    assert stored == parsed
+    assert stored.uri == uri
+    assert stored.name == uri.rpartition("/")[2]
 
 
 @pytest.mark.parametrize(
@@ -69,15 +71,15 @@ def test_destinations(destination: str, conn_id: str | None, parsed: StoredObjec
         "",
     ],
 )
-def test_what_is_not_the_full_name_of_an_object(destination: str) -> None:
+def test_incomplete_name_is_refused(destination: str) -> None:
     with pytest.raises(DestinationError, match="is not the full name of one object, such as s3://") as raised:
         StoredObject.parse(destination)
     assert repr(destination) in str(raised.value)
     assert raised.value.permanent
 
 
-def test_two_connections_are_one_too_many() -> None:
-    with pytest.raises(DestinationError, match="names the connection 'a', and object_storage_conn_id another, 'b'"):
+def test_two_connections_are_refused() -> None:
+    with pytest.raises(DestinationError, match="contains the connection 'a', but object_storage_conn_id is 'b'"):
         StoredObject.parse("s3://a@bucket/k.zip", "b")
 
 
@@ -91,30 +93,30 @@ names = st.text(st.characters(exclude_characters="/@?"), min_size=1, max_size=12
     conn_id=st.none() | st.text("abc_-0", min_size=1),
     inline=st.booleans(),
 )
-def test_a_name_comes_out_as_it_went_in(
+def test_parsed_name_is_unchanged(
     scheme: str, bucket: str, parts: list[str], conn_id: str | None, inline: bool
 ) -> None:
     key = "/".join(parts)
     before = f"{conn_id}@" if conn_id and inline else ""
-    found = StoredObject.parse(f"{scheme}://{before}{bucket}/{key}", None if inline else conn_id)
-    assert found == StoredObject(scheme, bucket, key, conn_id)
-    assert StoredObject.parse(found.uri, conn_id) == found
-    assert found.name == parts[-1]
+    stored = StoredObject.parse(f"{scheme}://{before}{bucket}/{key}", None if inline else conn_id)
+    assert stored == StoredObject(scheme, bucket, key, conn_id)
+    assert StoredObject.parse(stored.uri, conn_id) == stored
+    assert stored.name == parts[-1]
 
 
 @given(st.text(max_size=40) | st.text("s3:/@file.b", max_size=20))
-def test_any_text_is_an_object_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
-        found = StoredObject.parse(text)
+        stored = StoredObject.parse(text)
     except DestinationError:
         return
-    assert found.key
-    assert found.scheme
-    assert not found.key.endswith("/")
-    assert (found.scheme == "file") == (not found.bucket)
+    assert stored.key
+    assert stored.scheme
+    assert not stored.key.endswith("/")
+    assert (stored.scheme == "file") == (not stored.bucket)
 
 
-# Published locally
+# Local files
 
 
 @pytest.fixture
@@ -129,7 +131,7 @@ def at(path: Path) -> StoredObject:
 
 
 @pytest.mark.parametrize("name", ["k.zip", "with space.zip", "größe.zip", ".hidden.zip", "x" * 251 + ".zip", "ж" * 120])
-def test_all_of_a_file_and_nothing_else(tmp_path: Path, source: Path, name: str) -> None:
+def test_file_is_published_alone(tmp_path: Path, source: Path, name: str) -> None:
     target = tmp_path / "new" / "folders" / name
     stored = at(target)
     assert not stored.exists()
@@ -141,20 +143,20 @@ def test_all_of_a_file_and_nothing_else(tmp_path: Path, source: Path, name: str)
     assert stored.size() == len(b"all of it")
 
 
-def test_it_is_readable_as_other_files_are(tmp_path: Path, source: Path) -> None:
+def test_mode_is_that_of_other_files(tmp_path: Path, source: Path) -> None:
     target = tmp_path / "k.zip"
     at(target).publish(source)
     assert target.stat().st_mode == source.stat().st_mode
 
 
-def test_what_was_there_is_replaced(tmp_path: Path, source: Path) -> None:
+def test_existing_file_is_replaced(tmp_path: Path, source: Path) -> None:
     target = tmp_path / "k.zip"
     target.write_bytes(b"something much longer than before")
     at(target).publish(source)
     assert target.read_bytes() == b"all of it"
 
 
-def test_exclusive_leaves_what_was_there(tmp_path: Path, source: Path) -> None:
+def test_exclusive_leaves_existing_file(tmp_path: Path, source: Path) -> None:
     target = tmp_path / "out" / "k.zip"
     at(target).publish(source, exclusive=True)
     source.write_bytes(b"later")
@@ -165,27 +167,27 @@ def test_exclusive_leaves_what_was_there(tmp_path: Path, source: Path) -> None:
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
-def test_a_failure_leaves_no_trace(tmp_path: Path, exclusive: bool) -> None:
+def test_failure_leaves_nothing(tmp_path: Path, exclusive: bool) -> None:
     target = tmp_path / "k.zip"
     with pytest.raises(ObjectStorageError, match=r"could not write file://.*FileNotFoundError"):
         at(target).publish(tmp_path / "not there", exclusive=exclusive)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_that_name_is_an_error(tmp_path: Path, source: Path) -> None:
+def test_folder_of_that_name_is_an_error(tmp_path: Path, source: Path) -> None:
     (tmp_path / "out" / "k.zip").mkdir(parents=True)
     with pytest.raises(ObjectStorageError, match="could not write file://"):
         at(tmp_path / "out" / "k.zip").publish(source)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["k.zip"]
 
 
-def test_options_are_for_object_stores(tmp_path: Path, source: Path) -> None:
+def test_upload_options_are_refused(tmp_path: Path, source: Path) -> None:
     with pytest.raises(DestinationError, match="upload_options are for object stores"):
         at(tmp_path / "k.zip").publish(source, options={"ACL": "private"})
     assert not (tmp_path / "k.zip").exists()
 
 
-def test_what_a_killed_one_left_is_removed_but_not_what_another_is_writing(tmp_path: Path, source: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, source: Path) -> None:
     target = tmp_path / "out" / "k.zip"
     large = tmp_path / "large"
     with large.open("wb") as file:
@@ -199,7 +201,7 @@ def test_what_a_killed_one_left_is_removed_but_not_what_another_is_writing(tmp_p
     try:
         while other.poll() is None and not any(path.stat().st_size for path in target.parent.glob(".*")):
             time.sleep(0.001)
-        other.send_signal(signal.SIGSTOP)  # in the middle of its writing
+        other.send_signal(signal.SIGSTOP)  # while it writes
         [hidden] = list(target.parent.iterdir())
         assert hidden.name.startswith(".")
         at(target).publish(source)
@@ -217,9 +219,9 @@ def test_what_a_killed_one_left_is_removed_but_not_what_another_is_writing(tmp_p
 
 class NetworkFolder:
     """
-    What a folder of NFS, or of a file system without locks, says to ``flock``.
+    ``flock`` as on NFS, or on a file system without locks.
 
-    NFS makes of it a lock of ``fcntl``, which is given for what is open for writing only (flock(2)).
+    NFS turns it into a lock of ``fcntl``, which requires that the file is open for writing (flock(2)).
     """
 
     def __init__(self, *, has_locks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,30 +237,30 @@ class NetworkFolder:
 
 
 @pytest.mark.parametrize("has_locks", [True, False], ids=["NFS", "without locks"])
-def test_a_folder_of_a_network(has_locks: bool, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target, scratch = tmp_path / "out" / "k.zip", tmp_path / "scratch"
-    scratch.mkdir()
+def test_network_folder(has_locks: bool, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, temporary = tmp_path / "out" / "k.zip", tmp_path / "temporary"
+    temporary.mkdir()
     target.parent.mkdir()
     NetworkFolder(has_locks=has_locks, monkeypatch=monkeypatch)
-    with temporary_folder(str(scratch)) as held, hidden_file(target) as hidden:
-        (held / "archive.zip").write_bytes(b"what another is working on")
-        with temporary_folder(str(scratch)) as another:
+    with temporary_folder(str(temporary)) as held, hidden_file(target) as hidden:
+        (held / "archive.zip").write_bytes(b"in use by another process")
+        with temporary_folder(str(temporary)) as another:
             assert another != held
         at(target).publish(source)
         assert (held / "archive.zip").exists()
         assert set(target.parent.iterdir()) == {target, hidden}
     assert target.read_bytes() == b"all of it"
-    assert list(scratch.iterdir()) == []
-    # What a killed one left, of which it can be told that nobody holds it, is removed.
-    (scratch / held.name).mkdir()
+    assert list(temporary.iterdir()) == []
+    # What a killed process left is removed where locks show that it is abandoned.
+    (temporary / held.name).mkdir()
     (target.parent / hidden.name).touch()
-    with temporary_folder(str(scratch)):
+    with temporary_folder(str(temporary)):
         at(target).publish(source)
-        assert (scratch / held.name).exists() is not has_locks
+        assert (temporary / held.name).exists() is not has_locks
     assert (target.parent / hidden.name).exists() is not has_locks
 
 
-def test_many_writers_of_one_name_all_succeed(tmp_path: Path) -> None:
+def test_many_writers_of_one_name_succeed(tmp_path: Path) -> None:
     target = tmp_path / "out" / "k.zip"
     sources = []
     for number in range(8):
@@ -286,7 +288,7 @@ def test_many_writers_of_one_name_all_succeed(tmp_path: Path) -> None:
     assert os.listdir(target.parent) == ["k.zip"]
 
 
-def test_of_many_exclusive_writers_one_succeeds(tmp_path: Path, source: Path) -> None:
+def test_one_of_many_exclusive_writers_succeeds(tmp_path: Path, source: Path) -> None:
     target = tmp_path / "out" / "k.zip"
     outcomes: list[str] = []
     start = threading.Barrier(8)
@@ -307,8 +309,124 @@ def test_of_many_exclusive_writers_one_succeeds(tmp_path: Path, source: Path) ->
     assert sorted(outcomes) == ["exists"] * 7 + ["written"]
 
 
-def test_an_unknown_scheme_names_what_to_install() -> None:
-    with pytest.raises(DestinationError, match="there is no file system for nosuch://") as raised:
+def test_unknown_scheme_names_what_to_install() -> None:
+    with pytest.raises(DestinationError, match="this worker has no file system for nosuch://") as raised:
         StoredObject.parse("nosuch://b/k.zip").prepare()
     assert raised.value.permanent
     assert "s3" in str(raised.value)
+
+
+def test_local_destination_loads_no_file_system_registry(tmp_path: Path) -> None:
+    """Airflow's registry imports the file systems of all providers, such as boto3."""
+    program = (
+        "import sys, pathlib\n"
+        "from airflow_provider_chartmogul.storage.object_storage import StoredObject\n"
+        "source = pathlib.Path(sys.argv[1], 'source'); source.write_bytes(b'x')\n"
+        "stored = StoredObject.parse(f'file://{sys.argv[1]}/k.zip')\n"
+        "stored.prepare(); stored.publish(source, exclusive=True)\n"
+        "assert stored.exists() and stored.size() == 1 and stored.equals(source)\n"
+        "print([name for name in ('fsspec', 'boto3', 's3fs', 'airflow.io', 'airflow.sdk.io') if name in sys.modules])\n"
+    )
+    assert run_python(program, str(tmp_path)).strip() == "[]"
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP])
+def test_exclusive_works_without_hard_links(
+    number: int, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on gcsfuse and SMB."""
+
+    def link(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    test_exclusive_leaves_existing_file(tmp_path, source)
+    test_one_of_many_exclusive_writers_succeeds(tmp_path / "many", source)
+
+
+def test_failed_rename_without_hard_links_leaves_nothing(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", fail)
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(ObjectStorageError, match="could not write"):
+        at(tmp_path / "out" / "k.zip").publish(source, exclusive=True)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EBADF])
+def test_file_system_without_fsync(number: int, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    at(tmp_path / "k.zip").publish(source)
+    assert (tmp_path / "k.zip").read_bytes() == b"all of it"
+
+
+@pytest.mark.parametrize("content", [b"all of it", b"all of ut", b"all", b""])
+def test_equality_is_that_of_the_content(content: bytes, tmp_path: Path, source: Path) -> None:
+    (tmp_path / "k.zip").write_bytes(content)
+    os.utime(tmp_path / "k.zip", (1, 1))
+    os.utime(source, (1, 1))
+    assert at(tmp_path / "k.zip").equals(source) is (content == b"all of it")
+
+
+# File systems that are not object stores, such as SFTP
+
+
+class RemoteFolder(LocalFileSystem):
+    """A file system that writes in place and can rename, and whose connection may break."""
+
+    protocol = "sftp"
+    cachable = False
+    breaks_after: int | None = None
+
+    def put_file(self, path: str, target: str, **_: object) -> None:
+        content = Path(path).read_bytes()
+        Path(target).write_bytes(content[: self.breaks_after])
+        if self.breaks_after is not None:
+            raise ConnectionError("the connection was lost")
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> tuple[RemoteFolder, StoredObject]:
+    stored = StoredObject("sftp", "host", "unused")
+    file_system = RemoteFolder()
+    remote_object = FileSystemObject("sftp", str(tmp_path / "out" / "k.zip"), None)
+    remote_object.__dict__["_fs"] = file_system
+    stored.__dict__["_object"] = remote_object
+    return file_system, stored
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_interrupted_upload_to_a_file_system_leaves_the_old_object(
+    exclusive: bool, remote: tuple[RemoteFolder, StoredObject], tmp_path: Path, source: Path
+) -> None:
+    file_system, stored = remote
+    if not exclusive:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "k.zip").write_bytes(b"before")
+    before = [path.read_bytes() for path in tmp_path.glob("out/*")]
+    file_system.breaks_after = 4
+    with pytest.raises(ObjectStorageError, match="the connection was lost"):
+        stored.publish(source, exclusive=exclusive)
+    assert [path.read_bytes() for path in tmp_path.glob("out/*")] == before
+    file_system.breaks_after = None
+    stored.publish(source, exclusive=exclusive)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["k.zip"]
+    assert (tmp_path / "out" / "k.zip").read_bytes() == b"all of it"
+
+
+def test_exclusive_upload_to_a_file_system_leaves_the_other_object(
+    remote: tuple[RemoteFolder, StoredObject], tmp_path: Path, source: Path
+) -> None:
+    _, stored = remote
+    stored.publish(source, exclusive=True)
+    source.write_bytes(b"later")
+    with pytest.raises(ObjectExistsError):
+        stored.publish(source, exclusive=True)
+    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"all of it"]
