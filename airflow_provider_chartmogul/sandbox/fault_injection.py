@@ -233,7 +233,7 @@ def _half_json(response: web.StreamResponse, hit: Hit) -> web.Response:
 
 def _api_error(fault: Fault, json_bodies: Mapping[str, tuple[Any, ...]]) -> web.Response:
     status = int(fault.kind)
-    body = fault.body or ("json" if status < 500 else "html" if status in _PHRASES else "text")
+    body = fault.body or ("json" if str(status) in json_bodies else "html" if status in _PHRASES else "text")
     if body == "html":
         response = _error_page(status)
     elif body == "text":

@@ -35,7 +35,9 @@ API_PLACES = ("ping", "account", "create", "retrieve", *LISTS, "lists", "api")
 PLACES = (*API_PLACES, "download", "any")
 """Where a fault can be."""
 
-STATUSES = ("400", "401", "402", "403", "404", "422", "429", "500", "502", "503", "504", "520", "524")
+_JSON_STATUSES = ("400", "401", "402", "403", "404", "422", "429")
+
+STATUSES = (*_JSON_STATUSES, "408", "425", "500", "502", "503", "504", "520", "524")
 """The kinds that are an HTTP status."""
 
 BODIES = ("json", "json2", "text", "html")
@@ -59,7 +61,8 @@ places
 
 kinds that replace the response; of several faults, the first that was added applies
   400 401 402 403 404 422 429    this status, with the API's JSON body
-  500 502 503 504 520 524        this status, with a text body or, for 520 and 524, an HTML body
+  408 425 500 502 503 504 520 524
+                                 this status, with a text body or, for 520 and 524, an HTML body
                                  (at the download host with S3's XML: 403 is an expired URL, 503 is SlowDown)
   html                           200 with an HTML page in place of the JSON or the archive
   half-json                      the response's JSON, truncated in the middle or at byte 'at' (API only)
@@ -69,7 +72,9 @@ kinds that replace the response; of several faults, the first that was added app
 
 kinds that modify the response; all of them apply
   slow                           a response 'delay' seconds (5) later
-  interrupt                      the connection closes after 'at' bytes of the body (this and all below: downloads only)
+  interrupt                      the connection closes after 'at' bytes of the body
+
+kinds that modify a download; all of them apply
   truncate                       the body ends after 'at' bytes, and Content-Length agrees
   flip                           one bit of byte 'at' is inverted
   etag                           another ETag in each response
@@ -141,7 +146,7 @@ KIND_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """All kinds, and the options that each has."""
 
-_DOWNLOAD_KINDS = ("interrupt", "truncate", "flip", "etag", "no-range")
+_DOWNLOAD_KINDS = ("truncate", "flip", "etag", "no-range")
 
 _KIND_ENDPOINTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_DOWNLOAD_KINDS, ("download",)),
@@ -153,7 +158,7 @@ _KIND_ENDPOINTS: dict[str, tuple[str, ...]] = {
 }
 """The endpoints of the kinds that not all endpoints have."""
 
-MODIFYING_KINDS = ("slow", *_KIND_ENDPOINTS)
+MODIFYING_KINDS = ("slow", "interrupt", *_KIND_ENDPOINTS)
 """The kinds that modify the response instead of replacing it."""
 
 
@@ -219,8 +224,8 @@ class Fault:
         so that an export is created though its ID is lost. For statuses, `html` and `reset`.
     :param retry_after: the seconds of a Retry-After header. For statuses.
     :param retry_date: the same header as a date, in seconds from now; negative for a date in the past.
-    :param body: one of `BODIES`, for statuses at the API. By default JSON up to 429, text from 500 on, and an HTML
-        page for 520 and 524, which a proxy sends.
+    :param body: one of `BODIES`, for statuses at the API. By default JSON for the API's own errors, an HTML page for
+        520 and 524, which a proxy sends, and text for the others.
     :param at: the byte of this response's body at which the fault occurs, from 0; beyond the end means the end. By
         default random; for `half-json` the middle, for `stall` 0.
     :param delay: seconds, for `slow`.
@@ -274,7 +279,7 @@ class Fault:
             raise ValueError("body is for the API only: the download host responds with S3's XML")
         if self.body == "json2" and self.kind not in ("404", "422"):
             raise ValueError("body=json2 is for 404 and 422 only, which come in two forms")
-        if self.body == "json" and str(self.kind) >= "500":
+        if self.body == "json" and self.kind not in _JSON_STATUSES:
             raise ValueError(f"{self.kind} does not come from the API itself, so its body is text or html, not JSON")
 
     def is_at(self, host: str, endpoint: str) -> bool:

@@ -74,10 +74,9 @@ def _subscriptions_page(account: Account, query: Query, faults: PageFaults) -> R
 
     As recorded, the last page and all pages after it have a cursor for one more page.
     """
-    party = account.lists.party(query["customer_uuid"])
-    if party is None:
+    rows = account.lists.subscriptions(query["customer_uuid"])
+    if rows is None:
         raise ApiErrorResponse(404, error_body(404, "Customer not found", "customer_uuid"))
-    rows = account.lists.subscriptions(party)
     per_page = min(account.page_size, read_number(query, "per_page", account.page_size))
     page = _read_page_cursor(query["cursor"]) if query.get("cursor") else read_number(query, "page", 1)
     page_rows = rows[(page - 1) * per_page : page * per_page]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from airflow_provider_chartmogul.sandbox.company.books import Books, Party
+from airflow_provider_chartmogul.sandbox.company.books import Books
 from airflow_provider_chartmogul.sandbox.company.clock import to_seconds, with_milliseconds
 from airflow_provider_chartmogul.sandbox.error_responses import bad_request
 from airflow_provider_chartmogul.sandbox.list_changes import ListChanges, original, renew_row
@@ -57,12 +57,11 @@ class Lists:
                 entries: list[Row] = self.metrics("all", query)["entries"]
                 return entries
             if resource == "subscriptions":
-                customers = [self.party(row["uuid"]) for row in self.rows("customers", query)]
+                customers = [row["uuid"] for row in self._rows(LISTS["customers"], query)]
                 return [
-                    {"customer_uuid": customer.uuid, **row}
+                    {"customer_uuid": customer, **row}
                     for customer in customers
-                    if customer is not None
-                    for row in self.subscriptions(customer)
+                    for row in self.subscriptions(customer) or ()
                 ]
             if resource == "plan_group_plans":
                 groups = [row["uuid"] for row in self.rows("plan_groups", {})]
@@ -76,10 +75,15 @@ class Lists:
                 raise ValueError(f"unknown resource: {resource!r}; known resources: {known}")
             return self._rows(LISTS[resource], query)
 
-    def subscriptions(self, customer: Party) -> list[Row]:
-        """Return a customer's subscriptions, oldest first."""
+    def subscriptions(self, customer: str) -> list[Row] | None:
+        """Return the subscriptions of the customer with this UUID, oldest first; `None` for an unknown customer."""
         with self.lock:
-            return subscription_rows(self._get_books(), customer.number)
+            books = self._get_books()
+            party = books.party_by_uuid.get(customer)
+            if party is None:
+                return [] if self.has_row("customers", customer) else None
+            is_deleted = customer_id(party) in self._changes["customers"].deleted
+            return None if is_deleted else subscription_rows(books, party.number)
 
     def metrics(self, path: str, query: Query) -> Row:
         """Return the body of `/metrics/…`.
@@ -168,13 +172,6 @@ class Lists:
         """
         with self.lock:
             self._move(self._find("customers", uuid), to_seconds(customer_since) * _SECOND)
-
-    def party(self, uuid: str) -> Party | None:
-        """Return the customer or lead with this UUID; `None` for an unknown or deleted one."""
-        with self.lock:
-            party = self._get_books().party_by_uuid.get(uuid)
-            is_deleted = party is not None and customer_id(party) in self._changes["customers"].deleted
-            return None if is_deleted else party
 
     def has_row(self, name: str, identity: int | str) -> bool:
         """Return whether a list has this row."""

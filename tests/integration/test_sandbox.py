@@ -880,7 +880,17 @@ def test_command_reports_port_in_use_in_one_line(sandbox: Sandbox) -> None:
     assert "in use" in errors
 
 
-@pytest.mark.parametrize("arguments", [("--customers", "-1"), ("--port", "70000"), ("--max-connections", "x")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--customers", "-1"),
+        ("--port", "70000"),
+        ("--max-connections", "x"),
+        ("--page-size", "201"),
+        ("--as-of", "yesterday"),
+        ("--metrics-time-zone", "Berlin"),
+    ],
+)
 def test_command_rejects_invalid_arguments(arguments: tuple[str, ...]) -> None:
     with command(*arguments) as process:
         _, errors = process.communicate(timeout=TIMEOUT)

@@ -139,7 +139,7 @@ def test_second_form_of_422(sandbox: Sandbox) -> None:
     assert set(body["error_details"][0]) == {"param", "code", "message"}
 
 
-@pytest.mark.parametrize("status", ["500", "502", "503", "504", "520", "524"])
+@pytest.mark.parametrize("status", ["408", "425", "500", "502", "503", "504", "520", "524"])
 @pytest.mark.parametrize("body", [None, "text", "html"])
 def test_server_errors_have_text_or_html_body(sandbox: Sandbox, status: str, body: str | None) -> None:
     sandbox.faults.add(Fault("ping", status, body=body))
@@ -318,6 +318,14 @@ def test_interrupt_at_byte(sandbox: Sandbox) -> None:
     response, received, complete = fetch_partially(url)
     assert (response.status, received, complete) == (200, b"", False)
     assert fetch_partially(url)[1:] == (whole, True)
+
+
+def test_interrupt_of_api_response(sandbox: Sandbox) -> None:
+    whole = api(sandbox, path="account").content
+    sandbox.faults.add("account:interrupt;at=10;times=1")
+    with pytest.raises(requests.exceptions.ChunkedEncodingError, match="10 bytes read"):
+        api(sandbox, path="account")
+    assert api(sandbox, path="account").content == whole
 
 
 def test_random_interrupt_uses_seed(sandbox: Sandbox) -> None:

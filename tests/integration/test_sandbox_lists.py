@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -300,6 +301,8 @@ def test_404_for_subscriptions_of_unknown_or_deleted_customer(sandbox: Sandbox, 
     sandbox.lists.delete_row("customers", customer)
     assert get(path).status_code == get("customers/cus_unknown/subscriptions").status_code == 404
     assert customer not in {row["customer_uuid"] for row in sandbox.rows("subscriptions")}
+    created = sandbox.lists.create_row("customers")
+    assert page(get, f"customers/{created['uuid']}/subscriptions")["entries"] == []
 
 
 def test_metrics(sandbox: Sandbox, get: Get) -> None:
@@ -329,6 +332,8 @@ def test_metrics(sandbox: Sandbox, get: Get) -> None:
     [
         *(f"{status};times=2" for status in (429, 500, 503)),
         "half-json;times=1",
+        "interrupt;at=100;times=1",
+        "reset;times=1",
         "empty-page;skip=1;times=1",
         "empty-page;times=2",
         "short-page;rows=2;times=1",
@@ -343,10 +348,11 @@ def test_walk_with_faults_returns_all_rows(sandbox: Sandbox, resource: str, faul
 
         def get_again(path: str, **query: Any) -> requests.Response:
             while True:
-                response = session.get(f"{sandbox.url}/v1/{path}", params=query, timeout=TIMEOUT)
-                is_complete = response.text.endswith("}")
-                if response.status_code == 200 and is_complete:
-                    return response
+                # A failed connection, an interrupted body, and truncated JSON.
+                with contextlib.suppress(requests.RequestException):
+                    response = session.get(f"{sandbox.url}/v1/{path}", params=query, timeout=TIMEOUT)
+                    if response.status_code == 200 and response.json():
+                        return response
 
         with sandbox.faulty(f"{resource}:{fault}") as (added,):
             assert walk(get_again, resource) == expected
