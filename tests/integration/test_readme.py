@@ -45,7 +45,7 @@ def test_figures_are_those_of_the_benchmarks() -> None:
     rows = table_with(README, "this package")
     assert len(rows) >= 3
     for row in rows:
-        figures = re.findall(r"\d[\d,.]*", " ".join((row["by hand"], row["this package"])))
+        figures = re.findall(r"\d[\d,.]*", " ".join((row["hand-written script"], row["this package"])))
         assert len(figures) == 4, row
         for figure in figures:
             assert re.search(rf"(?<![\d,.]){re.escape(figure)}(?![\d,.]*\d)", costs), f"docs/costs.md has no {figure}"
