@@ -45,7 +45,10 @@ _port.__name__ = "port"
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show default values, and keep the line breaks of the epilog."""
+    """Show default values where there is one, and keep the line breaks of the epilog."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,8 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 accepts connections from other machines")
     add("--port", type=_port, default=8765, help="port of the API; 0 chooses a free one")
-    add("--download-port", type=_port, default=0, help="port of the download host; 0 chooses a free one")
-    add("--admin-port", type=_port, default=0, help="port of the counters, faults and settings; 0 chooses a free one")
+    add("--download-port", type=_port, default=0, help="port of the download host; 0, the default, chooses a free one")
+    add(
+        "--admin-port",
+        type=_port,
+        default=0,
+        help="port of the counters, faults and settings; 0, the default, chooses a free one",
+    )
     add("--api-key", default="sandbox-api-key", help="the only valid API key")
     add("--export-seconds", type=float, default=3.0, help="seconds that an export takes")
     add("--customers", type=int, default=500, help="the company's customers from 2018 to 2040")

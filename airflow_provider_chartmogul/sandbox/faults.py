@@ -86,10 +86,10 @@ kinds that modify a page of a list; all of them apply
   other-types                    amounts and quantities are text, a retracted event's ID is a number
   empty-list                     no rows, as for a key without access to the list
   (and, except for data_sources, subscriptions and metrics)
-  empty-page                     no rows, but has_more and another cursor for the same position
-  short-page                     'rows' rows (half of per_page), and has_more
+  empty-page                     no rows, but has_more, and another cursor for the same position
+  short-page                     'rows' rows (half of per_page), though more follow
   repeated-row                   the page starts with the last row of the page before
-  stuck-cursor                   the cursor of the request, and has_more
+  stuck-cursor                   the request's cursor again, and has_more
   row-created                    after this page, a row is created: the newest one
   row-deleted                    after this page, the next row is deleted
   customer-moved                 after this page, the customer-since of a customer changes, so that the walk meets it

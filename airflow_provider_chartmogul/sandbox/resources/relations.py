@@ -10,7 +10,7 @@ from airflow_provider_chartmogul.sandbox.company.books import Books
 from airflow_provider_chartmogul.sandbox.company.clock import DAY, with_milliseconds
 from airflow_provider_chartmogul.sandbox.company.identity import choose, pick
 from airflow_provider_chartmogul.sandbox.company.people import AUTHORS, OWNERS
-from airflow_provider_chartmogul.sandbox.resources.contacts import Entity, contact_uuid, contacts, entities
+from airflow_provider_chartmogul.sandbox.resources.contacts import contact_uuid, contacts
 from airflow_provider_chartmogul.sandbox.resources.definition import (
     ListDefinition,
     Query,
@@ -21,6 +21,7 @@ from airflow_provider_chartmogul.sandbox.resources.definition import (
     on_or_after,
     on_or_before,
 )
+from airflow_provider_chartmogul.sandbox.resources.entities import Entity, entities
 
 _TEXTS = ("This is a call", 'Asked for a discount, "as usual"\nCall back', "値上げについて", "Überweisung kommt")
 
