@@ -5,10 +5,15 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
+from collections.abc import Sequence
 from typing import Any
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _encode_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+#: Text that no value contains.
+_BOUNDARY = secrets.token_hex(16)
 
 
 def dump_json(value: Any) -> str:
@@ -28,6 +33,25 @@ def dump_json(value: Any) -> str:
     except ValueError:
         return dump_json(_replace_infinities(value))
     return text
+
+
+def dump_json_values(values: Sequence[Any]) -> list[str]:
+    """
+    Return each of several values as ``dump_json`` does.
+
+    They are encoded in one call, with a boundary between them, since starting the encoder costs more than what it
+    does for a small value.
+    """
+    mixed = [_BOUNDARY] * (2 * len(values) - 1)
+    mixed[::2] = values
+    try:
+        text = _encode(mixed)
+        if not text.isascii():
+            text.encode()
+        texts = text[1:-1].split(f',"{_BOUNDARY}",')
+    except ValueError:
+        texts = []
+    return texts if len(texts) == len(values) else [dump_json(value) for value in values]
 
 
 def _replace_infinities(value: Any) -> Any:
