@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stores that need nothing but what ``make test`` installs; servers of TLS, with certificates for the test."""
+"""Fixtures of the integration tests: local stores, TLS servers, short waits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_chartmogul.api import retries
 from tests.certificates import write_certificate
 from tests.stores import Cloud, Servers, Store
 
@@ -29,14 +30,20 @@ def store(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path, monk
 
 @pytest.fixture(params=["s3"])
 def cloud(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    found = servers.open(request.param, tmp_path, monkeypatch)
-    assert isinstance(found, Cloud)
-    return found
+    opened = servers.open(request.param, tmp_path, monkeypatch)
+    assert isinstance(opened, Cloud)
+    return opened
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limit the delay before a failed poll is retried to a quarter of a second."""
+    monkeypatch.setattr(retries, "_MAX_BACKOFF_SECONDS", 0.25)
 
 
 @pytest.fixture
 def tls(tmp_path: Path) -> ssl.SSLContext:
-    """A server's TLS, with a certificate for this machine made for the test; ``tls.pem`` is what to trust."""
+    """A server's TLS context, with a new certificate for localhost; ``tls.pem`` in ``tmp_path`` is the CA to trust."""
     certificate, key = write_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -45,7 +52,7 @@ def tls(tmp_path: Path) -> ssl.SSLContext:
 
 @pytest.fixture
 def self_signed(tls: ssl.SSLContext) -> Iterator[str]:
-    """The address of a server whose certificate nobody trusts."""
+    """The URL of a server whose certificate is not trusted."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making an export from a task: which window is asked for, and what is refused before a request is sent."""
+"""The task that creates an export: which window it requests, and what it rejects before it sends a request."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DAY = {"data_interval_start": pendulum.datetime(2024, 1, 1), "data_interval_end"
 NO_WIDTH = {name: pendulum.datetime(2024, 1, 2) for name in DAY}
 
 
-def create(**told: Any) -> CreateActivitiesExportOperator:
-    return CreateActivitiesExportOperator(task_id="create", **told)
+def create(**parameters: Any) -> CreateActivitiesExportOperator:
+    return CreateActivitiesExportOperator(task_id="create", **parameters)
 
 
 @pytest.mark.parametrize(
-    ("told", "context", "asked"),
+    ("parameters", "context", "window"),
     [
         ({}, DAY, ("2024-01-01 00:00:00 +0000", "2024-01-02 00:00:00 +0000")),
         ({"lookback": timedelta(days=7)}, DAY, ("2023-12-25 00:00:00 +0000", "2024-01-02 00:00:00 +0000")),
@@ -53,18 +53,23 @@ def create(**told: Any) -> CreateActivitiesExportOperator:
         ),
     ],
 )
-def test_the_window_that_is_asked_for(
-    told: dict[str, Any], context: dict[str, Any], asked: tuple[str | None, str | None], sandbox: Sandbox
+def test_window_of_request(
+    parameters: dict[str, Any], context: dict[str, Any], window: tuple[str | None, str | None], sandbox: Sandbox
 ) -> None:
-    export_id = run_task(create(**told), **context).value
+    export_id = run_task(create(**parameters), **context).value
 
-    (made,) = sandbox.exports
-    assert made.id == export_id
-    assert (made.params.get("start_date"), made.params.get("end_date")) == asked
+    (export,) = sandbox.exports
+    assert export.id == export_id
+    assert (export.params.get("start_date"), export.params.get("end_date")) == window
+
+
+def test_activity_type_of_request(sandbox: Sandbox) -> None:
+    run_task(create(activity_type="churn"), **DAY)
+    assert sandbox.exports[0].params["activity_type"] == "churn"
 
 
 @pytest.mark.parametrize(
-    ("told", "context", "says"),
+    ("rendered", "context", "message"),
     [
         ({}, {}, "no data interval"),
         ({}, NO_WIDTH, "no width"),
@@ -84,18 +89,13 @@ def test_the_window_that_is_asked_for(
         ({"partition_length": timedelta(days=1)}, {"partition_key": "de"}, "partition key"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_a_request(
-    told: dict[str, Any], context: dict[str, Any], says: str, sandbox: Sandbox
+def test_invalid_value_raises_before_a_request(
+    rendered: dict[str, Any], context: dict[str, Any], message: str, sandbox: Sandbox
 ) -> None:
     task = create()
-    for name, value in told.items():  # as Airflow does with a rendered template; literals fail when the DAG is parsed
+    for name, value in rendered.items():  # as Airflow sets rendered templates; literals fail when the DAG is parsed
         setattr(task, name, value)
     with pytest.raises(AirflowFailException) as raised:
         run_task(task, **context)
-    assert says in str(raised.value)
+    assert message in str(raised.value)
     assert sandbox.requests == []
-
-
-def test_a_type(sandbox: Sandbox) -> None:
-    run_task(create(activity_type="churn"), **DAY)
-    assert sandbox.exports[0].params["activity_type"] == "churn"
