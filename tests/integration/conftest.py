@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_chartmogul.api import retries
 from tests.certificates import write_certificate
+from tests.integration.fake_s3 import FakeS3
 from tests.stores import Cloud, Servers, Store
 
 
@@ -39,6 +40,13 @@ def cloud(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path, monk
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limit the delay before a failed poll is retried to a quarter of a second."""
     monkeypatch.setattr(retries, "_MAX_BACKOFF_SECONDS", 0.25)
+
+
+@pytest.fixture
+def fake_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
+    fake = FakeS3(monkeypatch)
+    with fake.server:
+        yield fake
 
 
 @pytest.fixture

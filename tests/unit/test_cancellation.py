@@ -3,7 +3,7 @@
 A task that is told to end, at every moment at which that can happen: ``on_kill`` returns, and raises nothing.
 
 The uploads are coroutines in an event loop of another thread, as file systems have one; signals are real. Uploads to a
-store that are ended so are in ``tests/integration/test_ending.py``.
+store that are ended so are in ``tests/integration/test_cancelled_transfer.py``.
 """
 
 from __future__ import annotations
