@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m bench NAME`` runs a benchmark; ``python -m bench NAME --help`` says what it can be told."""
+"""Command line of the benchmarks: ``python -m bench NAME``; ``python -m bench NAME --help`` lists the options."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Archives to measure with: activities as ChartMogul exports them, of any size, the same bytes each time.
+Archives for benchmarks: zipped activities of any size, as ChartMogul exports them, with the same bytes every time.
 
-The columns are the sandbox's. The values have as much in them as real ones: IDs that look like a billing system's,
-names with commas, quotes and letters outside ASCII, amounts that are not round. Such text compresses about 2.5:1;
-the sandbox's own company, whose IDs count up, would compress better than real exports do. An archive is made once
-and kept.
+The columns are the sandbox's. The values are as varied as real ones: IDs like a billing system's, names with commas,
+quotes and letters outside ASCII, amounts that are not round. Such text compresses about 2.5:1. The sandbox's own
+company has sequential IDs and would compress better than real exports. Archives are kept for the next benchmark.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from pathlib import Path
 
 from airflow_provider_chartmogul.sandbox.company.activities import ACTIVITY_TYPES, COLUMNS, CSV_NAME
 
-#: Part of the kept archives' names: another number makes them anew.
+#: Part of the archives' names. Changing it causes them to be created again.
 VERSION = 1
 
-_ROWS_A_PIECE = 500
+_ROWS_PER_CHUNK = 500
 _CUSTOMERS = 20_000
 _START = datetime(2018, 1, 1, tzinfo=UTC)
 _WORDS = (
@@ -38,9 +37,10 @@ _CURRENCIES = (("EUR", "€"), ("USD", "$"), ("GBP", "£"))
 
 def archive_of(size: int, folder: Path) -> Path:
     """
-    Give a zip archive of ``size`` bytes and at most 0.1 MB more; made where it is not there yet.
+    Return a zip archive, which is created if the folder does not have it yet.
 
-    :param folder: where archives are kept, made if need be
+    :param size: bytes of the archive, which has up to 0.1 MB more
+    :param folder: folder for the archives, created if it is missing
     """
     path = folder / f"activities-{VERSION}-{size}.zip"
     if path.exists():
@@ -55,15 +55,15 @@ def archive_of(size: int, folder: Path) -> Path:
         zipfile.ZipFile(file, "w") as archive,
         archive.open(member, "w", force_zip64=True) as text,
     ):
-        for piece in _pieces():
-            text.write(piece)
+        for chunk in _csv_chunks():
+            text.write(chunk)
             if file.tell() >= size:
                 break
     return unfinished.rename(path)
 
 
-def _pieces() -> Iterator[bytes]:
-    """The CSV without an end, some hundred rows at a time."""
+def _csv_chunks() -> Iterator[bytes]:
+    """Yield an endless CSV, some hundred rows at a time."""
     rng = random.Random(1)
     customers = [_customer(rng) for _ in range(_CUSTOMERS)]
     connector = f"ds_{_uuid(rng)}"
@@ -72,7 +72,7 @@ def _pieces() -> Iterator[bytes]:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     while True:
-        for _ in range(_ROWS_A_PIECE):
+        for _ in range(_ROWS_PER_CHUNK):
             moment += timedelta(seconds=int(rng.random() * 60))
             customer_uuid, external_id, name, (currency, sign) = customers[int(rng.random() * _CUSTOMERS)]
             seats, movement = int(1 + rng.random() * 500), int(rng.random() * 9_999)
@@ -106,8 +106,8 @@ def _pieces() -> Iterator[bytes]:
 
 
 def _customer(rng: random.Random) -> tuple[str, str, str, tuple[str, str]]:
-    shape = _NAMES[int(rng.random() * len(_NAMES))]
-    name = shape.format(_WORDS[int(rng.random() * len(_WORDS))], _WORDS[int(rng.random() * len(_WORDS))])
+    template = _NAMES[int(rng.random() * len(_NAMES))]
+    name = template.format(_WORDS[int(rng.random() * len(_WORDS))], _WORDS[int(rng.random() * len(_WORDS))])
     currency = _CURRENCIES[int(rng.random() * len(_CURRENCIES))]
     return f"cus_{_uuid(rng)}", f"cus_{_billing_id(rng, 10)}", name, currency
 
@@ -118,5 +118,5 @@ def _uuid(rng: random.Random) -> str:
 
 
 def _billing_id(rng: random.Random, size: int) -> str:
-    """Letters and digits out of ``size`` random bytes, which is a multiple of five."""
+    """Return letters and digits that encode ``size`` random bytes, a multiple of five."""
     return b32encode(rng.randbytes(size)).decode()

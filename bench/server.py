@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a transfer talks to: ChartMogul's answer about a finished export, and the storage that holds its archive.
+HTTP server for the transfer benchmark: ChartMogul's API with one finished export, and the storage with its archive.
 
-It runs in a process of its own (``python -m bench.server ARCHIVE``), which prints its address as its first line and
-ends with its standard input. The file goes to the socket by ``sendfile``, so that what is measured is who receives
-it. Its ETag is its MD5, as S3's is for what was uploaded in one part: the package then checks that too.
+``python -m bench.server ARCHIVE`` prints the server's URL as its first line and runs until its standard input is
+closed. ``sendfile`` sends the archive, so that the benchmark measures the receiver. The ETag is the archive's MD5, as
+S3's is for an object uploaded in one part, so that the package's check of it is measured too.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from typing import Any
 
 EXPORT_ID = "00000000-0000-4000-8000-000000000000"
 
-#: As long as a presigned URL is, and as secret as nothing.
+#: As long as the query of a presigned URL. The signature is not a secret.
 _FILE = "/activities.zip"
 _QUERY = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Expires=604800&X-Amz-SignedHeaders=host&X-Amz-Signature=" + "0" * 64
 
 
 def file_url(base: str) -> str:
-    """Where the server at ``base`` has the archive."""
+    """Return the archive's URL on the server at ``base``."""
     return f"{base}{_FILE}?{_QUERY}"
 
 
 @contextmanager
 def serving(archive: Path) -> Iterator[str]:
-    """Run the server in a process of its own; give its base URL."""
+    """Run the server in a separate process and yield its base URL."""
     command = [sys.executable, "-m", "bench.server", str(archive)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         base = process.stdout.readline().strip()
         if not base:
-            raise RuntimeError("the server of the benchmark did not start")
+            raise RuntimeError("the benchmark's server did not start")
         try:
             yield base
         finally:
@@ -63,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
 
     def _send_export(self) -> None:
-        answer = json.dumps(
+        body = json.dumps(
             {
                 "id": EXPORT_ID,
                 "status": "succeeded",
@@ -75,16 +75,16 @@ class _Handler(BaseHTTPRequestHandler):
         ).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(body)
 
     def _send_file(self) -> None:
         size = self.archive.stat().st_size
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        start = int(asked[1]) if asked else 0
-        self.send_response(206 if asked else 200)
-        if asked:
+        byte_range = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start = int(byte_range[1]) if byte_range else 0
+        self.send_response(206 if byte_range else 200)
+        if byte_range:
             self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
         self.send_header("Content-Type", "application/zip")
         self.send_header("Content-Length", str(size - start))
@@ -106,7 +106,7 @@ def main() -> None:
         server.daemon_threads = True
         print(f"http://127.0.0.1:{server.server_port}", flush=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        # Until who started it goes.
+        # Blocks until the parent process closes the pipe or ends.
         sys.stdin.read()
         server.shutdown()
 

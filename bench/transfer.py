@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-``python -m bench transfer``: what moving an export costs, beside what a careful user would write by hand.
+``python -m bench transfer``: the cost of transferring an export, compared with a careful user's script.
 
-Every way runs several times, one after the other in turn (A B C A B C ...) so that a slow moment of the machine meets
-all of them, each time in a process of its own, and the median is taken. The server is a process of its own on this
-machine and the destination a folder, so that no network is measured. The ratios are what to look at: seconds are this
-machine's.
+The variants run several times in turn (A B C A B C …), so that a slow moment of the machine affects all of them, and
+each time in a process of its own; the medians are reported. The server is another process on this machine and the
+destination is a folder, so that no network is measured. Compare the ratios: the seconds depend on the machine.
 """
 
 from __future__ import annotations
@@ -30,90 +29,101 @@ from statistics import median
 from typing import Protocol
 
 from bench.archives import archive_of
+from bench.docs import BenchError, markdown_table, paragraph, write_docs
 from bench.server import file_url, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".bench"
-README = ROOT / "docs" / "costs.md"
-MARKS = ("<!-- bench:transfer -->", "<!-- /bench:transfer -->")
 
 FORMATS = ("zip", "csv", "csv.gz", "parquet")
-#: In the order they run; curl, which only downloads, is the floor.
-WAYS = ("hand", "isal", "zlib", "curl")
+#: In the order in which they run. curl only downloads and is the lower bound.
+VARIANTS = ("script", "isal", "zlib", "curl")
 MEGABYTES = (50, 500)
 RUNS = 5
 
-#: A single run that takes longer has hung.
+#: Seconds after which a run is considered to hang.
 _RUN_SECONDS = 1800
 
 
 class SupportsRead(Protocol):
-    """A file opened for reading, or what unpacks one."""
+    """A file opened for reading, or an object that decompresses one."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
-class BenchError(Exception):
-    """The benchmark cannot go on, or a way did not do what it is measured at."""
-
-
 @dataclass(frozen=True)
-class Measured:
-    """Seconds of wall clock and of processor, and the bytes a process grew by; None where not looked for."""
+class Measurement:
+    """
+    The cost of one run, or the median of several.
+
+    :param wall: seconds of wall-clock time
+    :param cpu: seconds of processor time
+    :param memory: bytes by which the process grew at its peak; ``None`` if not measured
+    """
 
     wall: float
     cpu: float
     memory: float | None
 
     @classmethod
-    def median_of(cls, runs: Sequence[Measured]) -> Measured:
-        grown = [run.memory for run in runs if run.memory is not None]
-        return cls(median(r.wall for r in runs), median(r.cpu for r in runs), median(grown) if grown else None)
+    def median_of(cls, runs: Sequence[Measurement]) -> Measurement:
+        memory = [run.memory for run in runs if run.memory is not None]
+        return cls(median(r.wall for r in runs), median(r.cpu for r in runs), median(memory) if memory else None)
 
     def __str__(self) -> str:
-        grown = "" if self.memory is None else f", {self.memory / 1e6:.0f} MB"
-        return f"{self.wall:.2f} s, {self.cpu:.2f} s{grown}"
+        memory = "" if self.memory is None else f", {self.memory / 1e6:.0f} MB"
+        return f"{self.wall:.2f} s, {self.cpu:.2f} s{memory}"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One format at one size (in megabytes of archive), and what came out by way."""
+    """
+    The measurements of one output format and archive size.
+
+    :param size: megabytes of the archive
+    """
 
     output_format: str
     size: int
-    by_way: dict[str, Measured]
+    by_variant: dict[str, Measurement]
 
-    def ratio(self, way: str) -> float:
-        """The way's time as a part of the hand-written way's."""
-        return self.by_way[way].wall / self.by_way["hand"].wall
+    def ratio(self, variant: str) -> float:
+        """Return the variant's time divided by the script's."""
+        return self.by_variant[variant].wall / self.by_variant["script"].wall
 
 
 def run_case(output_format: str, size: int, runs: int) -> Case:
     """
-    Run all ways in turn, ``runs`` times.
+    Run all variants in turn, ``runs`` times.
 
-    :raises BenchError: when one fails, or writes something else than the others
+    :raises BenchError: if a variant fails or writes another content than the script
     """
     archive = archive_of(size * 1_000_000, FOLDER / "archives")
-    found: dict[str, list[Measured]] = {way: [] for way in WAYS}
+    measurements: dict[str, list[Measurement]] = {variant: [] for variant in VARIANTS}
     digests: dict[str, str] = {}
     with serving(archive) as api:
         for number in range(1, runs + 1):
-            for way in WAYS:
-                target = _fresh_folder() / f"object.{output_format}"
-                measured = _run_curl(api, target) if way == "curl" else _run_way(way, output_format, api, target)
-                found[way].append(measured)
-                _say(f"{output_format}, {size} MB, run {number} of {runs}, {way}: {measured}")
+            for variant in VARIANTS:
+                target = _empty_folder() / f"object.{output_format}"
+                if variant == "curl":
+                    measurement = _run_curl(api, target)
+                else:
+                    measurement = _run_variant(variant, output_format, api, target)
+                measurements[variant].append(measurement)
+                _print_progress(f"{output_format}, {size} MB, run {number} of {runs}, {variant}: {measurement}")
                 if number == 1:
-                    digests[way] = _digest(target, "zip" if way == "curl" else output_format)
-    wrong = [way for way in WAYS if digests[way] != digests["hand"] and (way != "curl" or output_format == "zip")]
-    if wrong:
-        raise BenchError(f"{output_format}: {', '.join(wrong)} did not write what the hand-written way wrote")
-    return Case(output_format, size, {way: Measured.median_of(runs_of) for way, runs_of in found.items()})
+                    digests[variant] = _digest(target, "zip" if variant == "curl" else output_format)
+    if output_format != "zip":
+        # curl has downloaded the archive without converting it.
+        del digests["curl"]
+    different = [variant for variant, digest in digests.items() if digest != digests["script"]]
+    if different:
+        raise BenchError(f"{output_format}: {', '.join(different)} wrote another content than the script")
+    return Case(output_format, size, {variant: Measurement.median_of(of) for variant, of in measurements.items()})
 
 
-def _fresh_folder() -> Path:
-    """An empty folder for what a run writes, with nothing left to be written of the run before it."""
+def _empty_folder() -> Path:
+    """Return an empty folder for a run's output, after the previous run's has been written to disk."""
     folder = FOLDER / "work"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "tmp").mkdir(parents=True)
@@ -122,14 +132,14 @@ def _fresh_folder() -> Path:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without what a machine's Airflow and proxies are told."""
-    kept = {
+    """Return this process's environment without the machine's settings for Airflow and proxies."""
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("AIRFLOW", "CHARTMOGUL")) and not name.lower().endswith("_proxy")
     }
     home = FOLDER / "airflow"
-    return kept | {
+    return inherited | {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
@@ -138,35 +148,35 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _run_way(way: str, output_format: str, api: str, target: Path) -> Measured:
-    command = [sys.executable, "-m", "bench.transfer_ways", way, output_format, api, str(target)]
-    done = subprocess.run(
+def _run_variant(variant: str, output_format: str, api: str, target: Path) -> Measurement:
+    command = [sys.executable, "-m", "bench.transfer_variants", variant, output_format, api, str(target)]
+    process = subprocess.run(
         command, env=_environment(), cwd=ROOT, capture_output=True, text=True, timeout=_RUN_SECONDS, check=False
     )
-    if done.returncode:
-        raise BenchError(f"{way}, {output_format} failed:\n{done.stderr[-4000:]}")
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+    if process.returncode:
+        raise BenchError(f"{variant}, {output_format} failed:\n{process.stderr[-4000:]}")
+    return Measurement(**json.loads(process.stdout.splitlines()[-1]))
 
 
-def _run_curl(api: str, target: Path) -> Measured:
-    """``curl -o``. It has next to nothing to load, so all of the process is measured; its memory is of no interest."""
+def _run_curl(api: str, target: Path) -> Measurement:
+    """Run ``curl -o``. The whole process is measured, since it loads almost nothing; its memory is not."""
     started = time.perf_counter()
     with subprocess.Popen(["curl", "-sS", "-o", str(target), file_url(api)], env=_environment()) as process:
-        _, status, used = os.wait4(process.pid, 0)
+        _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise BenchError(f"curl failed with {process.returncode}")
-    return Measured(wall, used.ru_utime + used.ru_stime, None)
+        raise BenchError(f"curl failed with exit status {process.returncode}")
+    return Measurement(wall, usage.ru_utime + usage.ru_stime, None)
 
 
 def _digest(path: Path, output_format: str) -> str:
-    """The SHA-256 of the CSV in an object; of a Parquet file its shape, as there are many ways to write one."""
+    """Return the SHA-256 of an object's CSV; for Parquet, whose bytes differ by writer, the rows and columns."""
     if output_format == "parquet":
         from pyarrow import parquet
 
-        facts = parquet.read_metadata(path)
-        return f"{facts.num_rows} rows of {facts.schema.names}"
+        metadata = parquet.read_metadata(path)
+        return f"{metadata.num_rows} rows of {metadata.schema.names}"
     if output_format == "zip":
         with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as text:
             return _sha256(text)
@@ -182,73 +192,60 @@ def _sha256(file: SupportsRead) -> str:
 
 
 def table(cases: Sequence[Case]) -> str:
-    """The figures as a Markdown table."""
+    """Return the measurements as a Markdown table."""
+    header = ("format", "archive", "script", "this package", "without isal", "curl", "ratio to script")
     rows = [
-        ("format", "archive", "by hand", "this package", "without isal", "curl", "time by hand = 1"),
-        *(
-            (
-                case.output_format,
-                f"{case.size} MB",
-                *(str(case.by_way[way]) for way in WAYS),
-                f"**{case.ratio('isal'):.2f}**, {case.ratio('zlib'):.2f}",
-            )
-            for case in cases
-        ),
+        (
+            case.output_format,
+            f"{case.size} MB",
+            *(str(case.by_variant[variant]) for variant in VARIANTS),
+            f"**{case.ratio('isal'):.2f}**, {case.ratio('zlib'):.2f}",
+        )
+        for case in cases
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+    return markdown_table(header, rows)
 
 
-def story(cases: Sequence[Case], runs: int) -> str:
-    """The table, and what it takes to read it."""
-    used = ["isal", *(["pandas", "pyarrow"] if any(case.output_format == "parquet" for case in cases) else [])]
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in used)
-    return (
-        f"Seconds of wall clock, of processor, and megabytes of memory on top of what was imported; medians of {runs} "
-        f"runs, in turn,\nPython {platform.python_version()}, {os.cpu_count()} cores, {versions}; the server on the "
-        "same machine, the destination a folder.\nThe last column is the package's time as a part of the hand-written "
-        f"way's, with isal and without.\n\n{table(cases)}"
+def report(cases: Sequence[Case], runs: int) -> str:
+    """Return the table with a description."""
+    packages = ["isal", *(["pandas", "pyarrow"] if any(case.output_format == "parquet" for case in cases) else [])]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    description = (
+        f"Wall-clock seconds, processor seconds, and peak memory beyond that of the imports; medians of {runs} runs in "
+        f"turn. Python {platform.python_version()}, {os.cpu_count()} cores, {versions}. The server runs on the same "
+        "machine, and the destination is a folder. The last column is the package's time divided by the script's, with "
+        "isal and without."
     )
+    return f"{paragraph(description)}\n\n{table(cases)}"
 
 
-def with_block(text: str, block: str, marks: tuple[str, str] = MARKS) -> str:
-    """
-    Put the block between its marks.
-
-    :raises BenchError: when the text does not have the two marks, each once
-    """
-    before, start, rest = text.partition(marks[0])
-    _, end, after = rest.partition(marks[1])
-    if not (start and end) or text.count(marks[0]) != 1 or text.count(marks[1]) != 1:
-        raise BenchError(f"the text needs {marks[0]} and {marks[1]}, each once")
-    return f"{before}{start}\n{block}\n{end}{after}"
-
-
-def _say(line: str) -> None:
+def _print_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def main(told: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench transfer", description="What moving an export costs.")
-    parser.add_argument("--runs", type=int, default=RUNS, help="how often each way runs (default %(default)s)")
-    parser.add_argument("--megabytes", type=int, nargs="+", default=MEGABYTES, help="sizes of the archive")
+def main(arguments: Sequence[str]) -> int:
+    """
+    Run the benchmark and print its table.
+
+    :param arguments: command line arguments
+    :return: exit status: 0, or 1 if the benchmark failed
+    """
+    parser = argparse.ArgumentParser(prog="python -m bench transfer", description="Cost of transferring an export.")
+    parser.add_argument("--runs", type=int, default=RUNS, help="runs of each variant (default %(default)s)")
+    parser.add_argument("--megabytes", type=int, nargs="+", default=MEGABYTES, help="archive sizes")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
-    parser.add_argument("--quick", action="store_true", help="one run at 5 MB: does the benchmark itself work?")
-    parser.add_argument("--write-readme", action="store_true", help="put the table into README.md")
-    args = parser.parse_args(told)
-    if args.quick:
-        args.runs, args.megabytes = 1, [5]
+    parser.add_argument("--quick", action="store_true", help="one run at 5 MB, to check the benchmark itself")
+    parser.add_argument("--write-docs", action="store_true", help="write the table to docs/costs.md")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.runs, options.megabytes = 1, [5]
     try:
         if shutil.which("curl") is None:
-            raise BenchError("curl is needed, and is not on PATH")
-        cases = [run_case(name, size, args.runs) for name in args.formats for size in args.megabytes]
-        print(story(cases, args.runs))
-        if args.write_readme:
-            README.write_text(with_block(README.read_text(), story(cases, args.runs)))
+            raise BenchError("curl is not installed; it is one of the variants")
+        cases = [run_case(name, size, options.runs) for name in options.formats for size in options.megabytes]
+        print(report(cases, options.runs))
+        if options.write_docs:
+            write_docs("transfer", report(cases, options.runs))
     except BenchError as error:
         print(error, file=sys.stderr)
         return 1

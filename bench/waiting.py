@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-``python -m bench.waiting``: what thousands of waits in one event loop cost, and what ChartMogul sees of them.
+``python -m bench waiting``: the cost of thousands of waits in one event loop, and the load on ChartMogul.
 
-The same waits run twice against a sandbox with the documented limits, which is a process of its own: as this
-package's trigger, and as deferrable sensors are often written by hand, with a new aiohttp session for every poll and
-no limit. What a poll costs is put beside the least that it can cost: the same GETs at the same pace on one shared
-aiohttp session, in the same process, half of them before and half of them after the waits.
+The same waits run twice against a sandbox with ChartMogul's documented limits: as this package's trigger, and as
+deferrable sensors are often written by hand, with a new aiohttp session for every poll and without a limit. The cost of
+a poll is compared with the least it can cost: the same GETs at the same rate on one shared aiohttp session, in the same
+process, half of them before and half of them after the waits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import contextlib
 import functools
 import gc
 import json
-import multiprocessing
 import os
 import platform
 import resource
@@ -24,191 +23,70 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-README = Path(__file__).resolve().parent.parent / "docs" / "costs.md"
-MARKS = ("<!-- bench:waiting -->", "<!-- /bench:waiting -->")
-
-#: What ChartMogul documents for an account, and here the share of the one process.
-RATE, CONNECTIONS = 40, 20
+from bench.docs import BenchError, markdown_table, paragraph, write_docs
+from bench.waiting_sandbox import API_KEY, CONNECTIONS, RATE, SPAWN, SandboxProcess, ServerCounts, busiest_second
 
 WAITS, QUICK_WAITS = 5_000, 200
-#: Seconds from the beginning of the waits until all exports are done: some are looked at before, most after.
-READY_AFTER = 60.0
-QUICK_READY_AFTER = 5.0
+#: Seconds from the start of the waits until all exports are finished. Only some waits have polled by then.
+FINISHED_AFTER = 60.0
+QUICK_FINISHED_AFTER = 5.0
 POLL_INTERVAL = 30.0
-#: GETs of the bare session; more would change nothing but the time it takes.
-MOST_BARE_POLLS = 2_000
+#: The most GETs of the bare session. More would take longer without a more precise result.
+MAX_BARE_POLLS = 2_000
 
-#: What must hold.
-MOST_CPU_RATIO, MOST_BYTES_A_WAIT = 2.0, 20_000
-
-_API_KEY = "sandbox-api-key"
-_SPAWN = multiprocessing.get_context("spawn")
+#: Limits on the processor time of a poll, relative to the bare session's, and on the memory of a wait.
+MAX_CPU_RATIO, MAX_BYTES_PER_WAIT = 2.0, 20_000
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the server saw: answers by status, the most requests in any one second, the most open connections."""
+class Measurement:
+    """
+    The result of one variant.
 
-    statuses: dict[int, int]
-    busiest_second: int
-    connections: int
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One way of waiting: how it went; seconds, bytes, numbers of requests and connections."""
+    :param waits: number of waits that were started
+    :param finished: number of waits that saw their export finished
+    :param seconds: duration of all waits together
+    :param polls: number of requests sent
+    :param busiest_second: the most requests sent within any one second
+    :param cpu_per_poll: seconds of processor time
+    :param bytes_per_wait: bytes by which the process grew at its peak, for each wait
+    :param server: the requests as the server counted them
+    :param bare_cpu_per_poll: seconds of processor time for a GET on the bare session
+    :param results: number of waits by result
+    """
 
     waits: int
-    ended: int
+    finished: int
     seconds: float
     polls: int
     busiest_second: int
-    cpu_a_poll: float
-    bytes_a_wait: float
-    seen: Seen
-    bare_cpu_a_poll: float = 0.0
-    events: dict[str, int] = field(default_factory=dict)
+    cpu_per_poll: float
+    bytes_per_wait: float
+    server: ServerCounts
+    bare_cpu_per_poll: float = 0.0
+    results: dict[str, int] = field(default_factory=dict)
 
     @property
     def refused(self) -> int:
-        return sum(count for status, count in self.seen.statuses.items() if status in (429, 503))
+        return sum(count for status, count in self.server.statuses.items() if status in (429, 503))
 
     @property
     def cpu_ratio(self) -> float:
-        return self.cpu_a_poll / self.bare_cpu_a_poll
+        return self.cpu_per_poll / self.bare_cpu_per_poll
 
 
-def busiest_second(times: Iterable[float]) -> int:
-    """Give the most moments in any one second, whenever it begins."""
-    window: deque[float] = deque()
-    most = 0
-    for moment in sorted(times):
-        window.append(moment)
-        while moment - window[0] >= 1.0:
-            window.popleft()
-        most = max(most, len(window))
-    return most
+# --------------------------------------------------------------------------------- the waits' process
 
 
-# ------------------------------------------------------------------------------------------ the server's process
-
-
-class SandboxProcess:
-    """A sandbox in a process of its own, whose limits can be lifted while exports are made."""
-
-    def __init__(self) -> None:
-        self._pipe, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(theirs,))
-        self._process.start()
-        theirs.close()
-        self.url: str = self._pipe.recv()
-
-    def _ask(self, *command: Any) -> Any:
-        self._pipe.send(command)
-        return self._pipe.recv()
-
-    def set(self, name: str, value: Any) -> None:
-        self._ask("set", name, value)
-
-    def ready_in(self, seconds: float) -> None:
-        """Have all exports end so many seconds from now."""
-        self._ask("ready_in", seconds)
-
-    def forget(self) -> None:
-        """Begin anew to count."""
-        self._ask("forget")
-
-    def seen(self) -> Seen:
-        """What came in since the last ``forget``."""
-        return Seen(*self._ask("seen"))
-
-    def make_exports(self, number: int) -> list[str]:
-        """Make exports by as many requests, with the limits lifted for as long."""
-        self.set("requests_per_second", None)
-        self.set("max_connections", None)
-        self.set("export_seconds", 1e9)
-        made = asyncio.run(_post(self.url, number))
-        self.set("requests_per_second", RATE)
-        self.set("max_connections", CONNECTIONS)
-        return made
-
-    def __enter__(self) -> SandboxProcess:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._pipe.close()
-        self._process.join(30)
-
-
-async def _post(url: str, number: int) -> list[str]:
-    import aiohttp
-
-    async with aiohttp.ClientSession(auth=aiohttp.BasicAuth(_API_KEY, "")) as session:
-        turns = asyncio.Semaphore(CONNECTIONS)
-
-        async def make() -> str:
-            async with turns, session.post(f"{url}/v1/activities_export") as response:
-                return str((await response.json())["id"])
-
-        return await asyncio.gather(*(make() for _ in range(number)))
-
-
-def _serve(pipe: Connection) -> None:
-    """The server's process: do what comes through the pipe until it is closed."""
-    from aiohttp.web_server import Server
-
-    from airflow_provider_chartmogul.sandbox import Sandbox
-
-    open_now, most, since = 0, 0, 0.0
-    made, lost = Server.connection_made, Server.connection_lost
-
-    def connection_made(self: Any, *args: Any) -> None:
-        nonlocal open_now, most
-        open_now += 1
-        most = max(most, open_now)
-        made(self, *args)
-
-    def connection_lost(self: Any, *args: Any) -> None:
-        nonlocal open_now
-        open_now -= 1
-        lost(self, *args)
-
-    counted_server: Any = Server
-    counted_server.connection_made, counted_server.connection_lost = connection_made, connection_lost
-    with Sandbox(api_key=_API_KEY, requests_per_second=RATE, max_connections=CONNECTIONS) as sandbox:
-        pipe.send(sandbox.url)
-        first = time.monotonic()
-        with contextlib.suppress(EOFError):
-            while True:
-                reply: Any = None
-                match pipe.recv():
-                    case ("set", name, value):
-                        setattr(sandbox, name, value)
-                    case ("ready_in", seconds):
-                        # All were made within seconds, and end by the age of the first.
-                        sandbox.export_seconds = time.monotonic() - first + seconds
-                    case ("forget",):
-                        since, most = time.monotonic(), open_now
-                    case ("seen",):
-                        seen = [request for request in sandbox.requests if request.started >= since]
-                        counted = dict(Counter(request.status for request in seen))
-                        reply = (counted, busiest_second(request.started for request in seen), most)
-                pipe.send(reply)
-
-
-# ------------------------------------------------------------------------------------------ the client's process
-
-
-class Sends:
-    """The times at which requests went out, as aiohttp reports them when a request's head has been written."""
+class SentRequests:
+    """Records when requests are sent, as aiohttp reports it once it has written a request's headers."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -218,10 +96,10 @@ class Sends:
 
         config = aiohttp.TraceConfig()
 
-        async def sent(*_: Any) -> None:
+        async def record(*_: Any) -> None:
             self.times.append(time.monotonic())
 
-        config.on_request_headers_sent.append(sent)
+        config.on_request_headers_sent.append(record)
         return config
 
 
@@ -233,29 +111,36 @@ def _memory() -> int:
 
 @dataclass(frozen=True)
 class Run:
-    """How waits ended; seconds of wall clock and of processor, and the bytes that the process grew by, at most."""
+    """
+    The result of some waits.
 
-    ended: Counter[str]
+    :param results: number of waits by result
+    :param seconds: wall-clock time
+    :param cpu: seconds of processor time
+    :param memory: bytes by which the process grew at its peak
+    """
+
+    results: Counter[str]
     seconds: float
     cpu: float
     memory: int
 
 
-async def _run_waits(waits: list[Coroutine[Any, Any, str]], limit: float | None = None) -> Run:
-    """Run waits as tasks of this loop until they end, or so many seconds."""
+async def _run_waits(waits: list[Coroutine[Any, Any, str]], max_seconds: float | None = None) -> Run:
+    """Run waits as tasks of this loop until they end, or for ``max_seconds``, and then cancel them."""
     gc.collect()
-    most = before = _memory()
+    peak = before = _memory()
     started, cpu = time.monotonic(), time.process_time()
     tasks = [asyncio.create_task(wait) for wait in waits]
-    finished = asyncio.ensure_future(asyncio.wait(tasks, timeout=limit))
+    finished = asyncio.ensure_future(asyncio.wait(tasks, timeout=max_seconds))
     while not finished.done():
         await asyncio.wait([finished], timeout=1.0)
-        most = max(most, _memory())
+        peak = max(peak, _memory())
     run = Run(
-        ended=Counter(task.result() for task in tasks if task.done()),
+        results=Counter(task.result() for task in tasks if task.done()),
         seconds=time.monotonic() - started,
         cpu=time.process_time() - cpu,
-        memory=most - before,
+        memory=peak - before,
     )
     for task in tasks:
         task.cancel()
@@ -263,81 +148,82 @@ async def _run_waits(waits: list[Coroutine[Any, Any, str]], limit: float | None 
     return run
 
 
-def _measure_package(number: int, ready_after: float) -> Measured:
-    """This package's waits, each made anew from what a triggerer finds in its database."""
+def _measure_package(number: int, finished_after: float) -> Measurement:
+    """Measure this package's trigger. Each wait deserializes its own, as a triggerer does."""
     import aiohttp
 
     from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
 
     async_client: Any = import_module("airflow_provider_chartmogul.client.async_client")
-    sends, bare = Sends(), Sends()
-    session = functools.partial(aiohttp.ClientSession, trace_configs=[sends.trace()])
+    sent, bare_sent = SentRequests(), SentRequests()
+    traced_session = functools.partial(aiohttp.ClientSession, trace_configs=[sent.trace()])
 
     async def wait(path: str, serialized: str) -> str:
         module, _, name = path.rpartition(".")
         trigger = getattr(import_module(module), name)(**json.loads(serialized))
         async for event in trigger.run():
             return str(event.payload["status"])
-        return "nothing"
+        return "no event"
 
-    def serialized(export_id: str) -> tuple[str, str]:
+    def serialize(export_id: str) -> tuple[str, str]:
         trigger = ActivitiesExportTrigger("bench", export_id, POLL_INTERVAL, deadline=time.time() + 6 * 3600)
         path, arguments = trigger.serialize()
         return path, json.dumps(arguments)
 
     async def run(export_ids: list[str]) -> Run:
-        return await _run_waits([wait(*serialized(export_id)) for export_id in export_ids])
+        return await _run_waits([wait(*serialize(export_id)) for export_id in export_ids])
 
-    with SandboxProcess() as sandbox, contextlib.ExitStack() as undo:
+    with SandboxProcess() as sandbox, contextlib.ExitStack() as stack:
         os.environ["AIRFLOW_CONN_BENCH"] = json.dumps(
             {
                 "conn_type": "chartmogul",
                 "host": sandbox.url,
-                "password": _API_KEY,
+                "password": API_KEY,
                 "extra": {"requests_per_second": RATE, "max_connections": CONNECTIONS},
             }
         )
-        async_client.aiohttp.ClientSession, before = session, async_client.aiohttp.ClientSession
-        undo.callback(setattr, async_client.aiohttp, "ClientSession", before)
-        # One wait first, so that what is loaded once is loaded.
-        warm = sandbox.make_exports(1)
+        bare_session = async_client.aiohttp.ClientSession
+        async_client.aiohttp.ClientSession = traced_session
+        stack.callback(setattr, async_client.aiohttp, "ClientSession", bare_session)
+        # The first wait loads modules, so it is not measured.
+        first_export = sandbox.create_exports(1)
         sandbox.set("export_seconds", 0)
-        asyncio.run(run(warm))
-        export_ids = sandbox.make_exports(number)
-        bare_polls = min(number, MOST_BARE_POLLS) // 2
-        bare_cpu = asyncio.run(_bare(sandbox.url, export_ids[:bare_polls], bare, before))
+        asyncio.run(run(first_export))
+        export_ids = sandbox.create_exports(number)
+        bare_polls = min(number, MAX_BARE_POLLS) // 2
+        bare_cpu = asyncio.run(_poll_bare(sandbox.url, export_ids[:bare_polls], bare_sent, bare_session))
 
-        sends.times.clear()
+        sent.times.clear()
         time.sleep(1.0)
-        sandbox.forget()
-        sandbox.ready_in(ready_after)
-        ran = asyncio.run(run(export_ids))
-        seen = sandbox.seen()
+        sandbox.reset_counts()
+        sandbox.finish_exports_in(finished_after)
+        result = asyncio.run(run(export_ids))
+        server = sandbox.counts()
 
         time.sleep(1.0)
-        bare_cpu += asyncio.run(_bare(sandbox.url, export_ids[:bare_polls], bare, before))
-    return Measured(
+        bare_cpu += asyncio.run(_poll_bare(sandbox.url, export_ids[:bare_polls], bare_sent, bare_session))
+    return Measurement(
         waits=number,
-        ended=ran.ended["success"],
-        seconds=ran.seconds,
-        polls=len(sends.times),
-        busiest_second=busiest_second(sends.times),
-        cpu_a_poll=ran.cpu / len(sends.times),
-        bytes_a_wait=ran.memory / number,
-        seen=seen,
-        bare_cpu_a_poll=bare_cpu / len(bare.times),
-        events=dict(ran.ended),
+        finished=result.results["success"],
+        seconds=result.seconds,
+        polls=len(sent.times),
+        busiest_second=busiest_second(sent.times),
+        cpu_per_poll=result.cpu / len(sent.times),
+        bytes_per_wait=result.memory / number,
+        server=server,
+        bare_cpu_per_poll=bare_cpu / len(bare_sent.times),
+        results=dict(result.results),
     )
 
 
-async def _bare(url: str, export_ids: list[str], sends: Sends, session_class: Any) -> float:
-    """GET the exports on one shared session, at the same pace; give the seconds of processor that it took."""
+async def _poll_bare(url: str, export_ids: list[str], sent: SentRequests, session_class: Any) -> float:
+    """GET the exports at the limit's rate on one shared session, and return the seconds of processor time."""
     import aiohttp
 
-    headers = {"Authorization": aiohttp.BasicAuth(_API_KEY, "").encode()}
+    headers = {"Authorization": aiohttp.BasicAuth(API_KEY, "").encode()}
     cpu = time.process_time()
     async with (
-        session_class(trace_configs=[sends.trace()], connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as session,
+        session_class(trace_configs=[sent.trace()], connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as session,
         asyncio.TaskGroup() as polls,
     ):
 
@@ -351,181 +237,177 @@ async def _bare(url: str, export_ids: list[str], sends: Sends, session_class: An
     return time.process_time() - cpu
 
 
-def _measure_hand_written(number: int, ready_after: float, limit: float) -> Measured:
+def _measure_hand_written(number: int, finished_after: float, timeout: float) -> Measurement:
     """
-    The same waits with a new session a poll, and nothing between them and the server.
+    Measure the same waits with a new session for every poll and no limit.
 
-    Where such a sensor would fail its task at a 429 or 503, this one is kinder to itself and looks again later.
+    Many hand-written sensors fail their task after a 429 or 503. This one polls again later.
 
-    :param limit: seconds after which those that have not ended are given up
+    :param timeout: seconds after which waits that have not ended are cancelled
     """
     import aiohttp
 
-    sends = Sends()
+    sent = SentRequests()
 
     async def wait(url: str, export_id: str) -> str:
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
                 async with (
-                    aiohttp.ClientSession(trace_configs=[sends.trace()]) as session,
+                    aiohttp.ClientSession(trace_configs=[sent.trace()]) as session,
                     session.get(
-                        f"{url}/v1/activities_export/{export_id}", auth=aiohttp.BasicAuth(_API_KEY, "")
+                        f"{url}/v1/activities_export/{export_id}", auth=aiohttp.BasicAuth(API_KEY, "")
                     ) as response,
                 ):
                     if response.status == 200 and (await response.json())["status"] == "succeeded":
-                        return "done"
+                        return "success"
             await asyncio.sleep(POLL_INTERVAL)
 
     with SandboxProcess() as sandbox:
-        export_ids = sandbox.make_exports(number)
+        export_ids = sandbox.create_exports(number)
         time.sleep(1.0)
-        sandbox.forget()
-        sandbox.ready_in(ready_after)
+        sandbox.reset_counts()
+        sandbox.finish_exports_in(finished_after)
 
         async def run() -> Run:
-            return await _run_waits([wait(sandbox.url, export_id) for export_id in export_ids], limit)
+            return await _run_waits([wait(sandbox.url, export_id) for export_id in export_ids], timeout)
 
-        ran = asyncio.run(run())
-        return Measured(
+        result = asyncio.run(run())
+        return Measurement(
             waits=number,
-            ended=ran.ended["done"],
-            seconds=ran.seconds,
-            polls=len(sends.times),
-            busiest_second=busiest_second(sends.times),
-            cpu_a_poll=ran.cpu / len(sends.times),
-            bytes_a_wait=ran.memory / number,
-            seen=sandbox.seen(),
+            finished=result.results["success"],
+            seconds=result.seconds,
+            polls=len(sent.times),
+            busiest_second=busiest_second(sent.times),
+            cpu_per_poll=result.cpu / len(sent.times),
+            bytes_per_wait=result.memory / number,
+            server=sandbox.counts(),
         )
 
 
-_WAYS: dict[str, Callable[..., Measured]] = {"package": _measure_package, "hand": _measure_hand_written}
+_VARIANTS: dict[str, Callable[..., Measurement]] = {"package": _measure_package, "hand-written": _measure_hand_written}
 
 
 @contextlib.contextmanager
 def _airflow_home() -> Iterator[None]:
-    """An Airflow home that is gone afterwards; and files enough for a socket a wait."""
+    """Set a temporary Airflow home, and allow as many open files as possible, since every wait may need a socket."""
     home = tempfile.mkdtemp(prefix="bench-waiting-")
     for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
         del os.environ[name]
     os.environ["AIRFLOW_HOME"] = home
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     try:
         yield
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _child(pipe: Connection, way: str, arguments: tuple[Any, ...]) -> None:
-    # The log is written, as a triggerer's is, but not read.
-    with _airflow_home(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        with contextlib.redirect_stderr(nowhere):
-            measured = _WAYS[way](*arguments)
-        pipe.send(measured)
+def _measure_and_send(pipe: Connection, variant: str, arguments: tuple[Any, ...]) -> None:
+    # The log is written, as in a triggerer, but discarded.
+    with _airflow_home(), open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
+        with contextlib.redirect_stderr(devnull):
+            measurement = _VARIANTS[variant](*arguments)
+        pipe.send(measurement)
 
 
-def _in_a_process(way: str, *arguments: Any) -> Measured:
-    ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_child, args=(theirs, way, arguments))
+def _run_variant(variant: str, *arguments: Any) -> Measurement:
+    """
+    Measure a variant in a new process.
+
+    :raises BenchError: if the process ends without a measurement
+    """
+    ours, theirs = SPAWN.Pipe()
+    process = SPAWN.Process(target=_measure_and_send, args=(theirs, variant, arguments))
     process.start()
     theirs.close()
     try:
-        measured: Measured = ours.recv()
+        measurement: Measurement = ours.recv()
     except EOFError:
         process.join()
-        raise SystemExit(f"the process of way '{way}' ended with {process.exitcode} and no result") from None
+        raise BenchError(f"the {variant} variant ended with exit status {process.exitcode} and no result") from None
     process.join()
-    return measured
+    return measurement
 
 
 # ------------------------------------------------------------------------------------------ the report
 
 
-def _table(package: Measured, hand: Measured, ready_after: float) -> str:
-    def ended(measured: Measured) -> str:
-        if measured.ended == measured.waits:
-            return f"all, after {measured.seconds:.0f} s"
-        return f"{measured.ended:,} in {measured.seconds:.0f} s, then given up"
+def report(package: Measurement, hand_written: Measurement, finished_after: float) -> str:
+    """Return the measurements as a Markdown table with a description."""
 
+    def finished(measurement: Measurement) -> str:
+        if measurement.finished == measurement.waits:
+            return f"all, after {measurement.seconds:.0f} s"
+        return f"{measurement.finished:,} in {measurement.seconds:.0f} s, then cancelled"
+
+    both = (package, hand_written)
     rows = [
-        ("", "this package", "a new session a poll"),
-        ("saw that their export was done", ended(package), ended(hand)),
-        ("requests", f"{package.polls:,}", f"{hand.polls:,}"),
-        ("most requests in any second, as sent", f"{package.busiest_second:,}", f"{hand.busiest_second:,}"),
-        ("the same, as the server saw them", f"{package.seen.busiest_second:,}", f"{hand.seen.busiest_second:,}"),
-        ("most connections at a time", f"{package.seen.connections:,}", f"{hand.seen.connections:,}"),
-        ("refused (429, 503)", f"{package.refused:,}", f"{hand.refused:,}"),
+        ("saw their export finished", *map(finished, both)),
+        ("requests", *(f"{m.polls:,}" for m in both)),
+        ("most requests in any second, as sent", *(f"{m.busiest_second:,}" for m in both)),
+        ("most requests in any second, as received", *(f"{m.server.busiest_second:,}" for m in both)),
+        ("most open connections", *(f"{m.server.connections:,}" for m in both)),
+        ("refused (429, 503)", *(f"{m.refused:,}" for m in both)),
         (
-            "CPU a poll",
-            f"{1000 * package.cpu_a_poll:.2f} ms, {package.cpu_ratio:.1f} times a bare session's",
-            f"{1000 * hand.cpu_a_poll:.2f} ms, but in bursts",
+            "processor time per poll",
+            f"{1000 * package.cpu_per_poll:.2f} ms, {package.cpu_ratio:.1f} times the bare session's",
+            f"{1000 * hand_written.cpu_per_poll:.2f} ms, in bursts",
         ),
-        ("memory a wait", f"{package.bytes_a_wait / 1000:.1f} kB", f"{hand.bytes_a_wait / 1000:.1f} kB"),
+        ("memory per wait", *(f"{m.bytes_per_wait / 1000:.1f} kB" for m in both)),
     ]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|---|---|---|")
-    about = (
-        f"{package.waits:,} waits in one event loop, their exports done after {ready_after:.0f} s, `poll_interval` "
-        f"{POLL_INTERVAL:.0f} s, a share of {RATE} requests a second and {CONNECTIONS} connections; Python "
+    description = (
+        f"{package.waits:,} waits in one event loop, exports finished after {finished_after:.0f} s, `poll_interval` "
+        f"{POLL_INTERVAL:.0f} s, limits of {RATE} requests a second and {CONNECTIONS} connections; Python "
         f"{platform.python_version()}, Airflow {metadata.version('apache-airflow')}, aiohttp "
-        f"{metadata.version('aiohttp')}, {os.cpu_count()} cores. A bare session is one shared aiohttp session that "
-        f"sends the same GETs at the same pace: {1000 * package.bare_cpu_a_poll:.2f} ms of CPU a poll; it writes no "
-        "log, a wait of this package writes two lines, which are counted. In a burst a poll costs less than one on its "
-        "own, as the processor's caches are warm. Where a sensor written by hand would fail its task at the first "
-        "refusal, this one looks again after `poll_interval`; it was given as long as the package took."
+        f"{metadata.version('aiohttp')}, {os.cpu_count()} cores. The bare session is a shared aiohttp session that "
+        f"sends the same GETs at the same rate: {1000 * package.bare_cpu_per_poll:.2f} ms of processor time each. It "
+        "writes no log; a wait of this package writes two lines, which are included. Polls in a burst cost less, since "
+        "the processor's caches are warm. Many hand-written sensors fail their task after the first refusal; this one "
+        "polls again after `poll_interval`, for as long as the package took."
     )
-    return "\n".join([*lines, "", about])
+    table = markdown_table(("", "this package", "a new session for each poll"), rows)
+    return f"{table}\n\n{paragraph(description)}"
 
 
-def missed(package: Measured) -> list[str]:
-    """Say which figures do not hold."""
+def missed_limits(package: Measurement) -> list[str]:
+    """Return a message for each limit that the package's measurement exceeds."""
+    waits, server = package.waits, package.server
     checks = [
-        (package.ended == package.waits, f"only {package.ended} of {package.waits} waits ended well: {package.events}"),
-        (package.busiest_second <= RATE + 1, f"{package.busiest_second} requests were sent in one second"),
-        (package.seen.connections <= CONNECTIONS, f"{package.seen.connections} connections were open at a time"),
-        (set(package.seen.statuses) == {200}, f"not all were answered well: {package.seen.statuses}"),
-        (package.cpu_ratio <= MOST_CPU_RATIO, f"a poll cost {package.cpu_ratio:.2f} times a bare session's"),
-        (package.bytes_a_wait <= MOST_BYTES_A_WAIT, f"a wait took {package.bytes_a_wait:.0f} bytes"),
+        (package.finished == waits, f"only {package.finished} of {waits} waits succeeded: {package.results}"),
+        (package.busiest_second <= RATE + 1, f"{package.busiest_second} requests were sent within one second"),
+        (server.connections <= CONNECTIONS, f"{server.connections} connections were open at once"),
+        (set(server.statuses) == {200}, f"not every response had status 200: {server.statuses}"),
+        (package.cpu_ratio <= MAX_CPU_RATIO, f"a poll cost {package.cpu_ratio:.2f} times the bare session's"),
+        (package.bytes_per_wait <= MAX_BYTES_PER_WAIT, f"a wait took {package.bytes_per_wait:.0f} bytes"),
     ]
-    return [text for holds, text in checks if not holds]
+    return [message for holds, message in checks if not holds]
 
 
-def _write_readme(table: str) -> None:
-    begin, end = MARKS
-    before, found_begin, rest = README.read_text().partition(begin)
-    _, found_end, after = rest.partition(end)
-    if not (found_begin and found_end):
-        raise SystemExit(f"{README} has no place for the table, between {begin} and {end}")
-    README.write_text(f"{before}{begin}\n{table}\n{end}{after}")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """
     Run the benchmark and print its table.
 
-    :param argv: the arguments; None takes the process's
-    :return: the exit status: 0, or 1 when a figure that must hold does not
+    :param arguments: command line arguments
+    :return: exit status: 0, or 1 if the benchmark failed or a limit was exceeded
     """
     parser = argparse.ArgumentParser(
-        prog="python -m bench.waiting",
-        description="Thousands of waits in one event loop: their cost, and their manners.",
+        prog="python -m bench waiting", description="Cost of thousands of waits in one event loop, and their requests."
     )
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_WAITS} waits instead of {WAITS:,}")
-    parser.add_argument("--write-readme", action="store_true", help="put the table into README.md")
-    options = parser.parse_args(argv)
-    number, ready_after = (QUICK_WAITS, QUICK_READY_AFTER) if options.quick else (WAITS, READY_AFTER)
-
-    package = _in_a_process("package", number, ready_after)
-    hand = _in_a_process("hand", number, ready_after, package.seconds)
-    table = _table(package, hand, ready_after)
-    print(table)
-    if options.write_readme:
-        _write_readme(table)
-    failures = missed(package)
-    for failure in failures:
-        print(f"MISSED: {failure}", file=sys.stderr)
-    return 1 if failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    parser.add_argument("--write-docs", action="store_true", help="write the table to docs/costs.md")
+    options = parser.parse_args(arguments)
+    number, finished_after = (QUICK_WAITS, QUICK_FINISHED_AFTER) if options.quick else (WAITS, FINISHED_AFTER)
+    try:
+        package = _run_variant("package", number, finished_after)
+        hand_written = _run_variant("hand-written", number, finished_after, package.seconds)
+        table = report(package, hand_written, finished_after)
+        print(table)
+        if options.write_docs:
+            write_docs("waiting", table)
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    missed = missed_limits(package)
+    for message in missed:
+        print(f"LIMIT EXCEEDED: {message}", file=sys.stderr)
+    return 1 if missed else 0

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-That the benchmark measures what it says: every way writes the same rows, and the figures get where they belong.
+Tests that the benchmarks measure what they report: equal output of the variants, correct counts, tables in the docs.
 
-No figure is judged here. By hand to Parquet and curl need what the tests do not; ``make bench ARGS=--quick`` runs them.
+No measurement is judged here. The script's Parquet needs pandas, and ``curl`` needs curl; ``make bench ARGS=--quick``
+runs both.
 """
 
 from __future__ import annotations
@@ -13,101 +14,117 @@ from pathlib import Path
 
 import pytest
 
-from bench import tasks, transfer
+from bench import docs, tasks, transfer
 from bench.archives import archive_of
+from bench.docs import BenchError
 from bench.server import serving
-from bench.transfer import BenchError, Case, Measured
+from bench.transfer import Case, Measurement
+from bench.waiting_sandbox import busiest_second
 
 
-def test_an_archive_is_the_same_each_time_and_as_large_as_asked_for(tmp_path: Path) -> None:
+def test_archive_is_reproducible_and_has_the_requested_size(tmp_path: Path) -> None:
     first, second = (archive_of(300_000, tmp_path / name) for name in ("one", "two"))
     assert first.read_bytes() == second.read_bytes()
     assert 300_000 <= first.stat().st_size <= 400_000
     assert archive_of(300_000, tmp_path / "one") == first
     with zipfile.ZipFile(first) as archive:
         (info,) = archive.infolist()
-        assert 2 < info.file_size / info.compress_size < 3.5, "it compresses as real text does"
+        assert 2 < info.file_size / info.compress_size < 3.5, "real text compresses about 2.5:1"
 
 
 @pytest.mark.parametrize("output_format", ["zip", "csv", "csv.gz"])
-def test_every_way_writes_the_same(output_format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants_write_the_same_content(output_format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "FOLDER", tmp_path)
-    written = set()
+    digests = set()
     with serving(archive_of(300_000, tmp_path)) as api:
-        for way in ("hand", "isal", "zlib"):
-            target = transfer._fresh_folder() / f"object.{output_format}"
-            measured = transfer._run_way(way, output_format, api, target)
-            assert measured.wall > 0
-            assert measured.cpu > 0
-            assert measured.memory is not None
-            written.add(transfer._digest(target, output_format))
-    assert len(written) == 1
+        for variant in ("script", "isal", "zlib"):
+            target = transfer._empty_folder() / f"object.{output_format}"
+            measurement = transfer._run_variant(variant, output_format, api, target)
+            assert measurement.wall > 0
+            assert measurement.cpu > 0
+            assert measurement.memory is not None
+            digests.add(transfer._digest(target, output_format))
+    assert len(digests) == 1
 
 
-def test_a_way_that_fails_ends_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_variant_ends_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "FOLDER", tmp_path)
     damaged = tmp_path / "damaged.zip"
     content = bytearray(archive_of(300_000, tmp_path).read_bytes())
     content[150_000] ^= 0xFF
     damaged.write_bytes(content)
     with serving(damaged) as api:
-        for way in ("hand", "isal"):
-            with pytest.raises(BenchError, match=f"{way}, zip failed"):
-                transfer._run_way(way, "zip", api, transfer._fresh_folder() / "object.zip")
+        for variant in ("script", "isal"):
+            with pytest.raises(BenchError, match=f"{variant}, zip failed"):
+                transfer._run_variant(variant, "zip", api, transfer._empty_folder() / "object.zip")
 
 
-def test_the_table_goes_between_its_marks() -> None:
-    slow, fast = Measured(4.0, 3.0, 2e9), Measured(1.0, 0.5, 3e6)
-    figures = transfer.table(
-        [Case("zip", 50, {"hand": slow, "isal": fast, "zlib": slow, "curl": Measured(0.1, 0.1, None)})]
+def test_table_has_measurements_and_ratios() -> None:
+    slow, fast = Measurement(4.0, 3.0, 2e9), Measurement(1.0, 0.5, 3e6)
+    table = transfer.table(
+        [Case("zip", 50, {"script": slow, "isal": fast, "zlib": slow, "curl": Measurement(0.1, 0.1, None)})]
     )
-    assert "| 4.00 s, 3.00 s, 2000 MB | 1.00 s, 0.50 s, 3 MB |" in figures
-    assert "**0.25**, 1.00" in figures
-    start, end = transfer.MARKS
-    assert transfer.with_block(f"a\n{start}\nold\n{end}\nb", figures) == f"a\n{start}\n{figures}\n{end}\nb"
-    for text in ("", start, f"{end}{start}", f"{start}{end}{start}"):
-        with pytest.raises(BenchError):
-            transfer.with_block(text, figures)
+    assert "| 4.00 s, 3.00 s, 2000 MB | 1.00 s, 0.50 s, 3 MB |" in table
+    assert "**0.25**, 1.00" in table
 
 
-@pytest.mark.parametrize("marks", [transfer.MARKS, tasks.MARKS])
-def test_the_readme_has_the_marks(marks: tuple[str, str]) -> None:
-    assert "figures" in transfer.with_block(transfer.README.read_text(), "figures", marks)
+def test_table_replaces_the_text_between_its_markers() -> None:
+    begin, end = "<!-- bench:tasks -->", "<!-- /bench:tasks -->"
+    page = docs.replace_table(f"a\n{begin}\nold\n{end}\nb", "tasks", "new\ntable")
+    assert page == f"a\n{begin}\nnew\ntable\n{end}\nb"
+    for text in ("", begin, f"{end}{begin}", f"{begin}{end}{begin}"):
+        with pytest.raises(BenchError, match="each once and in this order"):
+            docs.replace_table(text, "tasks", "new")
 
 
-def test_medians() -> None:
-    runs = [Measured(wall, wall / 2, wall * 10) for wall in (3.0, 1.0, 100.0)]
-    assert Measured.median_of(runs) == Measured(3.0, 1.5, 30.0)
+@pytest.mark.parametrize("name", ["transfer", "tasks", "waiting"])
+def test_page_has_the_markers_of_every_benchmark(name: str) -> None:
+    assert "new table" in docs.replace_table(docs.COSTS.read_text(), name, "new table")
 
 
-def test_every_start_of_a_worker_is_counted_once_and_for_its_dag() -> None:
-    """Also where the system gives a process ID a second time."""
-    lines = [
-        line
+def test_median_is_taken_of_each_figure() -> None:
+    runs = [Measurement(wall, wall / 2, wall * 10) for wall in (3.0, 1.0, 100.0)]
+    assert Measurement.median_of(runs) == Measurement(3.0, 1.5, 30.0)
+
+
+def test_busiest_second_may_start_at_any_time() -> None:
+    assert busiest_second([0.0, 0.9, 1.0, 1.5, 1.85, 3.0]) == 4
+    assert busiest_second([]) == 0
+
+
+def test_each_process_is_counted_once_for_its_dag() -> None:
+    """The system may reuse a process ID."""
+    records = [
+        record
         for created, dag_id, task_id in (
             (1.0, "one_task", "activities"),
             (2.0, "one_task", "activities"),
             (3.0, "x", "y"),
         )
-        for line in (
-            {"pid": 7, "what": "start", "created": created},
-            {"pid": 7, "what": "task", "dag_id": dag_id, "task_id": task_id},
-            {"pid": 7, "what": "end", "seconds": created, "cpu": created / 2},
+        for record in (
+            {"pid": 7, "event": "start", "created": created},
+            {"pid": 7, "event": "task", "dag_id": dag_id, "task_id": task_id},
+            {"pid": 7, "event": "end", "seconds": created, "cpu": created / 2},
         )
     ]
-    written = [json.dumps(line) for line in lines]
-    counted = tasks.read_starts(written, "one_task")
-    assert counted == tasks.Measured({"activities": 2}, 3.0, 1.5)
-    assert (counted.started, tasks.read_starts(written, "x").started) == (2, 1)
-    with pytest.raises(BenchError, match="of 2 processes of one_task, 1 have told their end"):
-        tasks.read_starts(written[:5], "one_task")
+    lines = [json.dumps(record) for record in records]
+    measurement = tasks.count_processes(lines, "one_task")
+    assert measurement == tasks.Measurement({"activities": 2}, 3.0, 1.5)
+    assert (measurement.total, tasks.count_processes(lines, "x").total) == (2, 1)
+    with pytest.raises(BenchError, match="only 1 of 2 processes of one_task have recorded their end"):
+        tasks.count_processes(lines[:5], "one_task")
 
 
-def test_half_of_the_starts_is_what_must_hold() -> None:
+def test_more_than_half_of_the_processes_exceeds_the_limit() -> None:
     half, more = (
-        {way: tasks.Measured({way: count}, 8.0, 4.0) for way, count in zip(tasks.WAYS, counts, strict=True)}
+        {
+            variant: tasks.Measurement({variant: count}, 8.0, 4.0)
+            for variant, count in zip(tasks.VARIANTS, counts, strict=True)
+        }
         for counts in ((20, 40), (21, 40))
     )
-    assert "| worker processes started | 20 | 40 | **0.50** |" in tasks.table(half, 10)
-    assert tasks.missed(half) == []
-    assert tasks.missed(more) == ["the one-task way has started 21 processes, the other 40"]
+    assert ["worker processes", "20", "40", "**0.50**"] in [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in tasks.report(half, 10).splitlines()
+    ]
+    assert tasks.missed_limits(half) == []
+    assert tasks.missed_limits(more) == ["one_task started 21 processes, three_tasks 40"]
