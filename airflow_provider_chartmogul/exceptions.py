@@ -275,6 +275,8 @@ class ArchiveError(ChartMogulError):
 class TableError(ChartMogulError):
     """The CSV cannot be read as a table."""
 
+    permanent = True
+
 
 class ColumnTypesError(ChartMogulError, ValueError):
     """``column_types`` has an unknown type or column, or a value does not fit its type."""

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
 from typing import IO, Any
 
-from airflow_provider_chartmogul.exceptions import ArchiveError
+from airflow_provider_chartmogul.exceptions import ArchiveError, TableError
 from airflow_provider_chartmogul.formats.csv_text import MAX_HEADER_BYTES, CsvScanner, read_columns
 
 _zlib: Any
@@ -113,7 +113,8 @@ class Archive:
         """
         Iterate over the CSV's text in chunks; its CRC-32 is compared after the last one.
 
-        :raises ArchiveError: if there are several files that could be the CSV, or if it is truncated or damaged
+        :raises ArchiveError: if the CSV is truncated or damaged
+        :raises TableError: if there are several files that could be the CSV
         """
         info = self._find_csv()
         return self._read(info) if info else iter(())
@@ -122,7 +123,7 @@ class Archive:
         """
         Write the CSV as text.
 
-        :raises ArchiveError: as ``read_csv``
+        :raises ChartMogulError: as ``read_csv``
         """
         scanner = CsvScanner()
         for chunk in _read_ahead(self.read_csv()):
@@ -134,7 +135,7 @@ class Archive:
         """
         Write the CSV as gzip, with its compressed bytes unchanged.
 
-        :raises ArchiveError: as ``read_csv``
+        :raises ChartMogulError: as ``read_csv``
         """
         scanner = CsvScanner()
         info = self._find_csv()
@@ -176,7 +177,7 @@ class Archive:
         if len(files) > 1:
             files = [info for info in files if info.filename.lower().endswith(".csv")] or files
         if len(files) > 1:
-            raise ArchiveError(
+            raise TableError(
                 f"the archive holds several files ({', '.join(info.filename for info in files)}), which do not make "
                 "one table; use output_format='zip' to transfer the archive as it is"
             )

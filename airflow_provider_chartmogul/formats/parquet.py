@@ -10,6 +10,7 @@ is imported inside functions only.
 from __future__ import annotations
 
 import io
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,14 @@ from airflow_provider_chartmogul.formats.csv_text import MAX_HEADER_BYTES, read_
 #: pyarrow always reads up to 32 blocks ahead, so blocks account for most of the memory. A row can be as long as one.
 _BLOCK_BYTES = 2 << 20
 _ROW_GROUP_BYTES = 32 << 20
+
+#: Forms of times that Arrow does not read, or not together, and what they become.
+_TIME_FORMS = (
+    (r"^(\d{4}-\d\d-\d\d)$", r"\1T00:00:00Z"),
+    (r"(:\d\d(?:\.\d+)?) *(?:UTC|GMT)$", r"\1Z"),
+    (r"(:\d\d(?:\.\d+)?) +([+-]\d\d(?::?\d\d)?)$", r"\1\2"),
+    (r"([T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)$", r"\1Z"),
+)
 
 
 def parse_types(column_types: Mapping[str, str] | None) -> dict[str, pa.DataType]:
@@ -55,51 +64,103 @@ def _parse_type(column: str, name: object) -> pa.DataType:
         ) from error
 
 
-class _ChunkStream(io.RawIOBase):
-    """Chunks as a file, for pyarrow."""
+def cast_text(values: pa.Array | pa.Scalar, arrow_type: pa.DataType) -> pa.Array | pa.Scalar:
+    """
+    Convert text to a type. A time without a zone is in UTC, and a date is its midnight.
 
-    def __init__(self, first: bytes, chunks: Iterator[bytes]) -> None:
-        self._left = memoryview(first)
+    :raises pyarrow.ArrowInvalid: for a value that does not fit
+    """
+    if not pa.types.is_timestamp(arrow_type):
+        return pc.cast(values, arrow_type)
+    try:
+        return pc.cast(values, arrow_type)
+    except pa.ArrowInvalid:
+        # Arrow requires that all values have a zone, or none, and it knows fewer forms of both.
+        for pattern, replacement in _TIME_FORMS:
+            values = pc.replace_substring_regex(values, pattern, replacement)
+        return pc.cast(pc.cast(values, pa.timestamp(arrow_type.unit, "UTC")), arrow_type)
+
+
+class _ChunkStream(io.RawIOBase):
+    """Chunks as a file for pyarrow, which reads ahead in a thread of its own."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
+        self._left = memoryview(b"")
+        self._error: Exception | None = None
+        self._lock = threading.Lock()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._left:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._left = memoryview(chunk)
-        size = min(len(buffer), len(self._left))
-        buffer[:size] = self._left[:size]
-        self._left = self._left[size:]
-        return size
+        with self._lock:
+            while not self._left:
+                chunk = self._next()
+                if not chunk:
+                    return 0
+                self._left = memoryview(chunk)
+            size = min(len(buffer), len(self._left))
+            buffer[:size] = self._left[:size]
+            self._left = self._left[size:]
+            return size
+
+    def peek(self, size: int) -> bytes:
+        """Return the beginning of the text without consuming it: at least ``size`` bytes, unless it has fewer."""
+        start = b""
+        while len(start) < size and (chunk := self._next()):
+            start += chunk
+        self._left = memoryview(start)
+        return start
+
+    def exhaust(self) -> None:
+        """Read the rest of the chunks, and raise the error that reading them raises or has raised."""
+        with self._lock:
+            while self._error is None and self._next():
+                pass
+            if self._error is not None:
+                raise self._error
+
+    def _next(self) -> bytes:
+        try:
+            return next(self._chunks, b"")
+        except Exception as error:
+            self._error = error
+            raise
 
 
 def write_parquet(
     chunks: Iterator[bytes], path: Path, column_types: Mapping[str, str] | None = None
 ) -> tuple[int, tuple[str, ...]]:
     """
-    Write a CSV as a Parquet file, compressed with zstd.
+    Write a CSV as a Parquet file, compressed with zstd. An empty value is null, quoted or not.
 
-    :param chunks: the CSV's text, UTF-8, with a header
+    :param chunks: the CSV's text, UTF-8, with a header; a CSV without any text gives a file without columns
     :param path: the local file
-    :param column_types: Arrow types by column; an empty value in such a column becomes null
+    :param column_types: Arrow types by column
     :return: the number of rows, and the columns
     :raises ColumnTypesError: for a value that does not fit its column's type, naming column, row and value
     :raises TableError: if the text is not a CSV in UTF-8 with a header
     """
     types = parse_types(column_types)
-    start, columns = _read_header(chunks)
-    # An export without any text has no columns either.
+    stream = _ChunkStream(chunks)
+    try:
+        return _write(stream, path, types)
+    except (ColumnTypesError, TableError):
+        # A damaged archive is the more likely cause, and only its end shows that it is damaged.
+        stream.exhaust()
+        raise
+
+
+def _write(stream: _ChunkStream, path: Path, types: Mapping[str, pa.DataType]) -> tuple[int, tuple[str, ...]]:
+    columns = _parse_header(stream.peek(MAX_HEADER_BYTES))
     if columns and (unknown := [name for name in types if name not in columns]):
         raise ColumnTypesError(f"column_types names the column {unknown[0]!r}; the export has {', '.join(columns)}")
     schema = pa.schema([(name, types.get(name, pa.string())) for name in columns])
     rows = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         group: list[pa.RecordBatch] = []
-        for batch in _read_batches(_ChunkStream(start, chunks), columns):
+        for batch in _read_batches(stream, columns):
             group.append(_cast_batch(batch, schema, types, rows))
             rows += batch.num_rows
             if sum(batch.nbytes for batch in group) >= _ROW_GROUP_BYTES:
@@ -110,21 +171,20 @@ def write_parquet(
     return rows, columns
 
 
-def _read_header(chunks: Iterator[bytes]) -> tuple[bytes, tuple[str, ...]]:
-    """Return the text read so far, and the columns."""
-    start = b""
-    while len(start) < MAX_HEADER_BYTES and (chunk := next(chunks, b"")):
-        start += chunk
+def _parse_header(start: bytes) -> tuple[str, ...]:
     columns = read_columns(start, "surrogateescape")
     if columns is None:
-        raise TableError("the header of the CSV cannot be read; use csv or csv.gz instead of parquet")
+        raise TableError(
+            f"the CSV's header cannot be read, or has more than {MAX_HEADER_BYTES} bytes; use csv or csv.gz instead of "
+            "parquet"
+        )
     try:
         "".join(columns).encode()
     except UnicodeEncodeError:
         raise TableError("the header of the CSV is not UTF-8; use csv or csv.gz instead of parquet") from None
     if repeated := [name for name, count in Counter(columns).items() if count > 1]:
         raise TableError(f"the CSV has several columns named {repeated[0]!r}; use csv or csv.gz instead of parquet")
-    return start, columns
+    return columns
 
 
 def _read_batches(stream: _ChunkStream, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
@@ -135,19 +195,28 @@ def _read_batches(stream: _ChunkStream, columns: tuple[str, ...]) -> Iterator[pa
             # Buffered, since pyarrow takes a short read for a whole block.
             pa.PythonFile(io.BufferedReader(stream, _BLOCK_BYTES), mode="r"),
             read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(columns) > 1),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(
                 column_types={name: pa.string() for name in columns},
-                strings_can_be_null=False,
-                quoted_strings_can_be_null=False,
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=True,
             ),
         )
         if tuple(reader.schema.names) != columns:
             raise TableError(f"the header of the CSV is ambiguous: it is read as {columns} and {reader.schema.names}")
         yield from reader
     except pa.ArrowInvalid as error:
-        if "Empty CSV" not in str(error):
-            raise TableError(f"the CSV cannot be read as a table: {error}") from error
+        if "Empty CSV" in str(error):
+            return
+        if "straddles two block boundaries" in str(error):
+            raise TableError(
+                f"the CSV has a row of more than {_BLOCK_BYTES >> 20} MiB, which cannot be written as Parquet; use csv "
+                "or csv.gz instead of parquet"
+            ) from error
+        raise TableError(
+            f"the CSV cannot be read as a table ({error}); use csv or csv.gz instead of parquet"
+        ) from error
 
 
 def _cast_batch(
@@ -156,9 +225,8 @@ def _cast_batch(
     arrays = []
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
         if name in types:
-            array = pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
             try:
-                array = pc.cast(array, types[name])
+                array = cast_text(array, types[name])
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise _describe_misfit(name, types[name], array, rows_before, error) from error
         arrays.append(array)
@@ -170,7 +238,7 @@ def _describe_misfit(
 ) -> ColumnTypesError:
     for row, value in enumerate(values, rows_before + 1):
         try:
-            pc.cast(value, column_type)
+            cast_text(value, column_type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             return ColumnTypesError(
                 f"column {column!r}, row {row}: {value.as_py()[:80]!r} is not a value of type {column_type}; give the "
