@@ -456,7 +456,7 @@ def is_same(type_name: str, value: Any, written: Any) -> bool:
     if type_name == TEXT:
         return bool(written == (value if isinstance(value, str) else json.dumps(value)))
     if type_name in (INTEGER, NUMBER):
-        return Decimal(str(written)) == Decimal(str(value))
+        return bool(written == value) if not isinstance(value, str) else Decimal(str(written)) == Decimal(value)
     if type_name == DATE:
         return bool(written.isoformat() == value)
     time = datetime.fromisoformat(value)
