@@ -95,5 +95,10 @@ def get_provider_info() -> dict[str, Any]:
                 "target-integration-name": "Common IO",
                 "python-module": f"{_PACKAGE}.transfers.activities_to_object_storage",
             },
+            {
+                "source-integration-name": _INTEGRATION,
+                "target-integration-name": "Common IO",
+                "python-module": f"{_PACKAGE}.transfers.chartmogul_to_object_storage",
+            },
         ],
     }

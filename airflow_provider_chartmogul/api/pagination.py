@@ -42,12 +42,14 @@ class Page:
     :param raw_rows: each row as the bytes of the response, on one line
     :param has_more: whether there is a page after this one
     :param cursor: what to request the next page with
+    :param summary: the summary of the rows, which metrics have
     """
 
     rows: list[dict[str, Any]]
     raw_rows: list[bytes]
     has_more: bool = False
     cursor: str | None = None
+    summary: dict[str, Any] | None = None
 
 
 def walk(
@@ -123,7 +125,8 @@ def parse_page(response: ApiResponse, resource: Resource) -> Page:
             f"the response is not a page of {resource.name}: it has no list of objects under {resource.rows_key!r}"
         )
     if not resource.is_paged:
-        return Page(rows, raw_rows)
+        summary = rest.get("summary")
+        return Page(rows, raw_rows, summary=summary if isinstance(summary, dict) else None)
     has_more, cursor = rest.get("has_more"), rest.get("cursor")
     if not isinstance(has_more, bool):
         raise PaginationError(f"the response is not a page of {resource.name}: it does not say whether it has_more")
@@ -158,4 +161,8 @@ def _skip_space(text: str, position: int) -> int:
 
 
 def _dump(row: Any) -> bytes:
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
+    try:
+        return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which UTF-8 does not have.
+        return json.dumps(row, separators=(",", ":")).encode()

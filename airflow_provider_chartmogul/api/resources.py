@@ -44,8 +44,8 @@ class Table:
     name: str
     columns: Mapping[str, str]
     primary_key: tuple[str, ...] = ("uuid",)
-    rows_key: str | None = None
-    parent_key: str | None = None
+    rows_key: str = ""
+    parent_key: str = ""
 
     @property
     def column_types(self) -> dict[str, str]:
@@ -152,8 +152,10 @@ _TRACKED = "disabled:boolean disabled_at:time disabled_by edit_history_summary:j
 
 _PLAN = "uuid external_id name interval_count:integer interval_unit data_source_uuid"
 
-_ACCOUNT_SETTINGS = (
-    "churn_recognition churn_when_zero_mrr auto_churn_subscription refund_handling proximate_movement_reclassification"
+#: The settings of an account that are left out unless they are asked for.
+_ACCOUNT_SETTINGS = _columns(
+    "churn_recognition churn_when_zero_mrr:json auto_churn_subscription:json refund_handling "
+    "proximate_movement_reclassification"
 )
 
 _METRICS = (
@@ -171,14 +173,14 @@ _CATALOGUE = (
         (
             Table(
                 "account",
-                _columns("id name currency time_zone week_start_on " + _ACCOUNT_SETTINGS),
+                _columns("id name currency time_zone week_start_on") | _ACCOUNT_SETTINGS,
                 primary_key=(),
             ),
         ),
         rows_key=None,
         is_paged=False,
         query_params=("include",),
-        default_params={"include": _ACCOUNT_SETTINGS.replace(" ", ",")},
+        default_params={"include": ",".join(_ACCOUNT_SETTINGS)},
     ),
     Resource(
         "data_sources",

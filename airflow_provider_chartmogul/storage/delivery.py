@@ -107,23 +107,8 @@ class Delivery:
 
     @property
     def format(self) -> str:
-        """The format of the objects, from ``output_format`` or the destination's suffix."""
-        template = self.destination.template
-        by_suffix = next((name for suffix, name in self.formats.items() if template.endswith(suffix)), None)
-        known = ", ".join(sorted(set(self.formats.values())))
-        if self.output_format is not None and self.output_format not in self.formats.values():
-            raise TransferSettingsError(f"output_format cannot be {self.output_format!r}: it is one of {known}")
-        if by_suffix and self.output_format and by_suffix != self.output_format:
-            raise TransferSettingsError(
-                f"destination {template!r} says {by_suffix} and output_format says {self.output_format}: change one of "
-                "them, or leave output_format out"
-            )
-        if (chosen := self.output_format or by_suffix) is None:
-            raise TransferSettingsError(
-                f"destination {template!r} has none of the suffixes {', '.join(self.formats)}: give it one, "
-                f"or give output_format ({known})"
-            )
-        return chosen
+        """The format of the objects."""
+        return choose_format(self.destination, self.formats, self.output_format)
 
     def prepare(self) -> None:
         """
@@ -198,6 +183,31 @@ class Delivery:
             "columns": list(file.columns) if file and file.columns is not None else None,
             "modified_at": None if file else _format_time(stored.modified_at()),
         }
+
+
+def choose_format(destination: Destination, formats: Mapping[str, str], output_format: str | None) -> str:
+    """
+    Return the format of objects, from ``output_format`` or the destination's suffix.
+
+    :param formats: the formats that the source can produce, by suffix
+    :raises TransferSettingsError: if there is none, or the two say different ones
+    """
+    template = destination.template
+    by_suffix = next((name for suffix, name in formats.items() if template.endswith(suffix)), None)
+    known = ", ".join(sorted(set(formats.values())))
+    if output_format is not None and output_format not in formats.values():
+        raise TransferSettingsError(f"output_format cannot be {output_format!r}: it is one of {known}")
+    if by_suffix and output_format and by_suffix != output_format:
+        raise TransferSettingsError(
+            f"destination {template!r} says {by_suffix} and output_format says {output_format}: change one of them, or "
+            "leave output_format out"
+        )
+    if (chosen := output_format or by_suffix) is None:
+        raise TransferSettingsError(
+            f"destination {template!r} has none of the suffixes {', '.join(formats)}: give it one, or give "
+            f"output_format ({known})"
+        )
+    return chosen
 
 
 def _format_time(moment: datetime | None) -> str | None:

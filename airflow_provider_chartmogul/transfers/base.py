@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,18 @@ class ToObjectStorageOperator(ChartMogulOperator):
         report_transfer(context, self.outlets, hook, results, self.log)
         return main.uri
 
+    def _temporary_folder(self) -> AbstractContextManager[Path]:
+        """
+        Return a folder for what is published, which is removed in the end.
+
+        :raises TransferSettingsError: if ``download_dir`` does not exist
+        """
+        from airflow_provider_chartmogul.runtime.temporary_files import temporary_folder
+
+        if self.download_dir is not None and not Path(self.download_dir).is_dir():
+            raise TransferSettingsError(f"download_dir {self.download_dir!r} does not exist on this worker")
+        return temporary_folder(self.download_dir)
+
     def on_kill(self) -> None:
         """Cancel the download or upload that is running; return when nothing of it can appear any more."""
         self._cancellation.cancel()
@@ -144,7 +157,6 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
 
         :param request: what the export was created for; ``None`` if this task does not know
         """
-        from airflow_provider_chartmogul.runtime.temporary_files import temporary_folder
         from airflow_provider_chartmogul.sources.activities_export import (
             ActivitiesExportSource,
             convert_archive,
@@ -161,10 +173,8 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
         )
         if (existing := self._find_existing_object(context, delivery, source)) is not None:
             return self._finish(context, [existing], hook)
-        if self.download_dir is not None and not Path(self.download_dir).is_dir():
-            raise TransferSettingsError(f"download_dir {self.download_dir!r} does not exist on this worker")
         stored = delivery.destination.fill(source.placeholders)
-        with temporary_folder(self.download_dir) as folder:
+        with self._temporary_folder() as folder:
             archive = download_archive(
                 hook, export, folder, delivery.format, log=self.log, cancellation=self._cancellation
             )

@@ -16,6 +16,7 @@ from airflow_provider_chartmogul.transfers.activities_export_to_object_storage i
     ActivitiesExportToObjectStorageOperator,
 )
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+from airflow_provider_chartmogul.transfers.chartmogul_to_object_storage import ChartMogulToObjectStorageOperator
 from tests.unit.values import EXPORT_ID
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -24,11 +25,13 @@ CREATE: dict[str, Any] = {}
 WAIT = {"export_id": EXPORT_ID}
 TRANSFER = {"export_id": EXPORT_ID, "destination": "s3://b/{export_id}.zip"}
 ONE_TASK = {"destination": "s3://b/{export_id}.zip"}
+RESOURCE = {"resource": "customers", "destination": "s3://b/{table}.parquet"}
 CLASSES: list[tuple[type[BaseOperator], dict[str, Any]]] = [
     (CreateActivitiesExportOperator, CREATE),
     (ActivitiesExportSensor, WAIT),
     (ActivitiesExportToObjectStorageOperator, TRANSFER),
     (ActivitiesToObjectStorageOperator, ONE_TASK),
+    (ChartMogulToObjectStorageOperator, RESOURCE),
 ]
 
 each_class = pytest.mark.parametrize(("cls", "required"), CLASSES, ids=[cls.__name__ for cls, _ in CLASSES])

@@ -25,6 +25,7 @@ DAG_FILE_MODULES = [
     "airflow_provider_chartmogul.triggers.activities_export",
     "airflow_provider_chartmogul.transfers.activities_export_to_object_storage",
     "airflow_provider_chartmogul.transfers.activities_to_object_storage",
+    "airflow_provider_chartmogul.transfers.chartmogul_to_object_storage",
     "airflow_provider_chartmogul.intervals",
 ]
 

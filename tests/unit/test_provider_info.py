@@ -56,6 +56,11 @@ MODULES = {
         "ActivitiesToObjectStorageOperator",
         BaseOperator,
     ),
+    "transfers, of resources": (
+        "airflow_provider_chartmogul.transfers.chartmogul_to_object_storage",
+        "ChartMogulToObjectStorageOperator",
+        BaseOperator,
+    ),
 }
 
 

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A resource as the source of a transfer: all of its rows, walked page by page into one local file a table.
+
+Nothing is written at the destination before the walk is complete.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_provider_chartmogul.api.pagination import Page
+from airflow_provider_chartmogul.api.resources import Resource, Table, get_resource
+from airflow_provider_chartmogul.client.sync_client import SyncClient
+from airflow_provider_chartmogul.exceptions import NotFoundError
+from airflow_provider_chartmogul.intervals.interval import Interval
+from airflow_provider_chartmogul.runtime.cancellation import Cancellation
+from airflow_provider_chartmogul.runtime.task_log import TaskLog
+from airflow_provider_chartmogul.sources.row_files import ResourceOutput, RowFiles
+from airflow_provider_chartmogul.storage.delivery import LocalFile
+
+#: Seconds between two lines about the progress of a walk.
+PROGRESS_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class ResourceSource:
+    """
+    A resource, as something to transfer.
+
+    :param chartmogul_conn_id: the Airflow connection of its account
+    :param base_url: base URL of the API
+    :param query: the query of its requests, without paging
+    :param query_params: the query parameters that the user gave
+    :param extracted_at: when the walk began
+    :param interval: the window, for a resource that has one
+    """
+
+    chartmogul_conn_id: str
+    base_url: str
+    resource: Resource
+    query: Mapping[str, str]
+    query_params: Mapping[str, Any] | None
+    extracted_at: datetime
+    interval: Interval | None = None
+
+    @property
+    def uri(self) -> str:
+        """The asset that objects are made from."""
+        return f"chartmogul://{urlsplit(self.base_url).netloc}/{self.resource.name}"
+
+    def placeholders(self, table: Table) -> dict[str, Any]:
+        """Values for the placeholders of a table's destination."""
+        return {
+            "resource": self.resource.name,
+            "table": table.name,
+            "extracted_at": self.extracted_at,
+            "interval_start": self.interval and self.interval.start,
+            "interval_end": self.interval and self.interval.end,
+            "chartmogul_conn_id": self.chartmogul_conn_id,
+        }
+
+    def metadata(self, table: Table, *, already_existed: bool) -> dict[str, Any]:
+        """
+        Return what a table's metadata says about its content.
+
+        :param already_existed: the object holds the rows of an earlier walk
+        """
+        start, end = (self.interval.start, self.interval.end) if self.interval else (None, None)
+        return {
+            "resource": self.resource.name,
+            "table": table.name,
+            "query_params": dict(self.query_params) if self.query_params else None,
+            "extracted_at": None if already_existed else self.extracted_at.isoformat(),
+            "interval_start": start and start.isoformat(),
+            "interval_end": end and end.isoformat(),
+            "activity_type": None,
+            "export_id": None,
+            "exported_at": None,
+            "chartmogul_conn_id": self.chartmogul_conn_id,
+        }
+
+
+def known_placeholders(resource: Resource) -> tuple[str, ...]:
+    """Return the placeholders that a destination of this resource may have."""
+    window = ("interval_start", "interval_end") if resource.has_window else ()
+    return ("resource", "table", "extracted_at", *window, "chartmogul_conn_id")
+
+
+def iter_pages(
+    client: SyncClient, resource: Resource, query: Mapping[str, str], *, log: TaskLog, retry_seconds: float
+) -> Iterator[tuple[str | None, Page]]:
+    """
+    Yield all pages of a resource, each with the row of the parent that it was walked under.
+
+    :param retry_seconds: how long to keep retrying transient failures of one page, in seconds
+    :raises ChartMogulError: if the walk fails
+    """
+    if resource.parent is None:
+        for page in client.iter_pages(resource, query, retry_seconds=retry_seconds):
+            yield None, page
+        return
+    parent = get_resource(resource.parent)
+    missing = 0
+    for parents in client.iter_pages(parent, parent.build_query(None), retry_seconds=retry_seconds):
+        for parent_uuid in (row["uuid"] for row in parents.rows):
+            try:
+                for page in client.iter_pages(resource, query, parent_uuid=parent_uuid, retry_seconds=retry_seconds):
+                    yield parent_uuid, page
+            except NotFoundError:
+                missing += 1
+    if missing:
+        log.info("Skipped %d of the %s, which were deleted during the walk", missing, parent.name)
+
+
+def fetch_rows(
+    client: SyncClient,
+    source: ResourceSource,
+    output: ResourceOutput,
+    folder: Path,
+    *,
+    retry_seconds: float,
+    log: TaskLog,
+    cancellation: Cancellation,
+) -> dict[str, LocalFile]:
+    """
+    Read all rows of a resource into local files, and return these by table.
+
+    :param folder: where the files are created
+    :param retry_seconds: how long to keep retrying transient failures of one page, in seconds
+    :raises TaskCancelledError: if the task was cancelled
+    :raises ChartMogulError: if the walk fails
+    """
+    files = RowFiles(folder, output, source.extracted_at)
+    name = source.resource.name
+    pages = rows = 0
+    started = last_logged = time.monotonic()
+    with files.open():
+        for parent_uuid, page in iter_pages(
+            client, source.resource, source.query, log=log, retry_seconds=retry_seconds
+        ):
+            cancellation.check()
+            files.write(page, parent_uuid)
+            if page.summary is not None:
+                log.info("Summary of the %s: %s", name, page.summary)
+            pages, rows, now = pages + 1, rows + len(page.rows), time.monotonic()
+            if now - last_logged >= PROGRESS_SECONDS:
+                last_logged = now
+                log.info("Read %d pages of %s: %d rows, %.0f rows/s", pages, name, rows, rows / (now - started))
+    log.info("Read all %d rows of %s (%d pages, %.1f s)", rows, name, pages, time.monotonic() - started)
+    return files.finish(log)

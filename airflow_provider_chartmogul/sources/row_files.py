@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The local files that the rows of a resource go to: which tables and columns, and each row once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from airflow_provider_chartmogul.api.pagination import Page
+from airflow_provider_chartmogul.api.resources import Resource, Table
+from airflow_provider_chartmogul.exceptions import TransferSettingsError
+from airflow_provider_chartmogul.formats.archive import sha256_of
+from airflow_provider_chartmogul.formats.deduplication import keep_last_rows
+from airflow_provider_chartmogul.formats.json_lines import JsonLinesWriter
+from airflow_provider_chartmogul.formats.selection import ColumnSelection
+from airflow_provider_chartmogul.runtime.task_log import TaskLog
+from airflow_provider_chartmogul.storage.delivery import LocalFile
+
+#: What a resource can become, by suffix of the destination.
+FORMATS = {
+    ".jsonl": "jsonl",
+    ".jsonl.gz": "jsonl.gz",
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".csv.gz": "csv.gz",
+}
+
+#: Formats that hold the rows as they came, nested tables included.
+RAW_FORMATS = ("jsonl", "jsonl.gz")
+
+
+class ResourceOutput:
+    """
+    What the objects of a resource contain: its tables, and their columns.
+
+    :param output_format: one of the values of ``FORMATS``
+    :param columns: the columns to keep; ``None`` keeps all
+    :param exclude_columns: the columns to leave out
+    :param column_types: Arrow types of the main table's columns
+    :raises InvalidResourceError: for a column that the resource does not have
+    :raises ColumnTypesError: for a type that Arrow does not have
+    :raises TransferSettingsError: for ``column_types`` of a raw format, and if pyarrow is not installed
+    """
+
+    def __init__(
+        self,
+        resource: Resource,
+        output_format: str,
+        *,
+        columns: Sequence[str] | None = None,
+        exclude_columns: Sequence[str] | None = None,
+        column_types: Mapping[str, str] | None = None,
+    ) -> None:
+        self.resource = resource
+        self.output_format = output_format
+        self.is_raw = output_format in RAW_FORMATS
+        #: The tables, the main one first; a raw format has the main one alone, with all others nested in its rows.
+        self.tables = resource.tables[:1] if self.is_raw else resource.tables
+        self._column_types = column_types
+        self._selections = {
+            table.name: ColumnSelection(
+                table,
+                columns,
+                exclude_columns,
+                other_tables=[other for other in resource.tables if other is not table],
+            )
+            for table in self.tables
+        }
+        if not self.is_raw:
+            _tables().check_column_types(resource.main_table, column_types)
+        elif column_types:
+            raise TransferSettingsError(f"column_types are for tables, and have no meaning for {output_format}")
+
+    def open_writer(self, table: Table, path: Path, extracted_at: datetime) -> Any:
+        """Open a file for the rows of a table, as a context manager with ``write(rows, raw_rows)``."""
+        selection = self._selections[table.name]
+        if self.is_raw:
+            return JsonLinesWriter(path, compressed=self.output_format == "jsonl.gz", selection=selection)
+        return _tables().TableWriter(
+            path,
+            output_format=self.output_format,
+            table=table,
+            extracted_at=extracted_at,
+            selection=selection,
+            column_types=self._column_types if table is self.resource.main_table else None,
+        )
+
+
+class RowFiles:
+    """
+    The local files that a walk fills, one a table.
+
+    :param folder: where the files are created
+    :param extracted_at: when the walk began
+    """
+
+    def __init__(self, folder: Path, output: ResourceOutput, extracted_at: datetime) -> None:
+        self._folder = folder
+        self._output = output
+        self._extracted_at = extracted_at
+        self._resource = output.resource
+        self._nested = output.tables[1:]
+        self._writers: dict[str, Any] = {}
+        self._seen: set[int] = set()
+        self._repeated: dict[tuple[Any, ...], dict[str, int]] = {}
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Open the files for ``write``."""
+        with contextlib.ExitStack() as stack:
+            for table in self._output.tables:
+                writer = self._output.open_writer(table, self._path(table), self._extracted_at)
+                self._writers[table.name] = stack.enter_context(writer)
+            yield
+
+    def write(self, page: Page, parent_uuid: str | None) -> None:
+        """
+        Write a page.
+
+        :param parent_uuid: the row of the parent that it was walked under
+        """
+        if not page.rows:
+            return
+        rows, raw_rows = page.rows, page.raw_rows
+        if (key := self._resource.parent_key) is not None:
+            raw_rows = [
+                raw if key in row else _with_key(raw, key, parent_uuid) for row, raw in zip(rows, raw_rows, strict=True)
+            ]
+            rows = [{key: parent_uuid, **row} for row in rows]
+        for row in rows:
+            self._note_key(row)
+        for table in self._nested:
+            nested = [item for row in rows for item in _nested_rows(row, table)]
+            self._writers[table.name].write(nested, [])
+        if self._nested:
+            rows = [self._without_nested_rows(row) for row in rows]
+        self._writers[self._resource.main_table.name].write(rows, raw_rows)
+
+    def finish(self, log: TaskLog) -> dict[str, LocalFile]:
+        """
+        Return the complete files by table, after ``open`` has ended.
+
+        Rows that came twice, as a customer does that moved during the walk, are there once: the last one stays.
+        """
+        files = {}
+        for table in self._output.tables:
+            writer = self._writers[table.name]
+            path = self._path(table)
+            rows = writer.rows
+            if self._repeated:
+                rows = keep_last_rows(path, self._output.output_format, *self._rows_to_keep(table))
+            column_types = getattr(writer, "columns", None)
+            columns = tuple(column_types) if column_types is not None else None
+            files[table.name] = LocalFile(path, sha256_of(path), rows, columns, column_types)
+            if extra_keys := getattr(writer, "extra_keys", None):
+                log.warning(
+                    "Table %s: some rows have keys that this version does not know, or values that do not fit their "
+                    "column; these are in the column _extra: %s",
+                    table.name,
+                    ", ".join(sorted(extra_keys)),
+                )
+        if self._repeated:
+            log.info("%d rows came more than once during the walk; kept the last of each", len(self._repeated))
+        return files
+
+    def _path(self, table: Table) -> Path:
+        return self._folder / f"{table.name}.{self._output.output_format}"
+
+    def _without_nested_rows(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row of the main table; what is not a list of rows stays, as a value that does not fit."""
+        nested = {table.rows_key for table in self._nested if not row.get(table.rows_key) or _nested_rows(row, table)}
+        return {key: value for key, value in row.items() if key not in nested}
+
+    def _note_key(self, row: Mapping[str, Any]) -> None:
+        """Remember the row's key; hashes are enough, since ``keep_last_rows`` compares the keys themselves."""
+        key = tuple(row.get(name) for name in self._resource.main_table.primary_key)
+        if None in key or not key:
+            return
+        if (digest := hash(key)) in self._seen:
+            self._repeated[key] = {table.name: len(_nested_rows(row, table)) for table in self._nested}
+        self._seen.add(digest)
+
+    def _rows_to_keep(self, table: Table) -> tuple[tuple[str, ...], dict[tuple[Any, ...], int]]:
+        """Return a table's key for ``keep_last_rows``, and how many rows of each repeated key are the last ones."""
+        if table is self._resource.main_table:
+            return table.primary_key, dict.fromkeys(self._repeated, 1)
+        return (table.parent_key,), {key: counts[table.name] for key, counts in self._repeated.items()}
+
+
+def _tables() -> ModuleType:
+    """Import pyarrow, which is optional, only where tables are written."""
+    try:
+        return import_module("airflow_provider_chartmogul.formats.tables")
+    except ImportError as error:
+        raise TransferSettingsError(
+            "tables need pyarrow, which is not installed on this worker: "
+            f"pip install 'airflow-provider-chartmogul[parquet]' ({error})"
+        ) from error
+
+
+def _nested_rows(row: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
+    """Return the rows of a nested table, each with the key of its row in the main table."""
+    nested = row.get(table.rows_key)
+    if not isinstance(nested, list) or not all(isinstance(item, dict) for item in nested):
+        return []
+    return [{table.parent_key: row.get("uuid"), **item} for item in nested]
+
+
+def _with_key(raw: bytes, key: str, value: str | None) -> bytes:
+    """Put a key in front of a row, whose other bytes stay as they are."""
+    separator = b"" if raw[1:].lstrip() == b"}" else b", "
+    return json.dumps({key: value}).encode()[:-1] + separator + raw[1:].lstrip()
