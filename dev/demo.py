@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo: one day of activities end to end, in a real Airflow, on this machine.
+"""
+The demo: a real Airflow on this machine exports one day of activities.
 
-``make demo`` runs it; ``make up`` runs it and leaves Airflow running. It starts the sandbox (with
-``CHARTMOGUL_API_KEY`` set: none, the real API is asked) and an Airflow, lets the scheduler make yesterday's
-run of ``example_dags/example_activities_export.py``, shows each task's progress and then the object, and
-stops what it has started. All it writes is in ``.demo/``.
+``make demo`` runs it; ``make up`` runs it and keeps Airflow running. It starts the sandbox and an Airflow, lets the
+scheduler create yesterday's run of ``example_dags/example_activities_export.py``, shows the progress of each task and
+then the object, and stops everything it started. With ``CHARTMOGUL_API_KEY`` set, it uses the real API instead of the
+sandbox. All its files are in ``.demo/``.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ from dev.real_airflow import Json, RealAirflow, RealAirflowError
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".demo"
 DAG_ID = "example_activities_export"
+TRANSFER_TASK_ID = "move_to_storage"
 
-#: Long enough to see that the wait holds no worker, and what a small account's export takes.
+#: Duration of an export in the sandbox: long enough to see the task deferred, and realistic for a small account.
 EXPORT_SECONDS = 10.0
-#: How long the run may take. Real exports of large accounts take minutes.
+#: Time limit for the run in seconds. Exports of large accounts take minutes.
 RUN_SECONDS = {"sandbox": 150.0, "ChartMogul": 1800.0}
 
 LOG_LINES = 40
@@ -49,22 +51,22 @@ CELL_WIDTH = 22
 _STATES = {
     "queued": "queued",
     "running": "running on a worker",
-    "deferred": "deferred: waits in the triggerer, no worker held",
-    "up_for_retry": "failed (Airflow would try it again)",
-    "upstream_failed": "not run: a task before it failed",
+    "deferred": "deferred: waiting in the triggerer, without a worker",
+    "up_for_retry": "failed (Airflow would retry it)",
+    "upstream_failed": "not run: an upstream task failed",
 }
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message is for whoever started it."""
+    """The demo cannot continue; the message is for the user."""
 
 
 class TaskFailedError(DemoError):
-    """A try of a task failed. Airflow would try it again; whoever looks on should see why at once."""
+    """A try of a task failed. The demo ends instead of waiting for a retry, so that the user sees why."""
 
 
 class Screen:
-    """What the demo prints: aligned lines, with a little colour where a person is looking."""
+    """Prints the demo's output: aligned lines, in colour on a terminal."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -79,7 +81,7 @@ class Screen:
         self.line(self.bold(text))
         self.line()
 
-    def fact(self, name: str, text: str) -> None:
+    def field(self, name: str, text: str) -> None:
         self.line(f"  {name:<10} {text}")
 
     def bold(self, text: str) -> str:
@@ -97,7 +99,7 @@ class Screen:
 
 
 class Progress:
-    """A line each time a task's state changes, and what the lines say about the wait."""
+    """Prints a line after each change of a task's state, and measures how long the run is deferred."""
 
     def __init__(self, screen: Screen, task_width: int) -> None:
         self._screen = screen
@@ -118,25 +120,32 @@ class Progress:
         if state == "deferred":
             self._deferred_at = self.seconds
         if state is None or state == "scheduled":
-            return  # Over within a second, and says nothing to anybody.
+            return  # These states last less than a second.
         text = self._screen.state(state, _STATES.get(state, state))
-        again = f"  (try {instance['try_number']})" if instance["try_number"] > 1 else ""
+        retry = f"  (try {instance['try_number']})" if instance["try_number"] > 1 else ""
         name = f"{instance['task_id']:<{self._task_width}}"
-        self._screen.line(f"  {self.seconds:6.1f} s  {name}  {text}{again}")
+        self._screen.line(f"  {self.seconds:6.1f} s  {name}  {text}{retry}")
         if state == "up_for_retry":
             raise TaskFailedError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m dev.demo", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--stay", action="store_true", help="leave Airflow running until Ctrl-C")
+    """
+    Run the demo.
+
+    :param arguments: command line arguments; ``None`` uses the process's
+    :return: exit status
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m dev.demo", description="Export one day of activities in a real Airflow on this machine."
+    )
+    parser.add_argument("--stay", action="store_true", help="keep Airflow running until Ctrl-C")
     stay = parser.parse_args(arguments).stay
     screen = Screen(sys.stdout)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
     try:
-        with _only_one():
+        with _lock():
             _demo(screen, stay=stay)
     except KeyboardInterrupt:
         screen.line()
@@ -152,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _demo(screen: Screen, *, stay: bool) -> None:
     for leftover in ("airflow", "objects"):
         shutil.rmtree(FOLDER / leftover, ignore_errors=True)
-    # Out of this process's environment: from here on only the connection carries it.
+    # Removed from the environment, so that Airflow gets the key through the connection only.
     api_key = os.environ.pop("CHARTMOGUL_API_KEY", "").strip()
     server = "ChartMogul" if api_key else "sandbox"
     objects = FOLDER / "objects"
@@ -162,20 +171,20 @@ def _demo(screen: Screen, *, stay: bool) -> None:
         sandbox: Any = None
         if api_key:
             connection = json.dumps({"conn_type": "chartmogul", "password": api_key})
-            screen.fact("ChartMogul", "the real API, with the key of CHARTMOGUL_API_KEY")
+            screen.field("ChartMogul", "the real API, with the key in CHARTMOGUL_API_KEY")
         else:
             from airflow_provider_chartmogul.sandbox import Sandbox
 
             sandbox = stack.enter_context(Sandbox(export_seconds=EXPORT_SECONDS))
             connection = sandbox.connection_uri
-            screen.fact("Sandbox", f"a ChartMogul on this machine; an export takes {EXPORT_SECONDS:.0f} s")
+            screen.field("Sandbox", f"a local ChartMogul; an export takes {EXPORT_SECONDS:.0f} s")
 
-        screen.fact(
+        screen.field(
             "Airflow",
             f"{version('apache-airflow')} on Python {sys.version.split()[0]}: "
             "api server, scheduler, dag processor, triggerer",
         )
-        booting = time.monotonic()
+        started = time.monotonic()
         airflow = stack.enter_context(
             RealAirflow(
                 FOLDER / "airflow",
@@ -187,27 +196,27 @@ def _demo(screen: Screen, *, stay: bool) -> None:
             )
         )
         airflow.wait_for_dag(DAG_ID)
-        screen.fact("", screen.dim(f"healthy after {time.monotonic() - booting:.0f} s"))
+        screen.field("", screen.dim(f"healthy after {time.monotonic() - started:.0f} s"))
         if stay:
-            screen.fact("Page", airflow.base_url)
+            screen.field("UI", airflow.base_url)
 
         run, progress = _run(screen, airflow, server)
-        _show(screen, airflow, run, progress, sandbox)
+        _show_result(screen, airflow, run, progress, sandbox)
         if stay:
-            screen.title("Airflow keeps running until Ctrl-C")
-            screen.fact("Page", f"{airflow.base_url}/dags/{DAG_ID}  (no login needed)")
-            screen.fact("Logs", _path(airflow.home))
+            screen.title("Airflow is running until Ctrl-C")
+            screen.field("UI", f"{airflow.base_url}/dags/{DAG_ID}  (no login needed)")
+            screen.field("Logs", _path(airflow.home))
             while True:
                 signal.pause()
         screen.line(screen.dim("  Stopping Airflow …"))
-    screen.line("  Done. `make up` does the same and leaves the Airflow page open.")
+    screen.line("  Done. `make up` does the same and keeps the Airflow UI open.")
     screen.line()
 
 
 def _run(screen: Screen, airflow: RealAirflow, server: str) -> tuple[Json, Progress]:
-    """Let the scheduler make yesterday's run and follow it to its end."""
+    """Let the scheduler create yesterday's run and wait until it has finished."""
     tasks = airflow.request("GET", f"/api/v2/dags/{DAG_ID}/tasks")["tasks"]
-    # Not triggered by hand: a DAG that is unpaused gets the run of its latest interval, which is yesterday.
+    # Once the DAG is unpaused, the scheduler creates the run of its latest interval, which is yesterday.
     airflow.unpause(DAG_ID)
     run_id = airflow.wait_for_scheduled_run(DAG_ID)
     run = airflow.run(DAG_ID, run_id)
@@ -219,18 +228,18 @@ def _run(screen: Screen, airflow: RealAirflow, server: str) -> tuple[Json, Progr
         if run["state"] != "success":
             raise TaskFailedError
     except TaskFailedError:
-        failed = _explain(screen, airflow, run_id)
+        failed = _show_failure(screen, airflow, run_id)
         raise DemoError(f"task {failed} did not succeed. All logs are in {_path(airflow.home)}.") from None
     except RealAirflowError as error:
-        _explain(screen, airflow, run_id)
+        _show_failure(screen, airflow, run_id)
         raise DemoError(f"{error}. All logs are in {_path(airflow.home)}.") from error
     return run, progress
 
 
-def _explain(screen: Screen, airflow: RealAirflow, run_id: str) -> str:
-    """Show the end of the log of the task on which the run failed or hangs; return its ID."""
+def _show_failure(screen: Screen, airflow: RealAirflow, run_id: str) -> str:
+    """Show the end of the log of the task that failed or hangs, and return its ID."""
     instances = airflow.task_instances(DAG_ID, run_id)
-    # The one that failed; where none has, the one that has begun and not ended.
+    # The task that failed, or else the one that has started and not ended.
     order = {"failed": 0, "up_for_retry": 1, "running": 2, "deferred": 3, "queued": 4}
     stuck = min(
         (ti for ti in instances if ti["state"] not in {"success", "skipped", "upstream_failed"}),
@@ -244,52 +253,54 @@ def _explain(screen: Screen, airflow: RealAirflow, run_id: str) -> str:
         log = airflow.task_log(DAG_ID, run_id, stuck["task_id"], stuck["try_number"] or 1)
     except RealAirflowError as error:
         log = f"(its log cannot be read: {error})"
-    # Airflow folds its log on the page at these marks; in a terminal they say nothing.
+    # These lines mark groups that the UI can fold.
     lines = [line for line in log.splitlines() if "::group::" not in line and "::endgroup::" not in line]
     for line in lines[-LOG_LINES:]:
         screen.line(f"  {line}")
     return str(stuck["task_id"])
 
 
-def _show(screen: Screen, airflow: RealAirflow, run: Json, progress: Progress, sandbox: Any) -> None:
-    """The object, its first rows, and what was to be seen."""
-    facts = airflow.xcom(DAG_ID, run["dag_run_id"], "move_to_storage", "object")
-    path = Path(urllib.parse.unquote(urllib.parse.urlsplit(facts["uri"]).path))
+def _show_result(screen: Screen, airflow: RealAirflow, run: Json, progress: Progress, sandbox: Any) -> None:
+    """Show the object, its first rows, and a summary of the run."""
+    metadata = airflow.xcom(DAG_ID, run["dag_run_id"], TRANSFER_TASK_ID, "object")
+    path = Path(urllib.parse.unquote(urllib.parse.urlsplit(metadata["uri"]).path))
     if not path.is_file():
-        raise DemoError(f"move_to_storage succeeded, but {path} is not there")
+        raise DemoError(f"{TRANSFER_TASK_ID} succeeded, but {path} does not exist")
     screen.title("The object")
-    screen.fact("Path", _path(path))
-    screen.fact("Size", f"{path.stat().st_size:,} bytes, sha256 {facts['sha256'][:12]}…")
+    screen.field("Path", _path(path))
+    screen.field("Size", f"{path.stat().st_size:,} bytes, sha256 {metadata['sha256'][:12]}…")
     member, rows = _read(path)
-    screen.fact("Holds", f"{member}: {_count(max(len(rows) - 1, 0), 'row')} of {len(rows[0]) if rows else 0} columns")
+    columns = len(rows[0]) if rows else 0
+    screen.field("Content", f"{member}: {_count(max(len(rows) - 1, 0), 'row')}, {_count(columns, 'column')}")
     screen.line()
     for line in table(rows[: TABLE_ROWS + 1], screen.width - 2):
         screen.line(f"  {line}")
     if len(rows) > TABLE_ROWS + 1:
         screen.line(screen.dim(f"  … and {len(rows) - TABLE_ROWS - 1:,} more rows"))
 
-    screen.title("What you saw")
+    screen.title("Summary")
     screen.line(
-        f"  The run took {progress.seconds:.1f} s; for {progress.deferred_seconds:.1f} s of that it waited "
-        "in the triggerer and held no worker."
+        f"  The run took {progress.seconds:.1f} s. For {progress.deferred_seconds:.1f} s of that it waited in the "
+        "triggerer, without a worker."
     )
     if sandbox is not None:
-        seen = sandbox.requests
-        made = sum(request.host == "api" and request.method == "POST" for request in seen)
-        downloads = sum(request.host == "download" for request in seen)
+        requests = sandbox.requests
+        creations = sum(request.host == "api" and request.method == "POST" for request in requests)
+        downloads = sum(request.host == "download" for request in requests)
+        polls = len(requests) - creations - downloads
         screen.line(
-            f"  ChartMogul was sent {_count(len(seen), 'request')}: {made} to make the export, "
-            f"{len(seen) - made - downloads} to see how far it is, {downloads} to download it."
+            f"  ChartMogul received {_count(len(requests), 'request')}: {creations} to create the export, "
+            f"{polls} to poll its status, {downloads} to download it."
         )
     screen.line()
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _read(path: Path) -> tuple[str, list[list[str]]]:
-    """The name and the lines of the first file in the archive, split at their commas."""
+    """Return the name and the rows of the first file in the archive."""
     with zipfile.ZipFile(path) as archive:
         member = archive.namelist()[0]
         with archive.open(member) as raw:
@@ -297,10 +308,11 @@ def _read(path: Path) -> tuple[str, list[list[str]]]:
 
 
 def table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Rows, the first of them the header, as aligned lines that are no wider than ``width``.
+    """
+    Return rows, of which the first is the header, as aligned lines no wider than ``width``.
 
-    Columns that say something to a reader come before those that do not (IDs, addresses) when there is no room
-    for all, and empty ones are left out; those that are shown keep the order of the file.
+    If not all columns fit, those that mean most to a reader are chosen, before IDs and URLs. Empty columns are left
+    out. The chosen columns keep the order of the file.
     """
     if not rows:
         return ["(no rows)"]
@@ -309,8 +321,8 @@ def table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     widths = [max(_cells(text) for text in column) for column in shown]
     chosen: list[int] = []
     left = width + 2
-    for index in sorted(range(len(columns)), key=lambda i: (_dullness(columns[i]), i)):
-        if widths[index] + 2 <= left and _dullness(columns[index]) < _EMPTY:
+    for index in sorted(range(len(columns)), key=lambda i: (_rank(columns[i]), i)):
+        if widths[index] + 2 <= left and _rank(columns[index]) < _EMPTY:
             chosen.append(index)
             left -= widths[index] + 2
     chosen.sort()
@@ -324,14 +336,14 @@ def table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
 
 _ID = re.compile(r"[0-9a-f-]{32,36}|[a-z]{2,6}_[0-9a-f-]{16,}|https?://\S+", re.IGNORECASE)
 _ID_NAME = re.compile(r"(^|[^a-z])(uu)?id$", re.IGNORECASE)
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d\S*")
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d\S*")
 
-#: From here on a column is not shown at all.
+#: Rank of an empty column, which is never shown.
 _EMPTY = 3
 
 
-def _dullness(column: Sequence[str]) -> int:
-    """0 for a column that is worth its room, 1 for one of long text, 2 for one of IDs, 3 for an empty one."""
+def _rank(column: Sequence[str]) -> int:
+    """Return in which order a column is chosen: 0 for short values, 1 for long text, 2 for IDs, 3 if it is empty."""
     values = [value for value in column[1:] if value]
     if not values and len(column) > 1:
         return _EMPTY
@@ -346,7 +358,7 @@ def _is_numeric(column: Sequence[str]) -> bool:
 
 
 def _cells(text: str) -> int:
-    """How many cells of a terminal the text takes: some letters take two, and what sits on another none."""
+    """Return the text's width on a terminal: wide characters take two cells, combining ones none."""
     return sum(
         0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
         for letter in text
@@ -358,29 +370,29 @@ def _padded(text: str, width: int, *, right: bool) -> str:
     return space + text if right else text + space
 
 
-def _shortened(text: str, longest: int) -> str:
+def _shortened(text: str, width: int) -> str:
     text = " ".join(text.split())
-    if _cells(text) <= longest or _MOMENT.fullmatch(text):
+    if _cells(text) <= width or _TIMESTAMP.fullmatch(text):
         return text
-    while _cells(text) >= longest:
+    while _cells(text) >= width:
         text = text[:-1]
     return text + "…"
 
 
 def _path(path: Path) -> str:
-    """A path as somebody in the project's folder would type it."""
+    """Return a path relative to the project's folder if it is in there."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 @contextmanager
-def _only_one() -> Iterator[None]:
-    """Hold the folder's lock: a second demo would take the database from under the first."""
+def _lock() -> Iterator[None]:
+    """Hold the demo's lock, since a second demo would delete the first one's database."""
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise DemoError("another `make demo` or `make up` is running in this folder") from None
+            raise DemoError("`make demo` or `make up` is already running in this folder") from None
         yield
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between Airflow 2 and Airflow 3 for whoever boots it: commands, settings, the version of the REST API.
+"""
+The differences between starting Airflow 2 and Airflow 3: commands, settings, the version of the REST API.
 
-All of that is here and in ``rest.py``, so that when 2.11 is no longer supported, :class:`Airflow2` goes, and
-:func:`generation` with it.
+They are all here and in ``rest.py``. Once 2.11 is no longer supported, :class:`Airflow2` and :func:`generation` can go.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from typing import ClassVar
 
 from dev.real_airflow.rest import RestApi, RestApiV1, RestApiV2
 
-#: The name and the password of the one user, where there are users: Airflow listens on 127.0.0.1 alone.
+#: User name and password on Airflow 2, which listens on 127.0.0.1 only. Airflow 3 needs no login here.
 LOGIN = ("admin", "admin")
 
 
 class Generation(ABC):
-    """Airflow as one of its major versions is booted."""
+    """How a major version of Airflow is started."""
 
     rest: ClassVar[type[RestApi]]
     components: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def preparations(self) -> dict[str, Sequence[str]]:
-        """What runs before the components, one after the other: a name for its log, and ``airflow``'s arguments."""
+        """Return the ``airflow`` commands to run before the components, in order: log name to arguments."""
 
     @abstractmethod
     def arguments(self, component: str, port: int) -> list[str]:
-        """The arguments of ``airflow`` for a component."""
+        """Return the arguments of ``airflow`` that start a component."""
 
     @abstractmethod
     def executor(self, database: str) -> str:
-        """The executor for a database, when nobody names one."""
+        """Return the default executor for a database URL."""
 
     @abstractmethod
     def settings(self, base_url: str, port: int) -> dict[str, str]:
-        """The settings that the other one would not know, or knows by another name."""
+        """Return the settings that exist, under these names, in this major version only."""
 
 
 class Airflow3(Generation):
-    """Airflow 3.0 and later: the api-server lets everybody in."""
+    """Airflow 3.0 and later, configured to admit everyone without a login."""
 
     rest = RestApiV2
     components = ("api-server", "scheduler", "dag-processor", "triggerer")
@@ -59,8 +59,7 @@ class Airflow3(Generation):
         if component == "api-server":
             return [component, "--host", "127.0.0.1", "--port", str(port)]
         if component in {"scheduler", "triggerer"}:
-            # All logs are files of this machine. The servers that would hand them to another one listen on
-            # every address there is.
+            # Logs are local files. The servers that would serve them to other machines listen on all interfaces.
             return [component, "--skip-serve-logs"]
         return [component]
 
@@ -75,12 +74,12 @@ class Airflow3(Generation):
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__BASE_URL": base_url,
             "AIRFLOW__API__WORKERS": "1",
-            # Every component has to hold the same two.
+            # All components need the same two secrets.
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
-            # Airflow 3.0 signs tokens without an issuer, which newer versions of PyJWT refuse.
+            # Airflow 3.0 signs tokens without an issuer by default, which newer versions of PyJWT reject.
             "AIRFLOW__API_AUTH__JWT_ISSUER": "airflow",
-            # A DAG file is noticed within seconds.
+            # Find DAG files within seconds.
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
@@ -89,7 +88,7 @@ class Airflow3(Generation):
 
 
 class Airflow2(Generation):
-    """Airflow 2.11: the webserver in the api-server's place, and a user who logs in; the scheduler reads the DAGs."""
+    """Airflow 2.11. Its webserver takes the place of the api-server, and its scheduler parses the DAGs."""
 
     rest = RestApiV1
     components = ("api-server", "scheduler", "triggerer")
@@ -99,7 +98,7 @@ class Airflow2(Generation):
         user = ("--username", name, "--password", password, "--role", "Admin", "--email", "admin@example.com")
         return {
             "db-migrate": ("db", "migrate"),
-            # One that there is already, in a home that was used before, is no error.
+            # Succeeds if the user exists already, as in a home that is used again.
             "users-create": ("users", "create", *user, "--firstname", "Ad", "--lastname", "Min"),
         }
 
@@ -111,12 +110,12 @@ class Airflow2(Generation):
         return [component]
 
     def executor(self, database: str) -> str:
-        # Its tasks write to the database themselves, and SQLite takes one writer at a time.
+        # Tasks of Airflow 2 write to the database, and SQLite allows one writer at a time.
         return "SequentialExecutor" if database.startswith("sqlite") else "LocalExecutor"
 
     def settings(self, base_url: str, port: int) -> dict[str, str]:
         return {
-            # The page's own requests come with the second.
+            # The UI's own requests use the second backend.
             "AIRFLOW__API__AUTH_BACKENDS": "airflow.providers.fab.auth_manager.api.auth.backend.basic_auth,"
             "airflow.api.auth.backend.session",
             "AIRFLOW__WEBSERVER__BASE_URL": base_url,
@@ -129,14 +128,14 @@ class Airflow2(Generation):
 
 
 def installed_version(python: Path | str) -> str:
-    """The version of the Airflow that is installed for an interpreter."""
+    """Return the version of Airflow that is installed for an interpreter."""
     if os.fspath(python) == sys.executable:
         return version("apache-airflow")
     script = "from importlib.metadata import version; print(version('apache-airflow'))"
-    said = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    return said.stdout.strip()
+    process = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    return process.stdout.strip()
 
 
 def generation(airflow_version: str) -> Generation:
-    """How a version is booted. It can go, with all that asks it, when Airflow 2.11 does."""
+    """Return how to start a version. Remove this with the support for Airflow 2.11."""
     return Airflow2() if airflow_version.startswith("2.") else Airflow3()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that belong together: started with one environment, and none of them left when it is over.
+"""
+A group of processes that share an environment and are all ended together.
 
-What they start in their turn is known by a mark in its environment, even after its parent is gone and after it has
-left the process group (Airflow's tasks and parsers do both). A guard, which is this file run as a program, clears up
-after a test or a demo that was killed.
+A marker in the environment identifies the processes that they start in turn, even after the parent has ended or the
+child has left the process group, as Airflow's tasks and DAG parsers do. A guard process, which runs this file as a
+script, ends them all if the test or demo itself is killed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _MARKER = "REAL_AIRFLOW_MARKER"
 
 
 def tail(path: Path, lines: int) -> str:
-    """The last lines of a text file, or a note that it has none."""
+    """Return the last lines of a text file, or a note if it is empty or missing."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -32,25 +33,25 @@ def tail(path: Path, lines: int) -> str:
 
 
 class Processes:
-    """Named processes, each with a log of its own.
+    """
+    Named processes, each with its own log file.
 
-    :param folder: where they run.
-    :param log_folder: where ``NAME.log`` is written, all starts of a process one after another.
-    :param environment: what they have in their environment, and nothing else but the mark.
+    :param folder: their working directory
+    :param log_folder: folder for ``NAME.log``, to which every start of the process appends
+    :param environment: their whole environment, except for the marker
     """
 
     def __init__(self, folder: Path, log_folder: Path, environment: Mapping[str, str]) -> None:
         self._folder = folder
         self._log_folder = log_folder
         self._marker = secrets.token_hex(16)
-        # Airflow's processes give themselves titles, which are written over the environment unless SPT_NOENV is
-        # set, and the mark with it.
+        # Airflow sets process titles, which overwrite the environment, and with it the marker, unless SPT_NOENV is set.
         self._environment = {**environment, _MARKER: self._marker, "SPT_NOENV": "1"}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._guard: subprocess.Popen[bytes] | None = None
 
     def start_guard(self) -> None:
-        """Start a process that outlives this one, should it be killed, just long enough to clear up after it."""
+        """Start the guard, which ends the processes if this one is killed."""
         self._guard = subprocess.Popen(
             [sys.executable, __file__, self._marker],
             stdin=subprocess.PIPE,
@@ -60,11 +61,16 @@ class Processes:
         )
 
     def start(self, name: str, command: Sequence[str]) -> None:
-        """Start a process that goes on until it is ended."""
+        """Start a process that runs until it is stopped."""
         self._running[name] = self._popen(name, command)
 
     def run(self, name: str, command: Sequence[str], timeout: float) -> int:
-        """Run a process to its end and give its exit code; ``subprocess.TimeoutExpired`` when it takes too long."""
+        """
+        Run a process and return its exit code.
+
+        :param timeout: time limit in seconds
+        :raises subprocess.TimeoutExpired: after the process has been killed at the time limit
+        """
         process = self._popen(name, command)
         try:
             return process.wait(max(0.0, timeout))
@@ -74,11 +80,13 @@ class Processes:
                 process.wait()
 
     def output(self, command: Sequence[str], timeout: float) -> str:
-        """Run a process to its end and give what it wrote to standard output.
-
-        :raises subprocess.CalledProcessError: when its exit code is not 0.
         """
-        done = subprocess.run(
+        Run a process and return its standard output.
+
+        :param timeout: time limit in seconds
+        :raises subprocess.CalledProcessError: if its exit code is not 0
+        """
+        process = subprocess.run(
             command,
             env=self._environment,
             cwd=self._folder,
@@ -89,44 +97,46 @@ class Processes:
             timeout=timeout,
             check=True,
         )
-        return done.stdout
+        return process.stdout
 
     def is_running(self, name: str) -> bool:
-        """Whether the process was started and has not ended."""
+        """Return whether the process has been started and has not ended."""
         process = self._running.get(name)
         return process is not None and process.poll() is None
 
     def exit_code(self, name: str) -> int | None:
-        """The exit code of a process that has ended of its own accord."""
+        """Return the exit code of a process that ended by itself; otherwise ``None``."""
         process = self._running.get(name)
         return None if process is None else process.poll()
 
     def kill(self, name: str, *, alone: bool = False) -> list[int]:
-        """End a process with SIGKILL, with all those that it has started, or alone.
+        """
+        Kill a process with SIGKILL.
 
-        :return: the IDs of those that it has left.
-        :raises KeyError: for one never started.
+        :param alone: let the processes that it started continue
+        :return: the IDs of the processes that continue
+        :raises KeyError: if it was never started
         """
         process = self._running.pop(name)
-        started = _descendants(process.pid)
-        for pid in [process.pid, *([] if alone else started)]:
+        descendants = _descendants(process.pid)
+        for pid in [process.pid, *([] if alone else descendants)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
-        return started if alone else []
+        return descendants if alone else []
 
     def stop(self) -> None:
-        """End everything that was started, children of children included. May be called again."""
-        # A second Ctrl-C while this runs must not leave half of it behind.
-        with _signals_held_back():
+        """End all processes and their descendants. May be called again."""
+        # A second Ctrl-C must not interrupt this halfway.
+        with _signals_blocked():
             for process in self._running.values():
                 with contextlib.suppress(ProcessLookupError):
                     process.terminate()
-            # A triggerer that has work takes longer than this; nothing that is lost here is missed.
-            limit = time.monotonic() + 5
+            # A busy triggerer takes longer to stop. It is killed, since its work is not needed any more.
+            deadline = time.monotonic() + 5
             for process in self._running.values():
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(max(0.0, limit - time.monotonic()))
+                    process.wait(max(0.0, deadline - time.monotonic()))
             kill_marked(self._marker)
             for process in self._running.values():
                 process.wait()
@@ -138,16 +148,16 @@ class Processes:
                 self._guard = None
 
     def alive(self) -> list[Any]:
-        """All that is running of what was started, children of children included: a ``psutil.Process`` for each."""
+        """Return a ``psutil.Process`` for each running process, descendants included."""
         return _marked(self._marker)
 
     def log(self, name: str) -> Path:
-        """The file a process writes to."""
+        """Return the log file of a process."""
         return self._log_folder / f"{name}.log"
 
     def _popen(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
         with self.log(name).open("ab") as log:
-            # A session of its own: Ctrl-C in a terminal is for us, who stop the processes in good order.
+            # In a session of its own, the process does not receive Ctrl-C; stop() ends it in order.
             return subprocess.Popen(
                 command,
                 env=self._environment,
@@ -160,8 +170,8 @@ class Processes:
 
 
 @contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """SIGINT and SIGTERM wait until the block is done, and are delivered then."""
+def _signals_blocked() -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM only after the block."""
     if not hasattr(signal, "pthread_sigmask"):  # pragma: no cover
         yield
         return
@@ -173,7 +183,7 @@ def _signals_held_back() -> Iterator[None]:
 
 
 def _descendants(pid: int) -> list[int]:
-    """The process IDs of a process's children, their children, and so on."""
+    """Return the IDs of all processes that descend from a process."""
     import psutil
 
     try:
@@ -183,7 +193,7 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _marked(marker: str) -> list[Any]:
-    """The processes that carry the marker in their environment."""
+    """Return the processes with the marker in their environment."""
     import psutil
 
     found = []
@@ -192,13 +202,13 @@ def _marked(marker: str) -> list[Any]:
             if process.pid != os.getpid() and process.environ().get(_MARKER) == marker:
                 found.append(process)
         except (psutil.Error, OSError):
-            # Gone in the meantime, or somebody else's.
+            # The process has ended meanwhile, or belongs to another user.
             continue
     return found
 
 
 def kill_marked(marker: str, patience: float = 3.0) -> None:
-    """End every process with the marker: with SIGTERM, and after ``patience`` seconds with SIGKILL."""
+    """End every process with the marker: with SIGTERM, then, after ``patience`` seconds, with SIGKILL."""
     import psutil
 
     processes = _marked(marker)
@@ -206,7 +216,7 @@ def kill_marked(marker: str, patience: float = 3.0) -> None:
         with contextlib.suppress(psutil.Error):
             process.terminate()
     psutil.wait_procs(processes, timeout=patience)
-    # Looked for again, not taken from the list: one that was just ending may have started another.
+    # Search again each time, since a process may have started another one before it ended.
     for _ in range(20):
         processes = _marked(marker)
         if not processes:
@@ -218,7 +228,7 @@ def kill_marked(marker: str, patience: float = 3.0) -> None:
 
 
 if __name__ == "__main__":
-    # The guard: standard input ends when the process that holds its other end has, however that came about.
+    # The guard. Standard input is closed when the parent process ends, even if it is killed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stdin.buffer.read()
     kill_marked(sys.argv[1])

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Airflow's public REST API as a client speaks it: version 2, and Airflow 2.11's version 1 in what it differs.
+"""
+Clients for Airflow's public REST API: version 2, and version 1 of Airflow 2.11.
 
-The two are nearly one: the same resources under the same names, once ``root`` is put before them. What differs is how
-one logs in, what a new run may leave out, and how logs and XComs are handed over.
+Both have almost the same resources below their ``root``. They differ in the login, the fields of a new run, and the
+form of logs and XComs.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ Json: TypeAlias = dict[str, Any]
 
 
 class RealAirflowError(Exception):
-    """Airflow did not do what was asked of it; the message says what it said instead."""
+    """Airflow failed, or did not reach the expected state; the message has its log or response."""
 
 
 class ApiError(RealAirflowError):
-    """The REST API answered with an error; ``status`` is its HTTP status."""
+    """The REST API responded with an error; ``status`` is the HTTP status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -32,15 +33,16 @@ class ApiError(RealAirflowError):
 
 
 def quoted(part: str) -> str:
-    """Text as one part of a path."""
+    """Percent-encode a segment of a URL path."""
     return urllib.parse.quote(part, safe="")
 
 
 class RestApi(ABC):
-    """Calls, with what they answer. Paths begin at the server's root: ``{root}/dags``.
+    """
+    Client for the REST API. Paths include the API's ``root``: ``{root}/dags``.
 
-    :param base_url: where the page and the API are.
-    :param login: user name and password, for an Airflow that wants them.
+    :param base_url: URL of the UI and the API
+    :param login: user name and password, for an Airflow that requires them
     """
 
     root: str
@@ -49,40 +51,44 @@ class RestApi(ABC):
     def __init__(self, base_url: str, login: tuple[str, str]) -> None:
         self._base_url = base_url
         self._login = login
-        # Airflow listens here and nowhere else: a proxy from the environment has no part in it.
+        # Airflow is on this machine, so proxies from the environment are ignored.
         self._cookies = CookieJar()
         self._opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(self._cookies)
         )
 
     def call(self, method: str, path: str, body: Json | None = None, *, authorized: bool = True) -> Any:
-        """Send a request and give the JSON of its answer; an answer that is an error is an :class:`ApiError`."""
+        """
+        Send a request and return the response's JSON.
+
+        :raises ApiError: if the response is an error
+        """
         return json.loads(self._send(method, path, body, authorized=authorized) or b"null")
 
     def get(self, path: str, *, authorized: bool = True) -> Json:
-        """A GET whose answer is an object."""
-        reply: Json = self.call("GET", path, authorized=authorized)
-        return reply
+        """GET a JSON object."""
+        response: Json = self.call("GET", path, authorized=authorized)
+        return response
 
     def health(self) -> Json:
-        """The status of each component."""
+        """Return the health of each component."""
         return self.get(self.health_path, authorized=False)
 
     @abstractmethod
-    def new_run(self, body: Json) -> Json:
-        """What is posted for a run, from what version 2 takes."""
+    def run_body(self, body: Json) -> Json:
+        """Convert the body of a request for a new run from version 2 to this version."""
 
     @abstractmethod
     def xcom_path(self, task_path: str, key: str, map_index: int) -> str:
-        """Where an XCom is to be had as the value that it is."""
+        """Return the path of an XCom's value."""
 
     @abstractmethod
     def log(self, task_path: str, try_number: int, map_index: int) -> str:
-        """The log of one try, as text."""
+        """Return the log of a try as text."""
 
     @abstractmethod
     def _authorization(self) -> dict[str, str]:
-        """The headers that say who asks."""
+        """Return the headers that authenticate a request."""
 
     def _send(
         self, method: str, path: str, body: Json | None, *, authorized: bool, accept: str = "application/json"
@@ -96,26 +102,26 @@ class RestApi(ABC):
             headers |= self._authorization()
         request = urllib.request.Request(self._base_url + path, data=data, headers=headers, method=method)
         try:
-            with self._opener.open(request, timeout=30) as reply:
-                answer: bytes = reply.read()
+            with self._opener.open(request, timeout=30) as response:
+                content: bytes = response.read()
         except urllib.error.HTTPError as error:
-            words = error.read().decode("utf-8", "replace")[:2000]
-            raise ApiError(f"{method} {path}: {error.code} {words}", error.code) from None
-        return answer
+            message = error.read().decode("utf-8", "replace")[:2000]
+            raise ApiError(f"{method} {path}: {error.code} {message}", error.code) from None
+        return content
 
 
 class RestApiV2(RestApi):
-    """Airflow 3's, which lets everybody in who asks for a token (``SIMPLE_AUTH_MANAGER_ALL_ADMINS``)."""
+    """Airflow 3's API, which issues a token to everyone (``SIMPLE_AUTH_MANAGER_ALL_ADMINS``)."""
 
     root = "/api/v2"
     health_path = "/api/v2/monitor/health"
     _token: str | None = None
 
-    def new_run(self, body: Json) -> Json:
+    def run_body(self, body: Json) -> Json:
         return body
 
     def xcom_path(self, task_path: str, key: str, map_index: int) -> str:
-        # `deserialize` would need the classes; what is stored is what a test wants to see.
+        # The stored value, since `deserialize` needs the value's classes.
         return f"{task_path}/xcomEntries/{quoted(key)}?map_index={map_index}"
 
     def log(self, task_path: str, try_number: int, map_index: int) -> str:
@@ -127,14 +133,14 @@ class RestApiV2(RestApi):
                 query["token"] = token
             else:
                 query["full_content"] = "true"
-            reply = self.get(f"{task_path}/logs/{try_number}?{urllib.parse.urlencode(query)}")
-            content = reply["content"]
+            response = self.get(f"{task_path}/logs/{try_number}?{urllib.parse.urlencode(query)}")
+            content = response["content"]
             records = content if isinstance(content, list) else [content]
             lines += [_log_line(record) for record in records]
-            following = reply.get("continuation_token")
-            if not following or following == token or not records:
+            next_token = response.get("continuation_token")
+            if not next_token or next_token == token or not records:
                 return "\n".join(lines)
-            token = following
+            token = next_token
 
     def _authorization(self) -> dict[str, str]:
         if self._token is None:
@@ -143,40 +149,40 @@ class RestApiV2(RestApi):
 
 
 class RestApiV1(RestApi):
-    """Airflow 2's, with a user name and a password. It can go when Airflow 2.11 does."""
+    """Airflow 2's API, with user name and password. Remove it with the support for Airflow 2.11."""
 
     root = "/api/v1"
     health_path = "/api/v1/health"
 
-    def new_run(self, body: Json) -> Json:
-        # Its runs always have a logical date; where none is given, now.
+    def run_body(self, body: Json) -> Json:
+        # Every run of Airflow 2 has a logical date: the current time if the request has none.
         return {name: value for name, value in body.items() if value is not None}
 
     def xcom_path(self, task_path: str, key: str, map_index: int) -> str:
         return f"{task_path}/xcomEntries/{quoted(key)}?map_index={map_index}&stringify=false"
 
     def log(self, task_path: str, try_number: int, map_index: int) -> str:
-        # As JSON, the text would be the `repr` of a list of tuples.
+        # In JSON, the log would be the `repr` of a list of tuples.
         path = f"{task_path}/logs/{try_number}?map_index={map_index}&full_content=true"
         return self._send("GET", path, None, authorized=True, accept="text/plain").decode("utf-8", "replace")
 
     def _authorization(self) -> dict[str, str]:
-        # Once for all: to check the password costs the webserver 0.1 s, the session that it opens then costs nothing.
+        # Checking the password takes the webserver 0.1 s, so the session cookie is used after the first request.
         if any(cookie.name == "session" for cookie in self._cookies):
             return {}
         return {"Authorization": "Basic " + base64.b64encode(":".join(self._login).encode()).decode()}
 
 
 def _log_line(record: Any) -> str:
-    """One line of a task's log out of what the API gives: a structured record, or plain text."""
+    """Format a record of a task's log, which the API returns as structured data or as plain text."""
     if not isinstance(record, dict):
         return str(record)
     known = {"timestamp", "level", "event", "logger", "filename", "lineno", "loc", "error_detail"}
     known |= {"dag_id", "run_id", "task_id", "map_index", "try_number", "ti_id"}
     time_of_day = str(record.get("timestamp") or "")[11:19]
     parts = [time_of_day, f"{record.get('level') or '':<8}".upper(), str(record.get("event", ""))]
-    more = " ".join(f"{name}={value}" for name, value in record.items() if name not in known and value is not None)
-    line = " ".join(filter(None, [*parts, more])) if time_of_day else str(record.get("event", ""))
+    extra = " ".join(f"{name}={value}" for name, value in record.items() if name not in known and value is not None)
+    line = " ".join(filter(None, [*parts, extra])) if time_of_day else str(record.get("event", ""))
     for error in record.get("error_detail") or []:
         for frame in error.get("frames") or []:
             line += f"\n    File {frame.get('filename')}, line {frame.get('lineno')}, in {frame.get('name')}"

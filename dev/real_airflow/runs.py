@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user does with DAGs and their runs, through Airflow's public REST API alone."""
+"""Operations on DAGs and runs that a user has too, through Airflow's public REST API."""
 
 from __future__ import annotations
 
@@ -12,26 +12,31 @@ from typing import Any
 
 from dev.real_airflow.rest import ApiError, Json, RealAirflowError, RestApi, quoted
 
-#: States in which a DAG run is over.
+#: States in which a DAG run has finished.
 FINISHED_RUN_STATES = frozenset({"success", "failed"})
 
 
 class DagsAndRuns(ABC):
-    """Waiting for a DAG, making runs of it, following them, and reading what their tasks left."""
+    """Mixin that waits for DAGs, creates and follows runs, and reads their tasks' logs and XComs."""
 
     rest: RestApi
     dags_folder: Path
 
     @abstractmethod
     def raise_if_ended(self, components: Sequence[str]) -> None:
-        """Raise a :class:`RealAirflowError` with the end of its log if a component has ended."""
+        """Raise a :class:`RealAirflowError` with the end of the log if a component has ended by itself."""
 
     @abstractmethod
     def end_of_log(self, component: str) -> str:
-        """The last lines of a component's log."""
+        """Return the last lines of a component's log."""
 
     def wait_for_dag(self, dag_id: str, timeout: float = 90.0) -> Json:
-        """Wait until Airflow has read the DAG; if it could not, the error shows why."""
+        """
+        Wait until Airflow has parsed the DAG and return it.
+
+        :param timeout: time limit in seconds
+        :raises RealAirflowError: with the import error, or at the time limit
+        """
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -40,25 +45,25 @@ class DagsAndRuns(ABC):
                 if error.status != 404:
                     raise
             errors = self.import_errors()
-            late = time.monotonic() > deadline
-            # Another file's error is no reason to give up, until there is no more time.
-            mine = [e for e in errors if Path(str(e.get("filename"))).stem == dag_id]
-            if mine or late:
-                shown = "\n\n".join(f"{e.get('filename')}:\n{e.get('stack_trace')}" for e in mine or errors)
+            timed_out = time.monotonic() > deadline
+            # Errors of other files matter only at the time limit, since this DAG may still be parsed.
+            own_errors = [e for e in errors if Path(str(e.get("filename"))).stem == dag_id]
+            if own_errors or timed_out:
+                traces = "\n\n".join(f"{e.get('filename')}:\n{e.get('stack_trace')}" for e in own_errors or errors)
                 raise RealAirflowError(
                     f"DAG {dag_id!r} was not found in {self.dags_folder}"
-                    + (f" within {timeout:.0f} s" if late else "")
-                    + (f"; Airflow could not import:\n{shown}" if shown else "; Airflow names no import errors")
+                    + (f" within {timeout:.0f} s" if timed_out else "")
+                    + (f"; Airflow could not import:\n{traces}" if traces else "; Airflow has no import errors")
                 )
             time.sleep(0.5)
 
     def import_errors(self) -> list[Json]:
-        """The files that Airflow could not import, with ``filename`` and ``stack_trace``."""
-        found: list[Json] = self.rest.get(f"{self.rest.root}/importErrors")["import_errors"]
-        return found
+        """Return Airflow's import errors, with ``filename`` and ``stack_trace``."""
+        errors: list[Json] = self.rest.get(f"{self.rest.root}/importErrors")["import_errors"]
+        return errors
 
     def unpause(self, dag_id: str) -> None:
-        """Let the scheduler run the DAG. With a schedule it then makes the latest run of its own accord."""
+        """Let the scheduler run the DAG. If it has a schedule, the scheduler then creates its latest run."""
         self.rest.call("PATCH", f"{self._dag_path(dag_id)}?update_mask=is_paused", {"is_paused": False})
 
     def pause(self, dag_id: str) -> None:
@@ -74,11 +79,13 @@ class DagsAndRuns(ABC):
         conf: Mapping[str, Any] | None = None,
         run_id: str | None = None,
     ) -> str:
-        """Make a manual run and return its ID. The DAG has to be unpaused for its tasks to start.
+        """
+        Create a manual run and return its ID. Its tasks start only if the DAG is not paused.
 
-        :param logical_date: with time zone; ``None`` makes a run without one, which has no data interval.
-        :param data_interval: start and end, with time zones; needs a logical date as well, and takes the
-            start where none is given.
+        :param logical_date: with time zone; ``None`` creates a run without one, which has no data interval
+        :param data_interval: start and end, with time zones; the start becomes the logical date if none is given
+        :param conf: the run's configuration
+        :param run_id: ID of the run; ``None`` lets Airflow choose one
         """
         body: Json = {"logical_date": None, "conf": dict(conf or {})}
         if data_interval is not None:
@@ -89,42 +96,47 @@ class DagsAndRuns(ABC):
             body["logical_date"] = logical_date.isoformat()
         if run_id is not None:
             body["dag_run_id"] = run_id
-        made = self.rest.call("POST", f"{self._dag_path(dag_id)}/dagRuns", self.rest.new_run(body))
-        return str(made["dag_run_id"])
+        run = self.rest.call("POST", f"{self._dag_path(dag_id)}/dagRuns", self.rest.run_body(body))
+        return str(run["dag_run_id"])
 
     def runs(self, dag_id: str) -> list[Json]:
-        """The DAG's runs, as the API gives them."""
-        found: list[Json] = self.rest.get(f"{self._dag_path(dag_id)}/dagRuns?limit=100")["dag_runs"]
-        return found
+        """Return the DAG's runs as the API's objects, at most 100."""
+        runs: list[Json] = self.rest.get(f"{self._dag_path(dag_id)}/dagRuns?limit=100")["dag_runs"]
+        return runs
 
     def wait_for_scheduled_run(self, dag_id: str, timeout: float = 60.0) -> str:
-        """Wait until the scheduler has made a run of its own accord; return the latest one's ID."""
+        """
+        Wait until the scheduler has created a scheduled run and return the latest one's ID.
+
+        :param timeout: time limit in seconds
+        :raises RealAirflowError: at the time limit, with the end of the scheduler's log
+        """
         deadline = time.monotonic() + timeout
         while True:
             scheduled = [run for run in self.runs(dag_id) if run["run_type"] == "scheduled"]
             if scheduled:
-                # Airflow 2 has no `run_after`; there it is the interval's end.
+                # Airflow 2 has no `run_after`, which equals the end of the interval.
                 latest = max(scheduled, key=lambda run: str(run.get("run_after") or run["data_interval_end"]))
                 return str(latest["dag_run_id"])
             if time.monotonic() > deadline:
                 raise RealAirflowError(
-                    f"the scheduler made no run of {dag_id!r} within {timeout:.0f} s. Its log ends so:\n"
+                    f"the scheduler created no run of {dag_id!r} within {timeout:.0f} s. The end of its log:\n"
                     f"{self.end_of_log('scheduler')}"
                 )
             time.sleep(0.3)
 
     def run(self, dag_id: str, run_id: str) -> Json:
-        """One run, as the API gives it: ``state``, ``data_interval_start``, ``data_interval_end`` and so on."""
+        """Return a run as the API's object, with ``state``, ``data_interval_start`` and so on."""
         return self.rest.get(self._run_path(dag_id, run_id))
 
     def task_instances(self, dag_id: str, run_id: str) -> list[Json]:
-        """The run's task instances, in the order in which the tasks can run; each as the API gives it."""
+        """Return the run's task instances as the API's objects, at most 100, in the order in which they started."""
         path = f"{self._run_path(dag_id, run_id)}/taskInstances?limit=100"
-        found: list[Json] = self.rest.get(path)["task_instances"]
-        return sorted(found, key=lambda ti: (ti["start_date"] is None, ti["start_date"] or "", ti["map_index"]))
+        instances: list[Json] = self.rest.get(path)["task_instances"]
+        return sorted(instances, key=lambda ti: (ti["start_date"] is None, ti["start_date"] or "", ti["map_index"]))
 
     def task_instance(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> Json:
-        """One task instance, as the API gives it."""
+        """Return a task instance as the API's object."""
         return self.rest.get(self._task_path(dag_id, run_id, task_id, map_index))
 
     def wait_for_run(
@@ -136,38 +148,44 @@ class DagsAndRuns(ABC):
         on_change: Callable[[Json], None] | None = None,
         poll: float = 0.4,
     ) -> Json:
-        """Wait until the run is over, successful or not, and return it.
+        """
+        Wait until the run has finished, successfully or not, and return it.
 
-        :param timeout: seconds; then a :class:`RealAirflowError` says which states the tasks are in.
-        :param on_change: is called with a task instance, as the API gives it, whenever its state has changed.
-            ``state`` is ``None`` for one that has not been scheduled.
+        :param timeout: time limit in seconds
+        :param on_change: called with a task instance, as the API's object, after each change of its state. ``state`` is
+            ``None`` if it has not been scheduled.
+        :param poll: seconds between polls
+        :raises RealAirflowError: at the time limit, with the states of the tasks
         """
         deadline = time.monotonic() + timeout
-        seen: dict[tuple[str, int], tuple[Any, Any]] = {}
+        states: dict[tuple[str, int], tuple[Any, Any]] = {}
         while True:
-            # The run first: the look at the tasks that follows is then the one that shows how they ended.
+            # The run is read first, so that the tasks of a finished run are read in their final states.
             run = self.run(dag_id, run_id)
             instances = self.task_instances(dag_id, run_id)
             for instance in instances:
                 key = (instance["task_id"], instance["map_index"])
-                now = (instance["state"], instance["try_number"])
-                if seen.get(key, (None, now[1])) != now and on_change is not None:
+                state = (instance["state"], instance["try_number"])
+                if states.get(key, (None, state[1])) != state and on_change is not None:
                     on_change(instance)
-                seen[key] = now
+                states[key] = state
             if run["state"] in FINISHED_RUN_STATES:
                 return run
             self.raise_if_ended(("scheduler", "api-server"))
             if time.monotonic() > deadline:
-                states = ", ".join(f"{ti['task_id']} {ti['state'] or 'not scheduled'}" for ti in instances)
-                raise RealAirflowError(
-                    f"run {run_id!r} of {dag_id!r} is {run['state']} after {timeout:.0f} s: {states}"
-                )
+                tasks = ", ".join(f"{ti['task_id']} {ti['state'] or 'not scheduled'}" for ti in instances)
+                raise RealAirflowError(f"run {run_id!r} of {dag_id!r} is {run['state']} after {timeout:.0f} s: {tasks}")
             time.sleep(poll)
 
     def clear(
         self, dag_id: str, run_id: str, task_ids: Sequence[str | tuple[str, int]], *, downstream: bool = True
     ) -> None:
-        """Clear tasks of a run, as a user does who wants them to run again; a tuple is one index of a mapped task."""
+        """
+        Clear tasks of a run, so that they run again.
+
+        :param task_ids: task IDs; for one index of a mapped task, a tuple of task ID and index
+        :param downstream: clear the tasks downstream of them, too
+        """
         self.rest.call(
             "POST",
             f"{self._dag_path(dag_id)}/clearTaskInstances",
@@ -182,23 +200,28 @@ class DagsAndRuns(ABC):
         )
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int, map_index: int = -1) -> str:
-        """A try's log as text, a line for each record: time, level, message, and what else the record holds.
+        """
+        Return a try's log as text, one line per record: time, level, message, and the record's other fields.
 
-        Exceptions are there with their tracebacks. What only repeats which task this is has been left out.
+        Exceptions include their tracebacks. Fields that repeat the task's identity are left out.
         """
         return self.rest.log(self._task_path(dag_id, run_id, task_id), try_number, map_index)
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", *, map_index: int = -1) -> Any:
-        """The value of a task's XCom. A missing one is an :class:`ApiError` with ``status`` 404."""
+        """
+        Return the value of a task's XCom.
+
+        :raises ApiError: with ``status`` 404 if it does not exist
+        """
         return self.rest.get(self.rest.xcom_path(self._task_path(dag_id, run_id, task_id), key, map_index))["value"]
 
     def rendered_fields(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> Json:
-        """The task's template fields as rendered, as the Airflow page shows them."""
+        """Return the task's rendered template fields, as Airflow's UI shows them."""
         fields: Json = self.task_instance(dag_id, run_id, task_id, map_index=map_index)["rendered_fields"]
         return fields
 
     def request(self, method: str, path: str, body: Json | None = None) -> Any:
-        """Any other call of the REST API: ``request("GET", "/api/v2/assets/events")``."""
+        """Send any other request to the REST API: ``request("GET", "/api/v2/assets/events")``."""
         return self.rest.call(method, path, body)
 
     def _dag_path(self, dag_id: str) -> str:
