@@ -28,7 +28,7 @@ All errors of this package::
         * ExportFailedError              ChartMogul reports the export as failed
         * ExportExpiredError             the export's file has expired
       * DownloadError                    the export's file could not be downloaded
-        * DownloadRefusedError           its URL is refused, with a RefusalReason (an ExportExpiredError, too)
+        * DownloadRefusedError           its URL is refused, for a RefusalReason
       * ArchiveError                     the file is not a sound zip archive
       * TableError                       the CSV cannot be read as a table
       * ColumnTypesError                 column_types does not fit the table
@@ -255,7 +255,7 @@ class RefusalReason(enum.Enum):
     MISSING = "missing"
 
 
-class DownloadRefusedError(ExportExpiredError, DownloadError):
+class DownloadRefusedError(DownloadError):
     """
     The storage refuses the file URL, and a fresh one too.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -19,12 +19,15 @@ from urllib.parse import urlsplit
 
 from airflow_provider_chartmogul.api.exports import ActivitiesExport, ExportRequest, ExportStatus
 from airflow_provider_chartmogul.exceptions import (
+    DownloadRefusedError,
     ExportExpiredError,
     ExportFailedError,
     ExportNotReadyError,
     InsufficientDiskSpaceError,
+    RefusalReason,
     TransferSettingsError,
     UnexpectedResponseError,
+    UnusableExportError,
 )
 from airflow_provider_chartmogul.formats.archive import Archive, sha256_of
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
@@ -39,6 +42,9 @@ PLACEHOLDERS = ("interval_start", "interval_end", "activity_type", "export_id", 
 
 #: What an export can become, by suffix of the destination.
 FORMATS = {".zip": "zip", ".csv": "csv", ".csv.gz": "csv.gz", ".parquet": "parquet"}
+
+#: How far the clocks of a worker and of the storage may differ. A URL that is refused earlier has not expired.
+_CLOCK_SKEW = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -145,27 +151,39 @@ def download_archive(
     :param hook: asked for a new URL if the storage refuses the first one
     :param output_format: what the archive will be converted to, which decides how much disk space is required
     :raises InsufficientDiskSpaceError: before anything is downloaded
-    :raises ExportExpiredError: if ChartMogul has no file for the export any more
-    :raises DownloadError: if the archive cannot be downloaded completely
+    :raises UnusableExportError: if the export has expired, or the storage has no file for it
+    :raises DownloadError: if the archive cannot be downloaded completely, or a policy forbids it
     """
     from airflow_provider_chartmogul.storage.download import download
 
+    exports = [export]
     urls = iter([_file_url(export)])
 
     def get_url() -> str:
-        return next(urls, None) or _file_url(hook.get_activities_export(export.id))
+        if (url := next(urls, None)) is not None:
+            return url
+        exports.append(hook.get_activities_export(export.id))
+        return _file_url(exports[-1])
 
     path = folder / "archive.zip"
-    downloaded = download(
-        get_url,
-        path,
-        timeout=hook.settings.timeout,
-        plain_http_allowed=hook.settings.is_plain_http,
-        log=log,
-        cancellation=cancellation,
-        # The size of the text is known only once the archive is there.
-        on_size=lambda size: require_disk_space(folder, 2 * size if output_format == "csv.gz" else size),
-    )
+    try:
+        downloaded = download(
+            get_url,
+            path,
+            timeout=hook.settings.timeout,
+            plain_http_allowed=hook.settings.is_plain_http,
+            log=log,
+            cancellation=cancellation,
+            # The size of the text is known only once the archive is there.
+            on_size=lambda size: require_disk_space(folder, 2 * size if output_format == "csv.gz" else size),
+        )
+    except DownloadRefusedError as error:
+        if error.reason is RefusalReason.MISSING:
+            raise UnusableExportError(f"the file of export {export.id} is missing: {error}") from error
+        expires_at = exports[-1].expires_at
+        if error.reason is RefusalReason.FORBIDDEN and expires_at and expires_at - datetime.now(UTC) > _CLOCK_SKEW:
+            raise
+        raise ExportExpiredError(f"activities export {export.id} has expired: {error}") from error
     log.info("Downloaded export %s (%d bytes)", export.id, downloaded.size)
     return LocalFile(path, downloaded.sha256)
 
