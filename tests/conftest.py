@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What all tests stand on: an Airflow home of their own, set up before Airflow is imported, and a sandbox.
+Fixtures of all tests: an Airflow home, set up before Airflow is imported, and a sandbox.
 
-Tests speak HTTP to the sandbox, or to small servers of their own, over real sockets. What is replaced is the
-environment and, where a test would have to wait, the clock.
+Tests send HTTP requests to the sandbox, or to small servers of their own, over real sockets. They patch the environment
+and, where a test would have to wait, the clock.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ os.environ.update(
     AIRFLOW__CORE__UNIT_TEST_MODE="False",
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{AIRFLOW_HOME}/airflow.db",
     AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
-    # moto takes any; without some, the S3 client would look for the metadata service of a cloud machine.
+    # moto accepts any; without credentials the S3 client would call the metadata service of a cloud machine.
     AWS_ACCESS_KEY_ID="testing",
     AWS_SECRET_ACCESS_KEY="testing",
     AWS_DEFAULT_REGION="us-east-1",
@@ -49,7 +49,7 @@ from airflow_provider_chartmogul.sandbox import Sandbox  # noqa: E402
 
 @pytest.fixture(scope="session")
 def airflow_db() -> None:
-    """A migrated database, for what asks it."""
+    """Migrate Airflow's database, for tests that query it."""
     subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"], check=True, stdout=subprocess.DEVNULL, timeout=300
     )
@@ -57,7 +57,7 @@ def airflow_db() -> None:
 
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """A ChartMogul whose exports are done at once, and an Airflow connection to it."""
+    """A sandbox whose exports succeed at once, and an Airflow connection to it."""
     with Sandbox(export_seconds=0) as running:
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", running.connection_uri)
         yield running
@@ -65,13 +65,13 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock of retries, made to run faster."""
+    """Limit the delay before a retry to a twentieth of a second."""
     monkeypatch.setattr(retries, "_MAX_BACKOFF_SECONDS", 0.05)
 
 
 @pytest.fixture
 def archive() -> bytes:
-    """An archive that comes from elsewhere than the sandbox."""
+    """An archive with 5000 rows."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
         opened.writestr("activities.csv", "uuid,date\n" + "".join(f"{n},2024-01-01\n" for n in range(5000)))

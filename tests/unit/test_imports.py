@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a DAG file pays for importing this package: no HTTP client, no Arrow, no file system beyond what Airflow has.
+Imports: a DAG file loads no heavy package, ``api`` and ``client`` settings load no Airflow, folders import one way.
 
-Each module is imported in a process of its own, after Airflow's classes that any DAG file imports.
+Each module is imported in a process of its own, after the classes of Airflow that every DAG file imports.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ WITHOUT_AIRFLOW = [
 
 LOADER = """
 import json, os, sys
-# What every DAG file loads: Airflow's own names for DAGs and operators, sensors, hooks and triggers.
+# What every DAG file loads: Airflow's own classes.
 from airflow.providers.common.compat.sdk import (
     DAG, AirflowFailException, AirflowNotFoundException, AirflowSensorTimeout, AirflowSkipException,
     AirflowTaskTimeout, BaseHook, BaseOperator, BaseSensorOperator, PokeReturnValue, mask_secret)
@@ -92,33 +92,33 @@ for module in sys.argv[1:]:
 
 @cache
 def added_modules() -> dict[str, list[str]]:
-    """Tell what each module adds to what a DAG file has loaded; each is imported in a process of its own."""
+    """Return the modules that each module adds to those that a DAG file has loaded."""
     lines = [line.split(" ", 2) for line in run_python(LOADER, *DAG_FILE_MODULES).splitlines()]
     return {line[1]: json.loads(line[2]) for line in lines if line[0] == "added"}
 
 
 def loaded_by(module: str) -> tuple[set[str], set[str]]:
-    """Give the top-level packages a module adds, and the modules of ours among them."""
+    """Return the top-level packages that a module adds, and the modules of this package among them."""
     added = added_modules()[module]
     return {name.partition(".")[0] for name in added}, {name for name in added if name.startswith("airflow_provider_")}
 
 
 @pytest.mark.parametrize("module", DAG_FILE_MODULES)
-def test_a_dag_file_s_import_loads_nothing_heavy(module: str) -> None:
+def test_dag_file_loads_no_heavy_package(module: str) -> None:
     packages, ours = loaded_by(module)
     assert module in ours
     assert packages & HEAVY == set()
 
 
 @pytest.mark.parametrize("module", DAG_FILE_MODULES)
-def test_a_dag_file_s_import_loads_none_of_the_rooms_that_do_the_work(module: str) -> None:
+def test_dag_file_loads_no_module_that_transfers(module: str) -> None:
     _, ours = loaded_by(module)
-    working = {"storage", "formats", "lineage", "sandbox", "sync_client", "async_client", "shared_client"}
-    assert {name for name in ours if working.intersection(name.split("."))} == set()
+    transferring = {"storage", "formats", "lineage", "sandbox", "sync_client", "async_client", "shared_client"}
+    assert {name for name in ours if transferring.intersection(name.split("."))} == set()
 
 
-def test_the_metadata_loads_nothing_but_itself() -> None:
-    # Airflow reads it at each start, of everything.
+def test_provider_info_loads_no_other_module() -> None:
+    """Every Airflow process reads it when it starts."""
     printed = run_python(
         "import sys, __future__, typing\n"
         "before = set(sys.modules)\n"
@@ -159,7 +159,7 @@ def folder_of(parts: tuple[str, ...]) -> str:
     return parts[0]
 
 
-def test_every_file_begins_with_the_license() -> None:
+def test_files_begin_with_the_license() -> None:
     for path in [*sources(), *sorted((ROOT / "tests" / "unit").glob("*.py"))]:
         text = path.read_text()
         assert not text or text.startswith("# SPDX-License-Identifier: Apache-2.0\n"), path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The window and type parameters of an operator: None in a DAG, in a template and in an XCom, of mapped tasks too."""
+"""The window and type parameters of an operator: ``None`` in DAGs, templates and XComs, also of mapped tasks."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ from traceback import format_exception
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskGroup, task_group
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskGroup, task_group
 
 from airflow_provider_chartmogul.operators.activities_export import CreateActivitiesExportOperator
+from tests.unit.operator_classes import START, new_dag
 
-START = datetime(2024, 1, 1, tzinfo=UTC)
 END = START + timedelta(days=1)
 DAY = {"data_interval_start": START, "data_interval_end": END}
 PARAMETERS = ("interval_start", "interval_end", "activity_type", "lookback", "partition_length", "partition_timezone")
 
 
-def a_dag(**kwargs: Any) -> DAG:
-    return DAG("chartmogul", schedule=None, start_date=START, **kwargs)
-
-
-def requested(task: CreateActivitiesExportOperator) -> tuple[datetime | None, datetime | None, str | None]:
+def window_and_type(task: CreateActivitiesExportOperator) -> tuple[datetime | None, datetime | None, str | None]:
     request = task._export_request(DAY)  # type: ignore[arg-type]
     return request.start, request.end, request.activity_type
 
@@ -33,32 +29,32 @@ def requested(task: CreateActivitiesExportOperator) -> tuple[datetime | None, da
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_none_from_template_raises(name: str) -> None:
-    with a_dag(render_template_as_native_obj=True):
+    with new_dag(render_template_as_native_obj=True):
         task = CreateActivitiesExportOperator(task_id="t", **{name: "{{ nothing }}"})
     task.render_template_fields({"nothing": None})
     assert getattr(task, name) is None
     with pytest.raises(AirflowFailException, match=rf"^{name} came out of its template or XCom as None.*{name}=None"):
-        requested(task)
+        window_and_type(task)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 @pytest.mark.parametrize("value", ["", " ", "None", "null"])
 def test_empty_text_from_template_raises(name: str, value: str) -> None:
-    with a_dag():
+    with new_dag():
         task = CreateActivitiesExportOperator(task_id="t", **{name: "{{ nothing }}"})
     task.render_template_fields({"nothing": value})
     with pytest.raises(AirflowFailException, match=rf"^{name} came out of its template or XCom as '"):
-        requested(task)
+        window_and_type(task)
 
 
 def test_template_can_return_all_types() -> None:
-    with a_dag():
+    with new_dag():
         task = CreateActivitiesExportOperator(task_id="t", activity_type="{{ 'all' }}")
     task.render_template_fields({})
-    assert requested(task) == (START, END, None)
+    assert window_and_type(task) == (START, END, None)
     task.activity_type = "None"
     with pytest.raises(AirflowFailException, match=r"write activity_type=None in the DAG or return 'all'$"):
-        requested(task)
+        window_and_type(task)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +62,10 @@ def test_template_can_return_all_types() -> None:
     [("interval_start", (None, END, None)), ("interval_end", (START, None, None)), ("lookback", (START, END, None))],
 )
 def test_none_in_dag_is_used(name: str, expected: Any) -> None:
-    with a_dag():
+    with new_dag():
         task = CreateActivitiesExportOperator(task_id="t", **{name: None})
     task.render_template_fields({})
-    assert requested(task) == expected
+    assert window_and_type(task) == expected
 
 
 def xcom() -> Any:
@@ -113,33 +109,33 @@ MAPPED: dict[str, tuple[Any, dict[str, Any], Any]] = {
 
 @pytest.mark.parametrize(("expand", "resolved", "expected"), MAPPED.values(), ids=MAPPED)
 def test_none_in_mapped_task(expand: Any, resolved: dict[str, Any], expected: Any) -> None:
-    with a_dag():
+    with new_dag():
         mapped = expand(CreateActivitiesExportOperator.partial(task_id="t"))
     task = mapped.unmap(resolved)
     if expected is None:
         with pytest.raises(AirflowFailException, match="came out of its template or XCom as None"):
-            requested(task)
+            window_and_type(task)
     else:
-        assert requested(task) == expected
+        assert window_and_type(task) == expected
 
 
 def test_none_in_partial_is_used() -> None:
-    with a_dag():
+    with new_dag():
         mapped = CreateActivitiesExportOperator.partial(task_id="t", interval_end=None).expand_kwargs(xcom())
-    assert requested(mapped.unmap({"activity_type": "churn"})) == (START, None, "churn")
+    assert window_and_type(mapped.unmap({"activity_type": "churn"})) == (START, None, "churn")
 
 
 @pytest.mark.parametrize("from_default_args", [False, True])
 def test_none_from_template_in_mapped_task_raises(from_default_args: bool) -> None:
     template = {"lookback": "{{ nothing }}"}
-    with a_dag(render_template_as_native_obj=True, default_args=template if from_default_args else {}):
+    with new_dag(render_template_as_native_obj=True, default_args=template if from_default_args else {}):
         mapped = CreateActivitiesExportOperator.partial(task_id="t", **({} if from_default_args else template)).expand(
             activity_type=["churn"]
         )
     task = mapped.unmap({"activity_type": "churn"})
     task.render_template_fields({"nothing": None})
     with pytest.raises(AirflowFailException, match=r"^lookback came out of its template or XCom as None"):
-        requested(task)
+        window_and_type(task)
 
 
 # Literals, which are checked when the DAG is parsed
@@ -163,7 +159,7 @@ INVALID_LITERALS = [
 @pytest.mark.parametrize("mapped", [False, True])
 def test_invalid_literal_raises_when_dag_is_parsed(name: str, value: Any, mapped: bool) -> None:
     operator = CreateActivitiesExportOperator.partial if mapped else CreateActivitiesExportOperator
-    with a_dag(), pytest.raises(ValueError, match=f"^{name} cannot be {re.escape(repr(value))}"):
+    with new_dag(), pytest.raises(ValueError, match=f"^{name} cannot be {re.escape(repr(value))}"):
         operator(task_id="t", **{name: value})
 
 
@@ -175,16 +171,16 @@ def test_invalid_literal_raises_when_dag_is_parsed(name: str, value: Any, mapped
     ],
 )
 def test_literal_window_without_width_raises_when_dag_is_parsed(parameters: dict[str, Any], message: str) -> None:
-    with a_dag(), pytest.raises(ValueError, match=message):
+    with new_dag(), pytest.raises(ValueError, match=message):
         CreateActivitiesExportOperator(task_id="t", **parameters)
-    with a_dag():
+    with new_dag():
         CreateActivitiesExportOperator(task_id="t", **parameters, lookback="{{ params.lookback }}")
         CreateActivitiesExportOperator.partial(task_id="m", **parameters).expand(lookback=["P1D", "P2D"])
 
 
 @pytest.mark.parametrize(("name", "value"), INVALID_LITERALS)
 def test_values_known_at_run_time_are_checked_at_run_time(name: str, value: Any) -> None:
-    with a_dag(render_template_as_native_obj=True):
+    with new_dag(render_template_as_native_obj=True):
         templated = CreateActivitiesExportOperator(task_id="templated", **{name: "{{ value }}"})
         CreateActivitiesExportOperator(task_id="upstream_value", **{name: xcom()})
         mapped = CreateActivitiesExportOperator.partial(task_id="mapped").expand(**{name: [value]}).unmap({name: value})
@@ -193,11 +189,11 @@ def test_values_known_at_run_time_are_checked_at_run_time(name: str, value: Any)
     templated.render_template_fields({"value": value})
     for task in (templated, mapped, in_group.unmap({name: value})):
         with pytest.raises(AirflowFailException, match=f"^{name} c"):
-            requested(task) if "partition" not in name else task._export_request({"partition_key": "2024-01-01"})
+            window_and_type(task) if "partition" not in name else task._export_request({"partition_key": "2024-01-01"})
 
 
 def test_log_shows_error_once() -> None:
-    with a_dag():
+    with new_dag():
         task = CreateActivitiesExportOperator(task_id="t")
     with pytest.raises(AirflowFailException) as raised:
         task._export_request({})
@@ -209,7 +205,7 @@ def test_log_shows_error_once() -> None:
 
 def names(expand: Any, rows: list[dict[str, Any]], context: dict[str, Any] = DAY) -> list[str]:
     """Return the names that Airflow renders for a mapped task."""
-    with a_dag() as dag:
+    with new_dag() as dag:
         mapped = expand(CreateActivitiesExportOperator)
     template = dag.get_template_env().from_string(mapped.map_index_template)
     return [template.render({**context, "task": mapped.unmap(row)}) for row in rows]
@@ -237,15 +233,15 @@ def test_mapped_task_without_window_has_a_name() -> None:
 
 def test_name_from_dag_takes_precedence() -> None:
     template = "{{ task.activity_type }}"
-    with a_dag():
+    with new_dag():
         mapped = CreateActivitiesExportOperator.partial(task_id="t", map_index_template=template).expand_kwargs([{}])
-    with a_dag(default_args={"map_index_template": template}):
+    with new_dag(default_args={"map_index_template": template}):
         by_default = CreateActivitiesExportOperator.partial(task_id="t").expand_kwargs([{}])
     assert mapped.map_index_template == by_default.map_index_template == template
 
 
 def test_task_of_mapped_task_group_has_a_name_and_others_have_none() -> None:
-    with a_dag():
+    with new_dag():
         plain = CreateActivitiesExportOperator(task_id="plain")
         created: list[Any] = []
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several unit tests share: an API key and a presigned URL, answers as recorded, and another Python process."""
+"""Values that unit tests share: an API key, a presigned URL, a recorded response; and another Python process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOW = datetime(2024, 1, 31, 12, 0, tzinfo=UTC)
 
 
 def export_response(**changes: Any) -> dict[str, Any]:
-    """Give an answer about a finished export, as recorded, with some keys changed."""
+    """Return a recorded response about a finished export, with some keys changed."""
     return {
         "id": EXPORT_ID,
         "status": "succeeded",
@@ -43,7 +43,7 @@ def export_response(**changes: Any) -> dict[str, Any]:
 
 
 def run_python(program: str, *arguments: str, **environment: str) -> str:
-    """Run a program in a Python of its own, with this folder's package; give what it printed."""
+    """Run a program in another Python process, with this repository's package; return its standard output."""
     path = os.pathsep.join([str(ROOT), *filter(None, [environment.pop("PYTHONPATH", "")])])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program, *arguments],
