@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
@@ -14,6 +14,8 @@ from airflow_provider_chartmogul.exceptions import (
     NotFoundError,
     UnusableExportError,
 )
+
+Status = Literal["success", "timeout", "execution_timeout", "unusable", "failed", "error"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class ExportEvent:
     """
 
     export_id: str
-    status: Literal["success", "timeout", "execution_timeout", "unusable", "failed", "error"]
+    status: Status
     message: str = ""
 
     @classmethod
@@ -56,13 +58,13 @@ class ExportEvent:
         Read the payload of the ``TriggerEvent``.
 
         :param export_id: the export that the task waited for
-        :raises ChartMogulError: for the event of another wait, or of none
+        :raises ChartMogulError: for the event of another wait, of another version of the trigger, or of none
         """
         try:
             event = cls(**payload)
         except TypeError:
             event = None
-        if event is None or event.export_id != export_id:
+        if event is None or event.export_id != export_id or event.status not in get_args(Status):
             raise ChartMogulError(f"the wait for export {export_id} ended with an unexpected event: {payload!r}")
         return event
 
