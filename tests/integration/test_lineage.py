@@ -1,107 +1,224 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a move tells of where data came from and went: Airflow's hook lineage collector, and OpenLineage."""
+"""What a transfer reports to Airflow: events of outlets, hook lineage, OpenLineage. No failure of it fails the task."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat import sdk
+from airflow.providers.common.compat.lineage.entities import File, Table
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
-from airflow.providers.common.compat.sdk import Asset
+from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.storage.delivery import TransferResult
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
     ActivitiesExportToObjectStorageOperator,
 )
-from tests.integration.task_runner import run_task
+from tests.integration.task_runner import TaskRun, run_task
 from tests.integration.transfers import create_export
+
+METADATA_KEYS = {
+    *("uri", "bucket", "key", "bytes", "sha256", "format", "rows", "columns", "modified_at"),
+    *("resource", "table", "query_params", "extracted_at", "exported_at", "chartmogul_conn_id"),
+    *("interval_start", "interval_end", "activity_type", "export_id"),
+}
+
+ASSET, OTHER_ASSET, ALIAS = Asset("s3://lake/activities"), Asset("s3://lake/another"), AssetAlias("exports")
+
+
+@pytest.fixture
+def destination(sandbox: Sandbox, tmp_path: Path) -> str:
+    return f"file://{tmp_path}/x.csv.gz"
+
+
+@pytest.fixture
+def log(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Return what has been logged, by whichever logger this Airflow's tasks have."""
+    return lambda: capfd.readouterr().out + caplog.text
+
+
+def new_transfer(destination: str, **parameters: Any) -> ActivitiesExportToObjectStorageOperator:
+    return ActivitiesExportToObjectStorageOperator(
+        task_id="t", export_id=create_export(), destination=destination, **parameters
+    )
+
+
+def new_events() -> Any:
+    """Return Airflow's own accessors of outlet events."""
+    try:
+        return import_module("airflow.sdk.execution_time.context").OutletEventAccessors()
+    except ImportError:  # Airflow 2
+        return import_module("airflow.utils.context").OutletEventAccessors()
+
+
+def transfer_with_outlets(destination: str, outlets: list[Any], events: Any) -> TaskRun:
+    return run_task(new_transfer(destination, outlets=outlets), outlet_events=events)
+
+
+def alias_events(events: Any, alias: AssetAlias) -> list[tuple[str, dict[str, Any]]]:
+    """Return the URIs and extras of an alias's events."""
+    if hasattr(events[alias], "asset_alias_events"):
+        return [(event.dest_asset_key.uri, event.extra) for event in events[alias].asset_alias_events]
+    # Airflow 2
+    return [(event["dest_dataset_uri"], event["extra"]) for event in events[alias].dataset_alias_events]
+
+
+# Events of outlets
+
+
+def test_events_of_assets_have_the_metadata_as_extra(destination: str) -> None:
+    events = new_events()
+    run = transfer_with_outlets(destination, [ASSET, OTHER_ASSET], events)
+    assert run.xcoms["object"].keys() == METADATA_KEYS
+    assert run.xcoms["object"]["rows"] > 0
+    assert [events[outlet].extra for outlet in (ASSET, OTHER_ASSET)] == [run.xcoms["object"]] * 2
+
+
+def test_alias_gets_an_event_for_the_object(destination: str) -> None:
+    events = new_events()
+    run = transfer_with_outlets(destination, [ALIAS], events)
+    assert alias_events(events, ALIAS) == [(Asset(destination).uri, run.xcoms["object"])]
+
+
+if hasattr(Asset, "ref"):  # Airflow 3
+
+    def test_event_of_a_reference_has_the_metadata_as_extra(destination: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The accessors resolve a reference by a request to Airflow's supervisor, which is not running here."""
+        asset_key = import_module("airflow.sdk.definitions.asset").AssetUniqueKey.from_asset(ASSET)
+        events = new_events()
+        monkeypatch.setattr(type(events), "_resolve_asset_ref", lambda self, reference: (asset_key, {}))
+        run = transfer_with_outlets(destination, [Asset.ref(name="activities")], events)
+        assert events[ASSET].extra == run.xcoms["object"]
+
+
+@pytest.mark.parametrize(
+    "outlet",
+    [
+        File(url="s3://lake/x"),
+        Table(database="d", cluster="c", name="t"),
+        {"uri": "s3://lake/x"},
+        None,
+        object(),
+    ],
+    ids=lambda outlet: type(outlet).__name__,
+)
+def test_other_outlets_are_left_alone(outlet: Any, destination: str, log: Callable[[], str]) -> None:
+    """And the assets beside them get their events."""
+    events = new_events()
+    run = transfer_with_outlets(destination, [ASSET, outlet, ALIAS], events)
+    assert events[ASSET].extra == run.xcoms["object"]
+    assert len(alias_events(events, ALIAS)) == 1
+    assert "Could not report" not in log()
+
+
+class BrokenEvents:
+    """Accessors that fail for one outlet."""
+
+    def __init__(self, broken: Any) -> None:
+        self.events = new_events()
+        self.broken = broken
+
+    def __getitem__(self, outlet: Any) -> Any:
+        if outlet == self.broken:
+            raise RuntimeError("the API server is down")
+        return self.events[outlet]
+
+
+def test_failed_event_is_logged_and_fails_nothing(destination: str, log: Callable[[], str]) -> None:
+    broken = BrokenEvents(ASSET)
+    run = transfer_with_outlets(destination, [ASSET, OTHER_ASSET], broken)
+    assert run.value == destination
+    assert broken.events[OTHER_ASSET].extra == run.xcoms["object"]
+    assert f"Could not report the event of outlet {ASSET!r} to Airflow (RuntimeError: the API server is down)" in log()
+
+
+def test_missing_accessors_are_logged_and_fail_nothing(destination: str, log: Callable[[], str]) -> None:
+    run = run_task(new_transfer(destination, outlets=[ASSET]))
+    assert run.value == destination
+    assert "(KeyError: 'outlet_events')" in log()
+
+
+# Hook lineage
 
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A collector that collects, as Airflow has one where a plugin reads it."""
+    """A collector that collects; Airflow's does only where a plugin reads it."""
     module = import_module(sdk.get_hook_lineage_collector.__module__)
-    running = module.HookLineageCollector()
-    monkeypatch.setattr(sdk, "get_hook_lineage_collector", lambda: running)
-    return running
+    collector = module.HookLineageCollector()
+    monkeypatch.setattr(sdk, "get_hook_lineage_collector", lambda: collector)
+    return collector
 
 
-def mover(destination: str, **told: Any) -> ActivitiesExportToObjectStorageOperator:
-    return ActivitiesExportToObjectStorageOperator(
-        task_id="move", export_id=create_export(), destination=destination, **told
-    )
-
-
-def test_input_and_output_reach_the_collector(sandbox: Sandbox, collector: Any, tmp_path: Path) -> None:
-    ran = run_task(mover(f"file://{tmp_path}/x.csv.gz"))
+def test_collector_gets_input_and_output(sandbox: Sandbox, collector: Any, destination: str) -> None:
+    run_task(new_transfer(destination))
     collected = get_hook_lineage_collector().collected_assets
     assert [entry.asset.uri for entry in collected.inputs] == [f"chartmogul://127.0.0.1:{sandbox.port}/activities"]
-    assert [entry.asset.uri for entry in collected.outputs] == [ran.value]
+    assert [entry.asset.uri for entry in collected.outputs] == [destination]
 
 
-def test_what_was_there_already_is_no_move(sandbox: Sandbox, collector: Any, tmp_path: Path) -> None:
-    (tmp_path / "x.zip").write_bytes(b"there")
-    operator = mover(f"file://{tmp_path}/x.zip", if_exists="reuse")
-    run_task(operator)
+def test_object_that_already_existed_has_no_lineage(collector: Any, destination: str) -> None:
+    Path(destination.removeprefix("file://")).write_bytes(b"there")
+    run_task(new_transfer(destination, if_exists="reuse"))
     collected = get_hook_lineage_collector().collected_assets
     assert list(collected.inputs) == list(collected.outputs) == []
 
 
-def test_the_events_of_outlets_carry_the_facts(sandbox: Sandbox, tmp_path: Path) -> None:
-    """All that XCom has, in Airflow's own accessors, which keep extras by outlet."""
-    try:
-        accessors = import_module("airflow.sdk.execution_time.context")
-    except ImportError:  # Airflow 2
-        accessors = import_module("airflow.utils.context")
-    outlets, events = [Asset("s3://lake/activities"), Asset("s3://lake/another")], accessors.OutletEventAccessors()
+def test_failing_collector_is_logged_and_fails_nothing(
+    destination: str, monkeypatch: pytest.MonkeyPatch, log: Callable[[], str]
+) -> None:
+    def fail() -> Any:
+        raise RuntimeError("no collector")
 
-    ran = run_task(mover(f"file://{tmp_path}/x.csv.gz", outlets=outlets), outlet_events=events)
-
-    assert ran.xcoms["object"]["rows"] > 0
-    assert ran.xcoms["object"].keys() == {
-        *("uri", "bucket", "key", "bytes", "sha256", "format", "rows", "columns"),
-        *("interval_start", "interval_end", "activity_type", "export_id", "exported_at", "chartmogul_conn_id"),
-        *("resource", "table", "query_params", "extracted_at", "modified_at"),
-    }
-    assert [events[outlet].extra for outlet in outlets] == [ran.xcoms["object"]] * 2
+    monkeypatch.setattr(sdk, "get_hook_lineage_collector", fail)
+    events = new_events()
+    run = transfer_with_outlets(destination, [ASSET], events)
+    assert run.value == destination
+    assert events[ASSET].extra == run.xcoms["object"]
+    assert "Could not report the lineage to Airflow (RuntimeError: no collector)" in log()
 
 
-def test_openlineage_gets_the_datasets(sandbox: Sandbox, tmp_path: Path) -> None:
+# OpenLineage
+
+
+def test_openlineage_gets_the_datasets(sandbox: Sandbox, destination: str) -> None:
     from airflow.providers.openlineage.extractors.manager import ExtractorManager
 
-    running: list[ActivitiesExportToObjectStorageOperator] = []
-    ran = run_task(mover(f"file://{tmp_path}/x.csv.gz"), on_start=running.append)
+    operators: list[ActivitiesExportToObjectStorageOperator] = []
+    run = run_task(new_transfer(destination), on_start=operators.append)
 
-    extractor = ExtractorManager()._get_extractor(running[0])
-    assert extractor is not None, "OpenLineage takes the operator's own word"
-    lineage = extractor.extract_on_complete(ran.ti)
+    extractor = ExtractorManager()._get_extractor(operators[0])
+    assert extractor is not None, "OpenLineage does not call the operator's own method"
+    lineage = extractor.extract_on_complete(run.ti)
 
-    assert [(d.namespace, d.name) for d in lineage.inputs] == [(f"chartmogul://127.0.0.1:{sandbox.port}", "activities")]
+    inputs = [(dataset.namespace, dataset.name) for dataset in lineage.inputs]
+    assert inputs == [(f"chartmogul://127.0.0.1:{sandbox.port}", "activities")]
     (output,) = lineage.outputs
-    assert (output.namespace, output.name) == ("file", f"{tmp_path}/x.csv.gz")
-    facts = ran.xcoms["object"]
-    assert [field.name for field in output.facets["schema"].fields] == facts["columns"]
+    assert (output.namespace, output.name) == ("file", destination.removeprefix("file://"))
+    metadata = run.xcoms["object"]
+    assert [field.name for field in output.facets["schema"].fields] == metadata["columns"]
     statistics = output.outputFacets["outputStatistics"]
-    assert (statistics.rowCount, statistics.size) == (facts["rows"], facts["bytes"])
+    assert (statistics.rowCount, statistics.size) == (metadata["rows"], metadata["bytes"])
 
 
 @pytest.mark.parametrize(
     ("uri", "bucket", "namespace"),
     [("s3://b/a/x.zip", "b", "s3://b"), ("gcs://b/a/x.zip", "b", "gs://b"), ("abfs://c/a/x.zip", "c", "abfss://c")],
 )
-def test_stores_have_openlineage_s_names(uri: str, bucket: str, namespace: str) -> None:
+def test_openlineage_names_of_stores(uri: str, bucket: str, namespace: str) -> None:
     from airflow_provider_chartmogul.lineage.openlineage import operator_lineage
 
-    facts = {"uri": uri, "bucket": bucket, "key": "a/x.zip", "columns": None, "rows": None, "bytes": 7}
-    (output,) = operator_lineage([TransferResult(facts, "chartmogul://api.chartmogul.com/activities")]).outputs
+    metadata = {"uri": uri, "bucket": bucket, "key": "a/x.zip", "columns": None, "rows": None, "bytes": 7}
+    (output,) = operator_lineage([TransferResult(metadata, "chartmogul://api.chartmogul.com/activities")]).outputs
     assert (output.namespace, output.name, output.facets) == (namespace, "a/x.zip", {})
 
 
-def test_nothing_moved_gives_openlineage_nothing() -> None:
-    operator = ActivitiesExportToObjectStorageOperator(task_id="m", export_id="e", destination="s3://b/x.zip")
+def test_openlineage_gets_nothing_without_a_transfer() -> None:
+    operator = ActivitiesExportToObjectStorageOperator(task_id="t", export_id="e", destination="s3://b/x.zip")
     lineage = operator.get_openlineage_facets_on_complete(None)
     assert (lineage.inputs, lineage.outputs) == ([], [])
