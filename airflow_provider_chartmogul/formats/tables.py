@@ -253,9 +253,11 @@ def _to_csv(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return times as text in ISO 8601, in UTC with a Z if they have a zone; other columns as they are."""
     if not pa.types.is_timestamp(column.type):
         return column
-    if column.type.tz:
-        column = column.cast(pa.timestamp(column.type.unit, "UTC"))
-    return pc.replace_substring(column.cast(pa.string()), " ", "T", max_replacements=1)
+    # Arrow counts from 1970 in UTC whatever the zone is. Without one it needs no time zone database, which may be
+    # missing where Airflow runs.
+    in_utc = column.cast(pa.int64()).cast(pa.timestamp(column.type.unit))
+    text = pc.replace_substring(in_utc.cast(pa.string()), " ", "T", max_replacements=1)
+    return pc.binary_join_element_wise(text, "Z", "") if column.type.tz else text
 
 
 def _is_list_of_objects(value: Any) -> bool:

@@ -394,6 +394,32 @@ def test_csv_is_quoted_and_tells_null_from_empty_text(tmp_path: Path) -> None:
     )
 
 
+def test_times_with_other_zones_are_in_utc_in_a_csv(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    column_types = {
+        "customer-since": "timestamp[ms, tz=Europe/Berlin]",
+        "lead_created_at": "timestamp[s]",
+        "free_trial_started_at": "timestamp[ns, tz=UTC]",
+    }
+    write(path, [[dict.fromkeys(column_types, "2024-01-31T01:00:00+01:00")]], column_types=column_types)
+    (row,) = read_csv(path)
+    assert [row["customer_since"], row["lead_created_at"], row["free_trial_started_at"]] == [
+        *("2024-01-31T00:00:00.000Z", "2024-01-31T00:00:00", "2024-01-31T00:00:00.000000000Z")
+    ]
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_file_can_be_closed_twice(tmp_path: Path, output_format: str) -> None:
+    path = tmp_path / f"rows.{output_format}"
+    selection = ColumnSelection(CUSTOMERS)
+    with TableWriter(
+        path, output_format=output_format, table=CUSTOMERS, extracted_at=EXTRACTED_AT, selection=selection
+    ) as writer:
+        writer.write([{"uuid": "1"}])
+        writer.close()
+        assert len(read_parquet(path) if output_format == "parquet" else read_csv(path)) == 1
+
+
 def test_failure_closes_the_file(tmp_path: Path) -> None:
     for output_format in FORMATS:
         path = tmp_path / f"rows.{output_format}"
