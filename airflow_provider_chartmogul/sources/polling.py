@@ -35,8 +35,8 @@ _POLL_SHARE_OF_AGE = 0.45
 #: A wait that is older than this (seconds) when it starts in a triggerer was taken over from another triggerer.
 _RESUMED_SECONDS = 60.0
 
-#: The API may not know an export yet right after its creation: so many 404s in a row, in so many seconds from the start
-#: of the wait, count as "not finished yet".
+#: The API may not show an export right after its creation. This many 404s, within this time from the start of the wait
+#: (seconds), count as "not finished yet".
 _NOT_FOUND_RETRIES = 3
 _NOT_FOUND_SECONDS = 15.0
 
