@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from airflow_provider_chartmogul.formats.column_selection import ColumnSelection
 from airflow_provider_chartmogul.formats.gzip_files import open_to_write
 from airflow_provider_chartmogul.formats.json_text import dump_json
-from airflow_provider_chartmogul.formats.selection import ColumnSelection
 
 
 class JsonLinesWriter:

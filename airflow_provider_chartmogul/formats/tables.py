@@ -26,11 +26,11 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from airflow_provider_chartmogul.api.resources import JSON, TEXT, TIME, Table
+from airflow_provider_chartmogul.formats.column_selection import EXTRA, EXTRACTED_AT, ColumnSelection
 from airflow_provider_chartmogul.formats.column_values import converter_for
 from airflow_provider_chartmogul.formats.columns import list_columns, look_up
 from airflow_provider_chartmogul.formats.gzip_files import open_to_write
 from airflow_provider_chartmogul.formats.json_text import dump_json
-from airflow_provider_chartmogul.formats.selection import EXTRA, EXTRACTED_AT, ColumnSelection
 
 _ROW_GROUP_ROWS = 10_000
 

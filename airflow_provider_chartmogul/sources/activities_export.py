@@ -7,7 +7,6 @@ The archive is downloaded to local disk and checked before anything is written a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -38,8 +37,6 @@ from airflow_provider_chartmogul.storage.delivery import LocalFile
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 
-PLACEHOLDERS = ("interval_start", "interval_end", "activity_type", "export_id", "chartmogul_conn_id")
-
 #: What an export can become, by suffix of the destination.
 FORMATS = {".zip": "zip", ".csv": "csv", ".csv.gz": "csv.gz", ".parquet": "parquet"}
 
@@ -67,18 +64,6 @@ class ActivitiesExportSource:
     def uri(self) -> str:
         """The asset that objects are made from: the activities of an account."""
         return f"chartmogul://{urlsplit(self.base_url).netloc}/activities"
-
-    @property
-    def placeholders(self) -> dict[str, Any]:
-        """Values for the placeholders of a destination."""
-        return {
-            "interval_start": self.request.start,
-            "interval_end": self.request.end,
-            # The API may echo a type that would create folders.
-            "activity_type": re.sub(r"[^\w-]", "_", self.request.activity_type or "all"),
-            "export_id": self.export.id if self.export else "not-created-yet",
-            "chartmogul_conn_id": self.chartmogul_conn_id,
-        }
 
     def metadata(self, *, already_existed: bool) -> dict[str, Any]:
         """

@@ -55,17 +55,6 @@ class ResourceSource:
         """The asset that objects are made from."""
         return f"chartmogul://{urlsplit(self.base_url).netloc}/{self.resource.name}"
 
-    def placeholders(self, table: Table) -> dict[str, Any]:
-        """Values for the placeholders of a table's destination."""
-        return {
-            "resource": self.resource.name,
-            "table": table.name,
-            "extracted_at": self.extracted_at,
-            "interval_start": self.interval and self.interval.start,
-            "interval_end": self.interval and self.interval.end,
-            "chartmogul_conn_id": self.chartmogul_conn_id,
-        }
-
     def metadata(self, table: Table, *, already_existed: bool) -> dict[str, Any]:
         """
         Return what a table's metadata says about its content.
@@ -85,12 +74,6 @@ class ResourceSource:
             "exported_at": None,
             "chartmogul_conn_id": self.chartmogul_conn_id,
         }
-
-
-def known_placeholders(resource: Resource) -> tuple[str, ...]:
-    """Return the placeholders that a destination of this resource may have."""
-    window = ("interval_start", "interval_end") if resource.has_window else ()
-    return ("resource", "table", "extracted_at", *window, "chartmogul_conn_id")
 
 
 def iter_pages(

@@ -16,9 +16,9 @@ from airflow_provider_chartmogul.api.pagination import Page
 from airflow_provider_chartmogul.api.resources import Resource, Table
 from airflow_provider_chartmogul.exceptions import TransferSettingsError
 from airflow_provider_chartmogul.formats.archive import sha256_of
+from airflow_provider_chartmogul.formats.column_selection import ColumnSelection
 from airflow_provider_chartmogul.formats.deduplication import keep_last_rows
 from airflow_provider_chartmogul.formats.json_lines import JsonLinesWriter
-from airflow_provider_chartmogul.formats.selection import ColumnSelection
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
 from airflow_provider_chartmogul.storage.delivery import LocalFile
 

@@ -120,12 +120,13 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
         :raises TransferSettingsError: for a parameter that makes no sense
         """
         # Imported here, so that reading a DAG loads no file systems.
-        from airflow_provider_chartmogul.sources.activities_export import FORMATS, PLACEHOLDERS, check_column_types
+        from airflow_provider_chartmogul.sources.activities_export import FORMATS, check_column_types
+        from airflow_provider_chartmogul.sources.placeholders import EXPORT_PLACEHOLDERS
         from airflow_provider_chartmogul.storage.delivery import Delivery
         from airflow_provider_chartmogul.storage.destination import Destination
 
         delivery = Delivery(
-            Destination.parse(self.destination, PLACEHOLDERS, self.object_storage_conn_id),
+            Destination.parse(self.destination, EXPORT_PLACEHOLDERS, self.object_storage_conn_id),
             formats=FORMATS,
             output_format=self.output_format,
             if_exists=self.if_exists,
@@ -138,9 +139,10 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
         self, context: Context, delivery: Delivery, source: ActivitiesExportSource
     ) -> TransferResult | None:
         """Return the object at the destination, if ``if_exists`` says that it ends the task."""
+        from airflow_provider_chartmogul.sources.placeholders import export_values
         from airflow_provider_chartmogul.storage.delivery import TransferResult
 
-        stored = delivery.destination.fill(source.placeholders)
+        stored = delivery.destination.fill(export_values(source))
         if source.export is None and "export_id" in delivery.destination.placeholders:
             return None
         if not delivery.find_existing(stored, is_retry=context["ti"].try_number > 1):
@@ -164,6 +166,7 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
             finished_export,
             reported_request,
         )
+        from airflow_provider_chartmogul.sources.placeholders import export_values
         from airflow_provider_chartmogul.storage.delivery import TransferResult
 
         delivery.prepare()
@@ -173,7 +176,7 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
         )
         if (existing := self._find_existing_object(context, delivery, source)) is not None:
             return self._finish(context, [existing], hook)
-        stored = delivery.destination.fill(source.placeholders)
+        stored = delivery.destination.fill(export_values(source))
         with self._temporary_folder() as folder:
             archive = download_archive(
                 hook, export, folder, delivery.format, log=self.log, cancellation=self._cancellation

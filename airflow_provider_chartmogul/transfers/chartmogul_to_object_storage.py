@@ -251,7 +251,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         )
 
     def _destination(self, resource: Resource) -> Destination:
-        from airflow_provider_chartmogul.sources.resource import known_placeholders
+        from airflow_provider_chartmogul.sources.placeholders import resource_placeholders
         from airflow_provider_chartmogul.storage.destination import Destination
 
         if not resource.has_window and "{interval_" in str(self.destination):
@@ -259,7 +259,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
                 f"{resource.name} is a complete snapshot and has no window: use {{extracted_at}} in the destination, "
                 "not {interval_start} or {interval_end}"
             )
-        return Destination.parse(self.destination, known_placeholders(resource), self.object_storage_conn_id)
+        return Destination.parse(self.destination, resource_placeholders(resource), self.object_storage_conn_id)
 
     def _delivery(self, resource: Resource, output: ResourceOutput) -> Delivery:
         """
@@ -288,9 +288,10 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         self, context: Context, source: ResourceSource, output: ResourceOutput, delivery: Delivery
     ) -> list[TransferResult]:
         """Return the objects at the destination, if ``if_exists`` and the main one say that they end the task."""
+        from airflow_provider_chartmogul.sources.placeholders import resource_values
         from airflow_provider_chartmogul.storage.delivery import TransferResult
 
-        stored = {table.name: delivery.destination.fill(source.placeholders(table)) for table in output.tables}
+        stored = {table.name: delivery.destination.fill(resource_values(source, table)) for table in output.tables}
         main = stored[source.resource.main_table.name]
         if not delivery.find_existing(main, is_retry=context["ti"].try_number > 1):
             return []
@@ -312,11 +313,12 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         self, source: ResourceSource, output: ResourceOutput, delivery: Delivery, files: Mapping[str, LocalFile]
     ) -> list[TransferResult]:
         """Publish the tables one by one; the main one last, since ``if_exists`` looks at it."""
+        from airflow_provider_chartmogul.sources.placeholders import resource_values
         from airflow_provider_chartmogul.storage.delivery import TransferResult
 
         results: list[TransferResult] = []
         for table in reversed(output.tables):
-            file, stored = files[table.name], delivery.destination.fill(source.placeholders(table))
+            file, stored = files[table.name], delivery.destination.fill(resource_values(source, table))
             delivery.publish(
                 file,
                 stored,

@@ -32,7 +32,8 @@ from airflow_provider_chartmogul.api.endpoints import ping
 from airflow_provider_chartmogul.api.responses import ApiResponse, parse_response
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.faults import KIND_OPTIONS, MODIFYING_KINDS, PLACES, Fault
-from airflow_provider_chartmogul.sources.activities_export import FORMATS, PLACEHOLDERS
+from airflow_provider_chartmogul.sources.activities_export import FORMATS
+from airflow_provider_chartmogul.sources.placeholders import EXPORT_PLACEHOLDERS
 from airflow_provider_chartmogul.storage.delivery import IF_EXISTS
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
 from tests.integration.task_runner import run_task
@@ -342,7 +343,7 @@ def test_formats_placeholders_and_metadata_are_complete(sandbox: Sandbox, tmp_pa
         column: [name for row in table_with(page, column) for name in re.findall(r"`([^`]+)`", row[column])]
         for column in ("placeholder", "suffix", "`if_exists`", "key")
     }
-    assert set(first["placeholder"]) == {f"{{{name}}}" for name in PLACEHOLDERS}
+    assert set(first["placeholder"]) == {f"{{{name}}}" for name in EXPORT_PLACEHOLDERS}
     assert first["suffix"] == list(FORMATS)
     assert tuple(first["`if_exists`"]) == IF_EXISTS
     operator = ActivitiesToObjectStorageOperator(

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_chartmogul.api.resources import Table, get_resource
+from airflow_provider_chartmogul.formats.column_selection import ColumnSelection
 from airflow_provider_chartmogul.formats.deduplication import keep_last_rows
 from airflow_provider_chartmogul.formats.json_lines import JsonLinesWriter
-from airflow_provider_chartmogul.formats.selection import ColumnSelection
 from airflow_provider_chartmogul.formats.tables import TableWriter
 
 CUSTOMERS = get_resource("customers").main_table

@@ -17,9 +17,9 @@ from isal import igzip
 
 from airflow_provider_chartmogul.api.resources import get_resource
 from airflow_provider_chartmogul.formats import gzip_files
+from airflow_provider_chartmogul.formats.column_selection import ColumnSelection
 from airflow_provider_chartmogul.formats.json_lines import JsonLinesWriter
 from airflow_provider_chartmogul.formats.json_text import dump_json
-from airflow_provider_chartmogul.formats.selection import ColumnSelection
 
 CUSTOMERS = get_resource("customers").main_table
 ALL = ColumnSelection(CUSTOMERS)

@@ -34,7 +34,7 @@ from airflow_provider_chartmogul.api.resources import (
     get_resource,
 )
 from airflow_provider_chartmogul.exceptions import ColumnTypesError
-from airflow_provider_chartmogul.formats.selection import ColumnSelection
+from airflow_provider_chartmogul.formats.column_selection import ColumnSelection
 from airflow_provider_chartmogul.formats.tables import TableWriter, check_column_types
 
 EXTRACTED_AT = datetime(2026, 3, 1, 12, 30, 15, 250000, tzinfo=UTC)

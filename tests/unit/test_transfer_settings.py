@@ -16,10 +16,10 @@ from airflow_provider_chartmogul.api.exports import ACTIVITY_TYPES, ActivitiesEx
 from airflow_provider_chartmogul.exceptions import DestinationError, TransferSettingsError
 from airflow_provider_chartmogul.sources.activities_export import (
     FORMATS,
-    PLACEHOLDERS,
     ActivitiesExportSource,
     check_column_types,
 )
+from airflow_provider_chartmogul.sources.placeholders import EXPORT_PLACEHOLDERS, export_values
 from airflow_provider_chartmogul.storage.delivery import Delivery
 from airflow_provider_chartmogul.storage.destination import Destination
 from airflow_provider_chartmogul.storage.object_storage import StoredObject
@@ -30,13 +30,13 @@ def delivery(
     destination: Any = "s3://b/k.zip", *, object_storage_conn_id: str | None = None, **settings: Any
 ) -> Delivery:
     return Delivery(
-        Destination.parse(destination, PLACEHOLDERS, object_storage_conn_id), **{"formats": FORMATS, **settings}
+        Destination.parse(destination, EXPORT_PLACEHOLDERS, object_storage_conn_id), **{"formats": FORMATS, **settings}
     )
 
 
 def fill(destination: Any, export: ActivitiesExport, **settings: Any) -> StoredObject:
     source = ActivitiesExportSource("cm", "https://api.chartmogul.com", export.request, export)
-    return delivery(destination, **settings).destination.fill(source.placeholders)
+    return delivery(destination, **settings).destination.fill(export_values(source))
 
 
 def refusal(destination: Any = "s3://b/k.zip", **settings: Any) -> str:
@@ -137,7 +137,7 @@ def test_upload_options_must_be_a_dictionary(value: object) -> None:
 def test_unknown_placeholder_is_refused_with_the_known_ones(destination: str, unknown: str) -> None:
     text = refusal(destination)
     assert f"has the unknown placeholder {{{unknown}}}; the known ones are " in text
-    assert all(f"{{{name}}}" in text for name in PLACEHOLDERS)
+    assert all(f"{{{name}}}" in text for name in EXPORT_PLACEHOLDERS)
 
 
 @pytest.mark.parametrize(

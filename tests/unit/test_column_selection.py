@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_chartmogul.api.resources import RESOURCES, Table, get_resource
 from airflow_provider_chartmogul.exceptions import InvalidResourceError
-from airflow_provider_chartmogul.formats.selection import ColumnSelection
+from airflow_provider_chartmogul.formats.column_selection import ColumnSelection
 
 CUSTOMERS = get_resource("customers").main_table
 INVOICES, LINE_ITEMS, TRANSACTIONS = get_resource("invoices").tables
