@@ -34,6 +34,10 @@ from airflow_provider_chartmogul.formats.json_text import dump_json
 
 _ROW_GROUP_ROWS = 10_000
 
+#: Rows of small pages, as those of one customer's subscriptions, are collected until there are this many: converting a
+#: batch costs more than converting a row.
+_BATCH_ROWS = 200
+
 _TIME = pa.timestamp("us", "UTC")
 
 
@@ -73,7 +77,7 @@ class TableWriter:
     ) -> None:
         #: The number of rows written so far.
         self.rows = 0
-        #: How many values went to ``_extra``, by the API's key.
+        #: How many values went to ``_extra``, by the API's key; complete when the writer is closed.
         self.extra_keys: Counter[str] = Counter()
         self._selection = selection
         self._columns = [
@@ -89,6 +93,7 @@ class TableWriter:
                 (EXTRACTED_AT, _TIME),
             ]
         )
+        self._pending: list[Mapping[str, Any]] = []
         self._batches: list[pa.RecordBatch] = []
         self._sink: _ParquetSink | _CsvSink = (
             _ParquetSink(path, self._schema)
@@ -120,10 +125,10 @@ class TableWriter:
         :param rows: the rows
         :param raw_rows: not used; for the interface that this class shares with ``JsonLinesWriter``
         """
-        if not rows:
-            return
-        self._batches.append(self._convert(rows))
         self.rows += len(rows)
+        self._pending.extend(rows)
+        if len(self._pending) >= _BATCH_ROWS:
+            self._convert_pending()
         if sum(map(len, self._batches)) >= _ROW_GROUP_ROWS:
             table = pa.Table.from_batches(self._batches, self._schema)
             complete_rows = len(table) - len(table) % _ROW_GROUP_ROWS
@@ -132,12 +137,18 @@ class TableWriter:
 
     def close(self) -> None:
         """Write the rows that are left, and complete the file."""
-        batches, self._batches = self._batches, []
         try:
+            if self._pending:
+                self._convert_pending()
+            batches, self._batches = self._batches, []
             if batches:
                 self._sink.write(pa.Table.from_batches(batches, self._schema))
         finally:
             self._sink.close()
+
+    def _convert_pending(self) -> None:
+        rows, self._pending = self._pending, []
+        self._batches.append(self._convert(rows))
 
     def _convert(self, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
         extra = _Extra()

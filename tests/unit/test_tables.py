@@ -360,7 +360,7 @@ def test_extra_can_be_excluded(tmp_path: Path) -> None:
 def test_row_groups_hold_ten_thousand_rows(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     generator = random.Random(7)
-    sizes = [200] * 60 + [generator.randrange(400) for _ in range(50)] + [25_000]
+    sizes = [200] * 60 + [1] * 300 + [generator.randrange(400) for _ in range(50)] + [25_000]
     numbers = iter(range(sum(sizes)))
     write(path, [[{"id": next(numbers)} for _ in range(size)] for size in sizes])
     metadata = pq.read_metadata(path)
