@@ -237,7 +237,8 @@ def _can_rename(fs: AbstractFileSystem) -> bool:
     """Whether a file system has its own way to rename, which object stores do not have; else fsspec copies."""
     from fsspec import AbstractFileSystem
 
-    return type(fs).mv is not AbstractFileSystem.mv
+    # Of the instance, since fsspec derives the method from an asynchronous one there.
+    return getattr(fs.mv, "__func__", None) is not AbstractFileSystem.mv
 
 
 @contextlib.contextmanager

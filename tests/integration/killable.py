@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The transfer in a process of its own, which a test may kill.
+A transfer in a process of its own, which a test may kill.
 
-Loaded ahead of time by ``multiprocessing``'s fork server: a process that is forked from it has everything imported
-and nothing made yet, neither threads nor file systems, and is at work after milliseconds.
+The fork server of ``multiprocessing`` imports this module once. A process that it forks has everything imported, but
+neither threads nor file systems yet, and starts working within milliseconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-# What the operator would load when it runs.
+# What the operator imports when it runs.
 import s3fs  # noqa: F401
 from airflow.providers.amazon.aws.fs import s3  # noqa: F401
 
@@ -27,29 +27,29 @@ from tests.integration.task_runner import run_task
 
 
 def transfer(
-    told: Mapping[str, Any], environment: Mapping[str, str], answer: Connection, file_bytes: int | None = None
+    parameters: Mapping[str, Any], environment: Mapping[str, str], result: Connection, file_bytes: int | None = None
 ) -> None:
     """
-    Run the operator; say ``done``, or the type and text of what went wrong.
+    Run the operator; send ``done``, or the type and message of its error.
 
-    :param file_bytes: no file may become larger, as if the disk were full then
+    :param file_bytes: the size in bytes that no file may exceed, as if the disk were full
     """
     os.environ.update(environment)
-    operator = ActivitiesExportToObjectStorageOperator(task_id="move", export_id="e-1", **told)
-    _run(lambda: run_task(operator), answer, file_bytes)
+    operator = ActivitiesExportToObjectStorageOperator(task_id="move", export_id="e-1", **parameters)
+    _run(lambda: run_task(operator), result, file_bytes)
 
 
-def publish(file: Path, destination: str, answer: Connection, file_bytes: int) -> None:
-    """The last step alone, with the words as above."""
-    _run(lambda: StoredObject.parse(destination).publish(file), answer, file_bytes)
+def publish(file: Path, destination: str, result: Connection, file_bytes: int) -> None:
+    """Run the last step alone, and send the same."""
+    _run(lambda: StoredObject.parse(destination).publish(file), result, file_bytes)
 
 
-def _run(what: Callable[[], Any], answer: Connection, file_bytes: int | None) -> None:
+def _run(work: Callable[[], Any], result: Connection, file_bytes: int | None) -> None:
     if file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     try:
-        what()
+        work()
     except Exception as error:
-        answer.send(f"{type(error).__name__}: {error}")
+        result.send(f"{type(error).__name__}: {error}")
     else:
-        answer.send("done")
+        result.send("done")

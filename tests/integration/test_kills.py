@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A transfer that is killed by SIGKILL, a hundred times over: the object is the old one or the whole new one.
+A transfer that is killed by SIGKILL, a hundred times: the object is the old one or the complete new one.
 
-The child runs the whole operator; its servers, the download's and S3's, are in this process and live on. When it is
-killed is drawn with a fixed seed: over the length of an undisturbed run, and more densely behind the last byte of the
-download, where the object is made and published. And a disk that is full, for which a limit on the size of files
-stands in.
+A child process runs the whole operator; the servers of the download and of S3 are in this process. The moment of the
+kill is drawn with a fixed seed: over the length of an undisturbed run, and more densely after the last byte of the
+download, when the object is written and published. A limit on the size of files stands in for a full disk.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from tests.integration.killable import publish, transfer
 KILLS = 25
 OLD = b"the old object"
 
-#: Enough for three parts of five MiB, S3's smallest, and nothing that can be made smaller.
+#: Enough for three parts of five MiB, S3's smallest, and hardly compressible.
 TEXT = b"uuid,date\n" + b"".join(
     base64.b64encode(random.Random(seed).randbytes(57_000)) + b",2024-01-01\n" for seed in range(190)
 )
@@ -63,7 +62,7 @@ ARCHIVE = archive_of(TEXT, zipfile.ZIP_STORED)
 
 
 class Exports:
-    """ChartMogul with one finished export, and its storage, which takes its time; it says when all has been sent."""
+    """ChartMogul with one finished export and a slow storage; ``all_sent`` is set after the last byte."""
 
     def __init__(self) -> None:
         self.archive = ARCHIVE
@@ -128,31 +127,31 @@ def exports() -> Iterator[Exports]:
 
 
 class Child:
-    """A process with a transfer in it, or a part of one."""
+    """A process that runs a transfer, or a part of one."""
 
-    def __init__(self, work: Callable[..., None], *told: Any, **limits: Any) -> None:
+    def __init__(self, work: Callable[..., None], *arguments: Any, **limits: Any) -> None:
         forks = multiprocessing.get_context("forkserver")
         forks.set_forkserver_preload(["tests.integration.killable"])
-        self._answer, theirs = forks.Pipe(duplex=False)
-        self._process = forks.Process(target=work, args=(*told, theirs), kwargs=limits, daemon=True)
+        self._result, theirs = forks.Pipe(duplex=False)
+        self._process = forks.Process(target=work, args=(*arguments, theirs), kwargs=limits, daemon=True)
         self._process.start()
         theirs.close()
 
     def kill(self) -> bool:
-        """By SIGKILL; gives whether it was still at work."""
+        """Kill it by SIGKILL; return whether it was still working."""
         self._process.kill()
         self._process.join()
-        return not self._answer.poll() or self._said() is None
+        return not self._result.poll() or self._receive() is None
 
     def result(self) -> str | None:
-        """Wait for what it says at its end; None when it says nothing."""
-        said = self._said()
+        """Wait for its result; ``None`` if it ends without one."""
+        result = self._receive()
         self._process.join()
-        return said
+        return result
 
-    def _said(self) -> str | None:
+    def _receive(self) -> str | None:
         try:
-            return str(self._answer.recv())
+            return str(self._result.recv())
         except EOFError:
             return None
 
@@ -163,7 +162,7 @@ class Folder:
     def __init__(self, root: Path, name: str) -> None:
         self._folder, self._name = root / "lake", name
         self._folder.mkdir()
-        self.told = {"destination": f"file://{self._folder}/{name}"}
+        self.parameters = {"destination": f"file://{self._folder}/{name}"}
         self.environment: dict[str, str] = {}
 
     def write(self, content: bytes) -> None:
@@ -183,7 +182,7 @@ class Bucket:
         self._client = boto3.client("s3", endpoint_url=endpoint)
         self._bucket, self._name = f"kills-{hashlib.md5(name.encode()).hexdigest()}", name
         self._client.create_bucket(Bucket=self._bucket)
-        self.told = {"destination": f"s3://lake@{self._bucket}/{name}", "upload_options": _PARTS}
+        self.parameters = {"destination": f"s3://lake@{self._bucket}/{name}", "upload_options": _PARTS}
         connection = {"conn_type": "aws", "extra": {"endpoint_url": endpoint}}
         self.environment = {"AIRFLOW_CONN_LAKE": json.dumps(connection)}
 
@@ -194,7 +193,7 @@ class Bucket:
         return bytes(self._client.get_object(Bucket=self._bucket, Key=self._name)["Body"].read())
 
     def parts(self) -> int:
-        """In how many it was uploaded, which S3 says in its ETag."""
+        """Return the number of parts that it was uploaded in, according to S3's ETag."""
         etag = self._client.head_object(Bucket=self._bucket, Key=self._name)["ETag"]
         return int(etag.strip('"').partition("-")[2] or 1)
 
@@ -213,8 +212,8 @@ def s3_endpoint() -> Iterator[str]:
 
 
 @dataclass
-class Lengths:
-    """Of an undisturbed run, in seconds: up to the last byte of the download, and from there to the end."""
+class Durations:
+    """Durations of an undisturbed run in seconds: up to the last byte of the download, and from there to the end."""
 
     download: float
     publish: float
@@ -222,117 +221,117 @@ class Lengths:
 
 @pytest.mark.parametrize("output_format", ["zip", "csv.gz"])
 @pytest.mark.parametrize("scheme", ["file", "s3"])
-def test_it_leaves_the_old_object_or_the_whole_new_one(
+def test_killed_transfer_leaves_the_old_or_the_complete_new_object(
     scheme: str, output_format: str, exports: Exports, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     name = f"x.{output_format}"
     store = Folder(tmp_path, name) if scheme == "file" else Bucket(request.getfixturevalue("s3_endpoint"), name)
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    told = {**store.told, "download_dir": str(scratch)}
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    parameters = {**store.parameters, "download_dir": str(temporary)}
     environment = {**store.environment, "AIRFLOW_CONN_CHARTMOGUL_DEFAULT": exports.connection_json}
 
-    def undisturbed() -> tuple[bytes, Lengths]:
-        """The next try: it succeeds, and leaves nothing but the object."""
+    def undisturbed() -> tuple[bytes, Durations]:
+        """Run the next try, which succeeds and leaves nothing but the object."""
         exports.all_sent.clear()
         began = time.monotonic()
-        child = Child(transfer, told, environment)
+        child = Child(transfer, parameters, environment)
         assert exports.all_sent.wait(60)
         sent = time.monotonic()
         assert child.result() == "done"
-        lengths = Lengths(sent - began, time.monotonic() - sent)
-        assert (os.listdir(scratch), store.others()) == ([], [])
-        return store.read(), lengths
+        durations = Durations(sent - began, time.monotonic() - sent)
+        assert (os.listdir(temporary), store.others()) == ([], [])
+        return store.read(), durations
 
     undisturbed()
-    new, lengths = undisturbed()
+    new, durations = undisturbed()
     assert not isinstance(store, Bucket) or store.parts() == 3
     assert (new if output_format == "zip" else gzip.decompress(new)) == (ARCHIVE if output_format == "zip" else TEXT)
     draw = random.Random(f"{scheme} {output_format}")
-    seen = {"download": 0, "behind it, old": 0, "behind it, new": 0, "done": 0}
+    counts = {"download": 0, "after it, old": 0, "after it, new": 0, "done": 0}
     store.write(OLD)
     kills = 0
-    # Some come too late, and count for nothing; were the machine so fast that all do, this would end all the same.
+    # Kills that come too late do not count. Bounded, in case that the machine is so fast that all do.
     for number in range(10 * KILLS):
         if kills == KILLS:
             break
         exports.all_sent.clear()
-        child = Child(transfer, told, environment)
+        child = Child(transfer, parameters, environment)
         if number % 3 == 0:
-            time.sleep(draw.uniform(0, lengths.download + lengths.publish))
+            time.sleep(draw.uniform(0, durations.download + durations.publish))
         else:
-            # From the event itself, which hits the place however slow the machine is at the moment.
+            # Counted from the event, so that a slow machine makes no difference.
             assert exports.all_sent.wait(60)
-            time.sleep(draw.uniform(0, lengths.publish))
+            time.sleep(draw.uniform(0, durations.publish))
         all_sent = exports.all_sent.is_set()
-        at_work = child.kill()
+        was_working = child.kill()
 
         found = store.read()
-        kills += at_work
+        kills += was_working
         assert found in (OLD, new), f"try {number}: {len(found)} bytes"
-        left = [*os.listdir(scratch), *store.others()] if scheme == "file" else os.listdir(scratch)
+        left = [*os.listdir(temporary), *store.others()] if scheme == "file" else os.listdir(temporary)
         assert [other for other in left if not other.startswith(".")] == []
         assert scheme == "file" or store.others() == []
-        phase = f"behind it, {'old' if found == OLD else 'new'}" if all_sent else "download"
-        seen[phase if at_work else "done"] += 1
-        if at_work and (kills % 10 == 0 or kills == KILLS):
+        phase = f"after it, {'old' if found == OLD else 'new'}" if all_sent else "download"
+        counts[phase if was_working else "done"] += 1
+        if was_working and (kills % 10 == 0 or kills == KILLS):
             assert undisturbed()[0] == new
             found = new
         if found != OLD:
             store.write(OLD)
-    print(f"{scheme}, {output_format}, {lengths}: killed during {seen}")
+    print(f"{scheme}, {output_format}, {durations}: killed during {counts}")
     assert kills == KILLS
 
 
 @pytest.mark.parametrize(
-    ("output_format", "archive", "room", "error"),
+    ("output_format", "archive", "limit", "error"),
     [
         ("zip", ARCHIVE, 4 << 20, "DownloadError"),
         ("csv.gz", ARCHIVE, 4 << 20, "DownloadError"),
-        # All of it is in the file's buffer until the end.
+        # All of it stays in the file's buffer until the end.
         ("zip", archive_of(TEXT[:5000], zipfile.ZIP_STORED), 1000, "DownloadError"),
-        # What is made of it does not fit in.
+        # The archive fits, the table does not.
         ("csv", archive_of(WIDE, zipfile.ZIP_DEFLATED), 3 << 20, "InsufficientDiskSpaceError"),
         ("parquet", archive_of(WIDE, zipfile.ZIP_DEFLATED), 3 << 20, "InsufficientDiskSpaceError"),
     ],
 )
-def test_a_disk_that_fills_up_leaves_what_was_there(
+def test_full_disk_leaves_the_old_object(
     output_format: str,
     archive: bytes,
-    room: int,
+    limit: int,
     error: str,
     exports: Exports,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While the archive is downloaded, or while the table is made of it: which disk it is, and what to do, is said."""
+    """While the archive is downloaded or converted; the error names the folder, and what to do."""
     monkeypatch.setattr(exports, "archive", archive)
-    assert (len(archive) > room) == (error == "DownloadError")
-    store, scratch = Folder(tmp_path, f"x.{output_format}"), tmp_path / "scratch"
-    scratch.mkdir()
+    assert (len(archive) > limit) == (error == "DownloadError")
+    store, temporary = Folder(tmp_path, f"x.{output_format}"), tmp_path / "temporary"
+    temporary.mkdir()
     store.write(OLD)
-    told = {**store.told, "download_dir": str(scratch)}
+    parameters = {**store.parameters, "download_dir": str(temporary)}
     environment = {"AIRFLOW_CONN_CHARTMOGUL_DEFAULT": exports.connection_json}
 
-    said = Child(transfer, told, environment, file_bytes=room).result() or ""
+    message = Child(transfer, parameters, environment, file_bytes=limit).result() or ""
 
-    assert said.startswith(f"{error}: could not write to {scratch}")
-    assert "File too large" in said
-    assert "download_dir names another folder" in said
-    assert (store.read(), store.others(), os.listdir(scratch)) == (OLD, [], [])
-    assert Child(transfer, told, environment).result() == "done"
+    assert message.startswith(f"{error}: could not write to {temporary}")
+    assert "File too large" in message
+    assert "download_dir" in message
+    assert (store.read(), store.others(), os.listdir(temporary)) == (OLD, [], [])
+    assert Child(transfer, parameters, environment).result() == "done"
 
 
-@pytest.mark.parametrize("room", [0, 1, 100_000, len(ARCHIVE) - 1])
-def test_a_destination_that_fills_up_keeps_what_was_there(room: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [0, 1, 100_000, len(ARCHIVE) - 1])
+def test_full_destination_keeps_the_old_object(limit: int, tmp_path: Path) -> None:
     store, file = Folder(tmp_path, "x.zip"), tmp_path / "archive.zip"
     file.write_bytes(ARCHIVE)
     store.write(OLD)
 
-    said = Child(publish, file, store.told["destination"], file_bytes=room).result() or ""
+    message = Child(publish, file, store.parameters["destination"], file_bytes=limit).result() or ""
 
-    assert said.startswith(f"ObjectStorageError: could not write {store.told['destination']}")
-    assert "File too large" in said
+    assert message.startswith(f"ObjectStorageError: could not write {store.parameters['destination']}")
+    assert "File too large" in message
     assert (store.read(), store.others()) == (OLD, [])
-    assert Child(publish, file, store.told["destination"], file_bytes=len(ARCHIVE)).result() == "done"
+    assert Child(publish, file, store.parameters["destination"], file_bytes=len(ARCHIVE)).result() == "done"
     assert (store.read(), store.others()) == (ARCHIVE, [])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A task that is told to end, at every moment at which that can happen: ``on_kill`` returns, and raises nothing.
+A task is cancelled at every moment at which that can happen: ``on_kill`` returns, and raises nothing.
 
-The uploads are coroutines in an event loop of another thread, as file systems have one; signals are real. Uploads to a
-store that are ended so are in ``tests/integration/test_cancelled_transfer.py``.
+The uploads are coroutines in an event loop of another thread, as those of file systems are, and the signals are real.
+``tests/integration/test_cancelled_transfer.py`` cancels uploads to a store.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_chartmogul.exceptions import TaskCancelledError, UploadStillRunningError
-from airflow_provider_chartmogul.runtime import cancellation as room
+from airflow_provider_chartmogul.runtime import cancellation as cancellation_module
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
     ActivitiesExportToObjectStorageOperator,
@@ -28,34 +28,34 @@ from airflow_provider_chartmogul.transfers.activities_to_object_storage import A
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop in a thread of its own; ``at_hand_over`` is called when the task's thread is about to reach it."""
+    """An event loop in a thread of its own; ``before_call`` is called once before a callback is scheduled."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.at_hand_over: Callable[[], None] | None = None
+        self.before_call: Callable[[], None] | None = None
         self.thread = threading.Thread(target=self.run_forever, daemon=True)
         self.thread.start()
 
     def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> asyncio.Handle:
-        told, self.at_hand_over = self.at_hand_over, None
-        if told is not None:
-            told()
+        before_call, self.before_call = self.before_call, None
+        if before_call is not None:
+            before_call()
         return super().call_soon_threadsafe(*args, **kwargs)
 
 
 class Upload:
-    """Goes on until it is cancelled, and writes down what becomes of it."""
+    """An upload that runs until it is cancelled, and records it."""
 
     def __init__(self) -> None:
-        self.begun, self.may_end = threading.Event(), threading.Event()
+        self.started, self.may_finish = threading.Event(), threading.Event()
         self.cancelled = 0
         self.cleaned_up = False
 
     async def run(self) -> None:
-        self.begun.set()
+        self.started.set()
         try:
-            # An event of threads, that tests can set.
-            while not self.may_end.is_set():  # noqa: ASYNC110
+            # An event of threads, which tests set.
+            while not self.may_finish.is_set():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         except asyncio.CancelledError:
             self.cancelled += 1
@@ -75,7 +75,7 @@ def loop() -> Iterator[Loop]:
 
 @pytest.fixture
 def on_term() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Set what SIGTERM does, until the test is over."""
+    """Set the handler of SIGTERM until the end of the test."""
     before = signal.getsignal(signal.SIGTERM)
     yield lambda what: signal.signal(signal.SIGTERM, lambda *_: what()) and None
     signal.signal(signal.SIGTERM, before)
@@ -93,180 +93,178 @@ def term_when(event: threading.Event, times: int = 1) -> threading.Thread:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_by_a_signal_in_the_middle_it_is_gone_when_on_kill_returns(
+def test_upload_has_ended_when_on_kill_returns(
     loop: Loop, on_term: Callable[[Callable[[], None]], None], times: int
 ) -> None:
-    told, upload, seen = Cancellation(), Upload(), []
+    cancellation, upload, seen = Cancellation(), Upload(), []
 
     def kill() -> None:
-        told.cancel()
+        cancellation.cancel()
         seen.append(upload.cleaned_up)
 
     on_term(kill)
-    sender = term_when(upload.begun, times)
+    sender = term_when(upload.started, times)
     with pytest.raises(TaskCancelledError, match="during the upload; nothing was published"):
-        told.run(loop, upload.run())
+        cancellation.run(loop, upload.run())
     sender.join(60)
     assert set(seen) == {True}
-    assert upload.cancelled == 1, "a second signal cuts nothing short"
+    assert upload.cancelled == 1, "a second signal does not interrupt the cleanup"
 
 
-def test_by_a_handler_that_raises_as_airflow_2_s_does(
-    loop: Loop, on_term: Callable[[Callable[[], None]], None]
-) -> None:
-    told, upload = Cancellation(), Upload()
+def test_handler_that_raises_as_in_airflow_2(loop: Loop, on_term: Callable[[Callable[[], None]], None]) -> None:
+    cancellation, upload = Cancellation(), Upload()
 
     class Terminated(BaseException):
         pass
 
     def kill() -> None:
-        told.cancel()
+        cancellation.cancel()
         raise Terminated
 
     on_term(kill)
-    sender = term_when(upload.begun)
+    sender = term_when(upload.started)
     with pytest.raises(Terminated):
-        told.run(loop, upload.run())
+        cancellation.run(loop, upload.run())
     sender.join(60)
     assert upload.cleaned_up
 
 
-def test_a_signal_just_before_the_upload_is_begun(loop: Loop) -> None:
-    """The handler runs in the very thread that would begin it, and must not wait for that."""
-    told, upload = Cancellation(), Upload()
-    loop.at_hand_over = told.cancel
+def test_signal_just_before_the_upload_starts(loop: Loop) -> None:
+    """The handler runs in the thread that would start the upload, so it must not wait for that."""
+    cancellation, upload = Cancellation(), Upload()
+    loop.before_call = cancellation.cancel
     with pytest.raises(TaskCancelledError, match="before the upload began"):
-        told.run(loop, upload.run())
-    assert not upload.begun.is_set()
+        cancellation.run(loop, upload.run())
+    assert not upload.started.is_set()
 
 
-def test_a_handler_that_raises_just_before_the_upload_is_begun(loop: Loop) -> None:
-    told, upload = Cancellation(), Upload()
+def test_handler_that_raises_just_before_the_upload_starts(loop: Loop) -> None:
+    cancellation, upload = Cancellation(), Upload()
 
     def kill() -> None:
-        told.cancel()
+        cancellation.cancel()
         raise KeyboardInterrupt
 
-    loop.at_hand_over = kill
+    loop.before_call = kill
     coroutine = upload.run()
     with pytest.raises(KeyboardInterrupt):
-        told.run(loop, coroutine)
+        cancellation.run(loop, coroutine)
     coroutine.close()
-    assert not upload.begun.is_set()
+    assert not upload.started.is_set()
 
 
-def test_by_another_thread(loop: Loop) -> None:
-    told, upload = Cancellation(), Upload()
-    thread = threading.Thread(target=lambda: upload.begun.wait(60) and told.cancel())
+def test_cancel_from_another_thread(loop: Loop) -> None:
+    cancellation, upload = Cancellation(), Upload()
+    thread = threading.Thread(target=lambda: upload.started.wait(60) and cancellation.cancel())
     thread.start()
     with pytest.raises(TaskCancelledError):
-        told.run(loop, upload.run())
+        cancellation.run(loop, upload.run())
     thread.join(60)
     assert upload.cleaned_up
 
 
-def test_before_there_is_an_upload_none_is_begun(loop: Loop) -> None:
-    told, upload = Cancellation(), Upload()
-    told.cancel()
-    told.cancel()
+def test_no_upload_starts_after_cancel(loop: Loop) -> None:
+    cancellation, upload = Cancellation(), Upload()
+    cancellation.cancel()
+    cancellation.cancel()
     with pytest.raises(TaskCancelledError, match="nothing was published"):
-        told.check()
+        cancellation.check()
     with pytest.raises(TaskCancelledError, match="before the upload began"):
-        told.run(loop, upload.run())
-    assert not upload.begun.is_set()
+        cancellation.run(loop, upload.run())
+    assert not upload.started.is_set()
 
 
-def test_after_the_upload_it_is_harmless(loop: Loop) -> None:
-    told, upload = Cancellation(), Upload()
-    upload.may_end.set()
-    told.run(loop, upload.run())
-    told.cancel()
+def test_cancel_after_the_upload_has_no_effect(loop: Loop) -> None:
+    cancellation, upload = Cancellation(), Upload()
+    upload.may_finish.set()
+    cancellation.run(loop, upload.run())
+    cancellation.cancel()
     assert upload.cancelled == 0
 
 
-def test_an_upload_that_will_not_end_is_told_by_the_task_and_not_by_on_kill(
+def test_upload_that_does_not_end_is_reported_by_the_task(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, on_term: Callable[[Callable[[], None]], None]
 ) -> None:
-    monkeypatch.setattr(room, "_STOP_SECONDS", 0.2)
-    told, begun, may_end, returned = Cancellation(), threading.Event(), threading.Event(), []
+    monkeypatch.setattr(cancellation_module, "_STOP_SECONDS", 0.2)
+    cancellation, started, may_finish, returned = Cancellation(), threading.Event(), threading.Event(), []
 
     async def stubborn() -> None:
-        begun.set()
-        while not may_end.is_set():
+        started.set()
+        while not may_finish.is_set():
             try:
                 await asyncio.sleep(0.01)
             except asyncio.CancelledError:
                 continue
 
-    on_term(lambda: returned.append(told.cancel()))
-    sender = term_when(begun)
+    on_term(lambda: returned.append(cancellation.cancel()))
+    sender = term_when(started)
     with pytest.raises(UploadStillRunningError, match="its object may still appear"):
-        told.run(loop, stubborn())
+        cancellation.run(loop, stubborn())
     sender.join(60)
-    may_end.set()
+    may_finish.set()
     assert returned == [None]
 
 
-def test_a_timeout_of_an_upload_that_will_not_end_says_so(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_STOP_SECONDS", 0.2)
-    told, may_end = Cancellation(), threading.Event()
+def test_timeout_of_an_upload_that_does_not_end_is_reported(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancellation_module, "_STOP_SECONDS", 0.2)
+    cancellation, may_finish = Cancellation(), threading.Event()
     main = threading.main_thread().ident
 
     async def stubborn() -> None:
         assert main is not None
         signal.pthread_kill(main, signal.SIGUSR1)
-        while not may_end.is_set():
+        while not may_finish.is_set():
             try:
                 await asyncio.sleep(0.01)
             except asyncio.CancelledError:
                 continue
 
     def too_late(*_: Any) -> None:
-        # No TimeoutError, which is an OSError, and such are swallowed by asyncio where it wakes its loop.
+        # Not a TimeoutError: it is an OSError, which asyncio ignores while it wakes its loop.
         raise AirflowTaskTimeout("the task's time is up")
 
     before = signal.signal(signal.SIGUSR1, too_late)
     try:
         with pytest.raises(UploadStillRunningError):
-            told.run(loop, stubborn())
+            cancellation.run(loop, stubborn())
     finally:
         signal.signal(signal.SIGUSR1, before)
-        may_end.set()
+        may_finish.set()
 
 
-def test_in_a_fork_as_listeners_make_it_ends_nothing(loop: Loop) -> None:
-    """The child has the task's handlers, and neither its upload nor the thread that it goes on in."""
-    told, upload, ended = Cancellation(), Upload(), []
+def test_fork_of_a_listener_stops_nothing(loop: Loop) -> None:
+    """The child has the task's handlers, but neither its upload nor the thread that runs it."""
+    cancellation, upload, ended = Cancellation(), Upload(), []
 
     def fork() -> None:
-        assert upload.begun.wait(60)
+        assert upload.started.wait(60)
         child = os.fork()
         if child == 0:
-            told.cancel()
+            cancellation.cancel()
             os._exit(7)
         ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        upload.may_end.set()
+        upload.may_finish.set()
 
     thread = threading.Thread(target=fork)
     thread.start()
-    told.run(loop, upload.run())
+    cancellation.run(loop, upload.run())
     thread.join(60)
     assert ended == [7]
-    assert (upload.cancelled, told.is_cancelled) == (0, False)
+    assert (upload.cancelled, cancellation.is_cancelled) == (0, False)
 
 
-def test_a_file_system_whose_loop_is_closed() -> None:
-    """As when Python goes down."""
+def test_closed_event_loop() -> None:
+    """As when Python exits."""
     closed = Loop()
     closed.call_soon_threadsafe(closed.stop)
     closed.thread.join(60)
     closed.close()
-    told, upload = Cancellation(), Upload()
+    cancellation, upload = Cancellation(), Upload()
     coroutine = upload.run()
     with pytest.raises(RuntimeError, match="closed"):
-        told.run(closed, coroutine)
+        cancellation.run(closed, coroutine)
     coroutine.close()
-    told.cancel()
+    cancellation.cancel()
 
 
 @pytest.mark.parametrize(
@@ -277,7 +275,7 @@ def test_a_file_system_whose_loop_is_closed() -> None:
     ],
     ids=lambda operator: type(operator).__name__,
 )
-def test_on_kill_of_a_task_that_has_not_begun_ends_it_when_it_does(operator: Any) -> None:
+def test_on_kill_before_execute_cancels_the_task(operator: Any) -> None:
     operator.on_kill()
     operator.on_kill()
     with pytest.raises(TaskCancelledError):

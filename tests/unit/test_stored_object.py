@@ -12,8 +12,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec import asyn
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
@@ -392,10 +395,38 @@ class RemoteFolder(LocalFileSystem):
             raise ConnectionError("the connection was lost")
 
 
-@pytest.fixture
-def remote(tmp_path: Path) -> tuple[RemoteFolder, StoredObject]:
+class AsyncRemoteFolder(AsyncFileSystem):
+    """The same, asynchronous as Airflow's file system for SFTP."""
+
+    protocol = "sftp"
+    cachable = False
+    breaks_after: int | None = None
+
+    async def _put_file(self, path: str, target: str, **_: object) -> None:
+        RemoteFolder.put_file(self, path, target)  # type: ignore[arg-type]
+
+    async def _info(self, path: str, **_: object) -> dict[str, object]:
+        return {"name": path, "type": "file", "size": os.stat(path).st_size}
+
+    async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
+        os.makedirs(path, exist_ok=exist_ok)
+
+    async def _mv(self, path: str, target: str) -> None:
+        os.rename(path, target)
+
+    async def _rm_file(self, path: str, **_: object) -> None:
+        os.unlink(path)
+
+
+Remote = tuple[Any, StoredObject]
+
+
+@pytest.fixture(params=[RemoteFolder, AsyncRemoteFolder])
+def remote(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Remote:
+    # sshfs does so, too.
+    monkeypatch.setattr(asyn, "async_methods", [*asyn.async_methods, "_mv"])
     stored = StoredObject("sftp", "host", "unused")
-    file_system = RemoteFolder()
+    file_system = request.param()
     remote_object = FileSystemObject("sftp", str(tmp_path / "out" / "k.zip"), None)
     remote_object.__dict__["_fs"] = file_system
     stored.__dict__["_object"] = remote_object
@@ -404,7 +435,7 @@ def remote(tmp_path: Path) -> tuple[RemoteFolder, StoredObject]:
 
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_interrupted_upload_to_a_file_system_leaves_the_old_object(
-    exclusive: bool, remote: tuple[RemoteFolder, StoredObject], tmp_path: Path, source: Path
+    exclusive: bool, remote: Remote, tmp_path: Path, source: Path
 ) -> None:
     file_system, stored = remote
     if not exclusive:
@@ -422,7 +453,7 @@ def test_interrupted_upload_to_a_file_system_leaves_the_old_object(
 
 
 def test_exclusive_upload_to_a_file_system_leaves_the_other_object(
-    remote: tuple[RemoteFolder, StoredObject], tmp_path: Path, source: Path
+    remote: Remote, tmp_path: Path, source: Path
 ) -> None:
     _, stored = remote
     stored.publish(source, exclusive=True)
