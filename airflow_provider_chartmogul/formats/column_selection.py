@@ -78,10 +78,10 @@ class ColumnSelection:
         self.object_keys = {name: frozenset(inner_keys) for name, inner_keys in self._objects.items()}
         #: The keys of a row that are known: of columns, kept or not, of flattened objects and of nested rows.
         self.known_keys = frozenset(
-            (*self._is_kept, *self._objects, *(str(nested.rows_key) for nested in self.nested_tables))
+            (*self._is_kept, *self._objects, *(nested.rows_key for nested in self.nested_tables))
         )
         self._nested = {
-            str(nested.rows_key): ColumnSelection(
+            nested.rows_key: ColumnSelection(
                 nested, kept, excluded, other_tables=[other for other in all_tables if other.name != nested.name]
             )
             for nested in self.nested_tables

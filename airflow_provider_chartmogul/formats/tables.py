@@ -193,8 +193,8 @@ class TableWriter:
         if selection.keeps_all:
             for nested in selection.nested_tables:
                 for position, row in enumerate(rows):
-                    if not _is_list_of_objects(value := row.get(str(nested.rows_key), [])):
-                        extra.add(position, str(nested.rows_key), value)
+                    if not _is_list_of_objects(value := row.get(nested.rows_key, [])):
+                        extra.add(position, nested.rows_key, value)
         if unknown := set().union(*rows) - selection.known_keys:
             for position, row in enumerate(rows):
                 extra.add_all(position, {key: row[key] for key in row if key in unknown})
