@@ -136,9 +136,9 @@ def _read_parquet_keys(path: Path, key: Sequence[str]) -> Iterator[tuple[str, ..
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=list(key)):
-            for row in batch.to_pylist():
-                yield tuple(_to_text(row[name]) for name in key)
+        for number in range(file.num_row_groups):
+            columns = file.read_row_group(number, list(key)).select(list(key)).columns
+            yield from zip(*(map(_to_text, column.to_pylist()) for column in columns), strict=True)
 
 
 def _copy_parquet(path: Path, new_path: Path, repeated: Set[int]) -> None:
@@ -148,7 +148,7 @@ def _copy_parquet(path: Path, new_path: Path, repeated: Set[int]) -> None:
     position = 0
     with pq.ParquetFile(path) as file, pq.ParquetWriter(new_path, file.schema_arrow, compression="zstd") as writer:
         for number in range(file.num_row_groups):
-            rows = file.read_row_group(number)
+            rows = file.read_row_group(number, use_threads=False)
             is_kept = [index not in repeated for index in range(position, position + len(rows))]
             position += len(rows)
             if kept_rows := rows.filter(pa.array(is_kept, pa.bool_())):
