@@ -43,14 +43,14 @@ class ActivitiesExportSensor(BaseSensorOperator):
     :param export_id: the export, usually ``create.output`` (templated)
     :param deferrable: wait in the triggerer
     :param poke_interval: seconds (or a ``timedelta``) between polls. The first polls come sooner, the very first after
-        1 s; not so in reschedule mode, where every poll starts a worker process
+        1 s. Reschedule mode does not poll sooner, because every poll starts a worker process there
     :param timeout: seconds (or a ``timedelta``) until the wait ends with ``AirflowSensorTimeout``, which Airflow does
-        not retry; counted from the first poll of a try, in reschedule mode from the first poll of all
+        not retry; counted from the first poll of a try, in reschedule mode from the task's first poll
     :param max_failure_seconds: how long to keep retrying transient failures (429, 5xx, connection errors) before giving
         up, in seconds. Reschedule mode keeps no state between polls, and retries until the timeout
     :param soft_fail: skip the task on a timeout and on a permanent failure (a failed export, a wrong key), and on
-        nothing else. Airflow 2.11 fails a deferred task whose ``execution_timeout`` has passed before this class is
-        asked; use ``timeout`` there
+        nothing else. On Airflow 2.11, ``soft_fail`` does not cover a deferred task's ``execution_timeout``; use
+        ``timeout`` there
     :param chartmogul_conn_id: the Airflow connection (templated)
     :raises AirflowFailException: if the export has failed, or ChartMogul refuses the request permanently
     :raises AirflowSensorTimeout: if ``timeout`` has passed
@@ -110,19 +110,19 @@ class ActivitiesExportSensor(BaseSensorOperator):
         return str(self.export_id)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
-        """Resume after the wait in the triggerer, whose outcome the event says."""
+        """Return the export's ID, or raise the error that the event reports."""
         export_id = validate_export_id(self.export_id)
-        with self._apply_sensor_timeout(), fail_without_retry():
+        with self._raise_sensor_timeout(), fail_without_retry():
             ExportEvent.deserialize(event, export_id).raise_for_status()
-        # Repeated here, because the logs of triggers get lost.
+        # Logged here, too, because trigger logs are not always kept.
         self.log.info("Export %s succeeded", export_id)
         return export_id
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         with self._apply_soft_fail():
-            with self._apply_sensor_timeout():
+            with self._raise_sensor_timeout():
                 raise_if_deferral_timed_out(self, next_kwargs, self.timeout)
-            # Not BaseSensorOperator's own, whose soft_fail skips the task when a trigger has crashed, too.
+            # Skip BaseSensorOperator's version, which would apply soft_fail to a crashed trigger as well.
             return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -169,12 +169,12 @@ class ActivitiesExportSensor(BaseSensorOperator):
         if self.reschedule:
             latest = max(self.poke_interval, self.timeout - run_duration() + 0.01)
             return min(max(self.poke_interval, self._next_poll_delay), latest)
-        # Not past the timeout: the final poll comes right after it.
+        # Sleep to just past the timeout at most, so that the final poll follows at once.
         return min(self._next_poll_delay, max(0.0, self.timeout - run_duration()) + 0.01)
 
     @contextmanager
-    def _apply_sensor_timeout(self) -> Iterator[None]:
-        """Raise the timeout of the wait as the one that Airflow does not retry for sensors."""
+    def _raise_sensor_timeout(self) -> Iterator[None]:
+        """Turn an ``ExportTimeoutError`` into ``AirflowSensorTimeout``, which Airflow does not retry."""
         try:
             yield
         except ExportTimeoutError as error:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A resource as the source of a transfer: all of its rows, walked page by page into one local file a table.
+A resource as the source of a transfer: all of its rows, read page by page into one local file per table.
 
 Nothing is written at the destination before the walk is complete.
 """
@@ -32,10 +32,11 @@ PROGRESS_SECONDS = 10.0
 @dataclass(frozen=True)
 class ResourceSource:
     """
-    A resource, as something to transfer.
+    What a transfer reads: a resource, its query and its window.
 
     :param chartmogul_conn_id: the Airflow connection of its account
     :param base_url: base URL of the API
+    :param resource: the resource
     :param query: the query of its requests, without paging
     :param query_params: the query parameters that the user gave
     :param extracted_at: when the walk began
@@ -52,12 +53,12 @@ class ResourceSource:
 
     @property
     def uri(self) -> str:
-        """The asset that objects are made from."""
+        """The URI of the asset that the objects are made from."""
         return f"chartmogul://{urlsplit(self.base_url).netloc}/{self.resource.name}"
 
     def metadata(self, table: Table, *, already_existed: bool) -> dict[str, Any]:
         """
-        Return what a table's metadata says about its content.
+        Return the metadata about a table's content.
 
         :param already_existed: the object holds the rows of an earlier walk
         """
@@ -69,6 +70,7 @@ class ResourceSource:
             "extracted_at": None if already_existed else self.extracted_at.isoformat(),
             "interval_start": start and start.isoformat(),
             "interval_end": end and end.isoformat(),
+            # Only exports have these.
             "activity_type": None,
             "export_id": None,
             "exported_at": None,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The local files that the rows of a resource go to: which tables and columns, and each row once."""
+"""Write the rows of a resource to local files, one per table, each row once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_provider_chartmogul.formats.json_lines import JsonLinesWriter
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
 from airflow_provider_chartmogul.storage.delivery import LocalFile
 
-#: What a resource can become, by suffix of the destination.
+#: Output formats, by suffix of the destination.
 FORMATS = {
     ".jsonl": "jsonl",
     ".jsonl.gz": "jsonl.gz",
@@ -60,7 +60,7 @@ class ResourceOutput:
         self.resource = resource
         self.output_format = output_format
         self.is_raw = output_format in RAW_FORMATS
-        #: The tables, the main one first; a raw format has the main one alone, with all others nested in its rows.
+        #: The tables, the main one first; in raw formats only the main one, whose rows contain the others.
         self.tables = resource.tables[:1] if self.is_raw else resource.tables
         self._column_types = column_types
         self._selections = {
@@ -73,7 +73,7 @@ class ResourceOutput:
             for table in self.tables
         }
         if not self.is_raw:
-            _tables().check_column_types(resource.main_table, column_types)
+            _import_tables().check_column_types(resource.main_table, column_types)
         elif column_types:
             raise TransferSettingsError(f"column_types are for tables, and have no meaning for {output_format}")
 
@@ -82,7 +82,7 @@ class ResourceOutput:
         selection = self._selections[table.name]
         if self.is_raw:
             return JsonLinesWriter(path, compressed=self.output_format == "jsonl.gz", selection=selection)
-        return _tables().TableWriter(
+        return _import_tables().TableWriter(
             path,
             output_format=self.output_format,
             table=table,
@@ -94,7 +94,7 @@ class ResourceOutput:
 
 class RowFiles:
     """
-    The local files that a walk fills, one a table.
+    The local files that a walk fills, one per table.
 
     :param folder: where the files are created
     :param extracted_at: when the walk began
@@ -107,8 +107,9 @@ class RowFiles:
         self._resource = output.resource
         self._nested = output.tables[1:]
         self._writers: dict[str, Any] = {}
-        self._seen: set[int] = set()
-        self._repeated: dict[tuple[Any, ...], dict[str, int]] = {}
+        self._seen_key_hashes: set[int] = set()
+        #: For each key that came more than once, the number of nested rows of its last row, by table.
+        self._repeated_keys: dict[tuple[Any, ...], dict[str, int]] = {}
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -123,7 +124,7 @@ class RowFiles:
         """
         Write a page.
 
-        :param parent_uuid: the row of the parent that it was walked under
+        :param parent_uuid: UUID of the parent row, if the resource has a parent
         """
         if not page.rows:
             return
@@ -134,10 +135,10 @@ class RowFiles:
             ]
             rows = [{key: parent_uuid, **row} for row in rows]
         for row in rows:
-            self._note_key(row)
+            self._remember_key(row)
         for table in self._nested:
             nested = [item for row in rows for item in _nested_rows(row, table)]
-            self._writers[table.name].write(nested, [])
+            self._writers[table.name].write(nested, raw_rows=[])
         if self._nested:
             rows = [self._without_nested_rows(row) for row in rows]
         self._writers[self._resource.main_table.name].write(rows, raw_rows)
@@ -146,15 +147,16 @@ class RowFiles:
         """
         Return the complete files by table, after ``open`` has ended.
 
-        Rows that came twice, as a customer does that moved during the walk, are there once: the last one stays.
+        A row that came twice, such as a customer that moved between pages, is kept once, as it came last.
         """
         files = {}
         for table in self._output.tables:
             writer = self._writers[table.name]
             path = self._path(table)
             rows = writer.rows
-            if self._repeated:
-                rows = keep_last_rows(path, self._output.output_format, *self._rows_to_keep(table))
+            if self._repeated_keys:
+                key, counts = self._rows_to_keep(table)
+                rows = keep_last_rows(path, self._output.output_format, key, counts)
             column_types = getattr(writer, "columns", None)
             columns = tuple(column_types) if column_types is not None else None
             files[table.name] = LocalFile(path, sha256_of(path), rows, columns, column_types)
@@ -165,35 +167,35 @@ class RowFiles:
                     table.name,
                     ", ".join(sorted(extra_keys)),
                 )
-        if self._repeated:
-            log.info("%d rows came more than once during the walk; kept the last of each", len(self._repeated))
+        if self._repeated_keys:
+            log.info("%d rows came more than once during the walk; kept the last of each", len(self._repeated_keys))
         return files
 
     def _path(self, table: Table) -> Path:
         return self._folder / f"{table.name}.{self._output.output_format}"
 
     def _without_nested_rows(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a row of the main table; what is not a list of rows stays, as a value that does not fit."""
+        """Return a row of the main table without its nested lists; a value that is not a list of rows stays."""
         nested = {table.rows_key for table in self._nested if not row.get(table.rows_key) or _nested_rows(row, table)}
         return {key: value for key, value in row.items() if key not in nested}
 
-    def _note_key(self, row: Mapping[str, Any]) -> None:
-        """Remember the row's key; hashes are enough, since ``keep_last_rows`` compares the keys themselves."""
+    def _remember_key(self, row: Mapping[str, Any]) -> None:
+        """Remember the row's key by its hash. A collision is harmless: ``keep_last_rows`` compares the keys."""
         key = tuple(row.get(name) for name in self._resource.main_table.primary_key)
         if None in key or not key:
             return
-        if (digest := hash(key)) in self._seen:
-            self._repeated[key] = {table.name: len(_nested_rows(row, table)) for table in self._nested}
-        self._seen.add(digest)
+        if (digest := hash(key)) in self._seen_key_hashes:
+            self._repeated_keys[key] = {table.name: len(_nested_rows(row, table)) for table in self._nested}
+        self._seen_key_hashes.add(digest)
 
     def _rows_to_keep(self, table: Table) -> tuple[tuple[str, ...], dict[tuple[Any, ...], int]]:
-        """Return a table's key for ``keep_last_rows``, and how many rows of each repeated key are the last ones."""
+        """Return a table's key for ``keep_last_rows``, and how many of the last rows to keep per repeated key."""
         if table is self._resource.main_table:
-            return table.primary_key, dict.fromkeys(self._repeated, 1)
-        return (table.parent_key,), {key: counts[table.name] for key, counts in self._repeated.items()}
+            return table.primary_key, dict.fromkeys(self._repeated_keys, 1)
+        return (table.parent_key,), {key: counts[table.name] for key, counts in self._repeated_keys.items()}
 
 
-def _tables() -> ModuleType:
+def _import_tables() -> ModuleType:
     """Import pyarrow, which is optional, only where tables are written."""
     try:
         return import_module("airflow_provider_chartmogul.formats.tables")
@@ -213,6 +215,6 @@ def _nested_rows(row: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
 
 
 def _with_key(raw: bytes, key: str, value: str | None) -> bytes:
-    """Put a key in front of a row, whose other bytes stay as they are."""
+    """Insert a key at the front of a raw JSON row, without encoding the row again."""
     separator = b"" if raw[1:].lstrip() == b"}" else b", "
     return json.dumps({key: value}).encode()[:-1] + separator + raw[1:].lstrip()

@@ -183,12 +183,12 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
         export_id: str | None = None,
         request: dict[str, str | None] | None = None,
     ) -> str:
-        """Resume after the wait in the triggerer, whose outcome the event says."""
+        """Transfer the export, or raise the error that the event reports."""
         if export_id is None:  # dag.test() passes on nothing but the event
             export_id = validate_export_id(event.get("export_id") if isinstance(event, dict) else None)
         with self._recreate_export_on_retry(context, is_wait=True):
             ExportEvent.deserialize(event, export_id).raise_for_status()
-        # Repeated here, because the logs of triggers get lost.
+        # Logged here, too, because trigger logs are not always kept.
         self.log.info("Export %s succeeded", export_id)
         return self._transfer(context, export_id, None if request is None else ExportRequest.deserialize(request))
 

@@ -76,11 +76,11 @@ class ToObjectStorageOperator(ChartMogulOperator):
         from airflow_provider_chartmogul.lineage.reporting import report_transfer
 
         main = results[0]
-        # In a retry the object may be the one that an earlier try wrote and, killed right after that, did not report.
+        # A retry may find the object that its own earlier try wrote but did not report, so only the first try skips.
         if main.already_existed and self.if_exists == "skip" and context["ti"].try_number == 1:
             raise AirflowSkipException(f"{main.uri} already exists, and if_exists is 'skip'")
         self._transferred = [result for result in results if not result.already_existed]
-        # Through JSON, so that no odd value, such as a subclass of str out of a template, fails the task here.
+        # Through JSON, since XCom may reject other types, such as a subclass of str that comes from a template.
         objects = json.loads(json.dumps({result.metadata["table"]: result.metadata for result in results}, default=str))
         context["ti"].xcom_push(key="object", value=objects[main.metadata["table"]])
         context["ti"].xcom_push(key="objects", value=objects)
@@ -89,7 +89,7 @@ class ToObjectStorageOperator(ChartMogulOperator):
 
     def _temporary_folder(self) -> AbstractContextManager[Path]:
         """
-        Return a folder for what is published, which is removed in the end.
+        Return a temporary folder for the files to publish.
 
         :raises TransferSettingsError: if ``download_dir`` does not exist
         """
@@ -100,7 +100,7 @@ class ToObjectStorageOperator(ChartMogulOperator):
         return temporary_folder(self.download_dir)
 
     def on_kill(self) -> None:
-        """Cancel the download or upload that is running; return when nothing of it can appear any more."""
+        """Cancel the running download or upload, and return once its object can no longer appear."""
         self._cancellation.cancel()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
@@ -115,9 +115,9 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
 
     def _delivery(self) -> Delivery:
         """
-        Check the parameters that say where and how the object is published.
+        Return where and how the object is published.
 
-        :raises TransferSettingsError: for a parameter that makes no sense
+        :raises TransferSettingsError: for an invalid parameter
         """
         # Imported here, so that reading a DAG loads no file systems.
         from airflow_provider_chartmogul.sources.activities_export import FORMATS, check_column_types
@@ -138,7 +138,7 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
     def _find_existing_object(
         self, context: Context, delivery: Delivery, source: ActivitiesExportSource
     ) -> TransferResult | None:
-        """Return the object at the destination, if ``if_exists`` says that it ends the task."""
+        """Return the existing object if ``if_exists`` says to keep it."""
         from airflow_provider_chartmogul.sources.placeholders import export_values
         from airflow_provider_chartmogul.storage.delivery import TransferResult
 
@@ -157,7 +157,7 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
         """
         Transfer a finished export, and return the URI of the object.
 
-        :param request: what the export was created for; ``None`` if this task does not know
+        :param request: what the export was created for; for ``None`` it uses what ChartMogul reports
         """
         from airflow_provider_chartmogul.sources.activities_export import (
             ActivitiesExportSource,

@@ -38,7 +38,7 @@ _WINDOW_DEFAULTS = {
 
 class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator):
     """
-    Transfer a resource of ChartMogul, all of it, to object storage: one object a table; return the main one's URI.
+    Transfer all rows of a resource to object storage, one object per table, and return the URI of the main one.
 
     Every resource but ``metrics`` is a complete snapshot, read page by page, since ChartMogul has no filter by time of
     change. Nothing is written at the destination before the last page has been read. The task pushes the metadata of
@@ -54,7 +54,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         as an ``ObjectStoragePath``. These placeholders are filled in (templated):
 
         * ``{resource}`` and ``{table}``; a resource with several tables needs ``{table}``, unless the format is raw
-        * ``{extracted_at}``, when the walk began, also with a format: ``{extracted_at:%Y-%m-%d}``
+        * ``{extracted_at}``, when the task began to read, also with a format: ``{extracted_at:%Y-%m-%d}``
         * ``{interval_start}`` and ``{interval_end}``, for ``metrics``
         * ``{chartmogul_conn_id}``
 
@@ -71,22 +71,22 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         interval (templated)
     :param partition_timezone: for ``metrics``, name of the time zone of partition keys that name none (templated)
     :param metrics_timezone: for ``metrics``, name of the time zone whose days the window consists of (templated)
-    :param allow_backfill: let a run of a backfill take a snapshot. It would store the present under a date of the past
+    :param allow_backfill: allow snapshots in backfill runs, which store today's data under a past date
     :param max_failure_seconds: how long to keep retrying transient failures (429, 5xx, connection errors) of one page
         before giving up, in seconds
     :param object_storage_conn_id: the Airflow connection of the object storage, if ``destination`` does not contain it;
         ``None`` uses the credentials of the environment (templated)
     :param output_format: the format, if the destination's suffix does not say it (templated): ``jsonl`` or ``jsonl.gz``
-        (raw: the rows as they came), ``parquet``, ``csv`` or ``csv.gz`` (tables)
+        (raw: the rows as they came), ``parquet``, ``csv`` or ``csv.gz`` (tables with typed columns)
     :param if_exists: what happens if the main table's object exists already (templated):
 
         * ``overwrite`` (default) replaces it
-        * ``reuse`` keeps it and succeeds, without a walk
+        * ``reuse`` keeps it and succeeds, without reading the resource
         * ``skip`` skips the task; a retry behaves like ``reuse``, since an earlier try may have written the object
         * ``fail`` fails
 
-    :param column_types: for tables, Arrow types of the main table's columns, also of values inside JSON columns:
-        ``{"attributes.custom.CAC": "int64"}`` adds the column ``attributes_custom_cac`` (templated)
+    :param column_types: for tables, Arrow types of columns of the main table. A key inside a JSON column becomes a
+        column: ``{"attributes.custom.CAC": "int64"}`` adds ``attributes_custom_cac`` (templated)
     :param download_dir: a local folder with room for the rows; ``None`` is the system's folder for temporary files
         (templated)
     :param upload_options: options of the file system's ``put_file``, such as encryption or tags (templated)
@@ -198,11 +198,12 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         interval = None
         if resource.has_window:
             interval = self._resolve_interval(context)
+            week_start_on = hook.get_account()["week_start_on"] if query["interval"] == "week" else "monday"
             first, last = whole_periods(
                 interval,
                 query["interval"],
                 parse_timezone(self.metrics_timezone, "metrics_timezone"),
-                week_start_on=hook.get_account()["week_start_on"] if query["interval"] == "week" else "monday",
+                week_start_on=week_start_on,
             )
             query |= {"start-date": first.isoformat(), "end-date": last.isoformat()}
         elif getattr(context.get("dag_run"), "run_type", None) == "backfill" and not self.allow_backfill:
@@ -287,7 +288,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
     def _find_existing_objects(
         self, context: Context, source: ResourceSource, output: ResourceOutput, delivery: Delivery
     ) -> list[TransferResult]:
-        """Return the objects at the destination, if ``if_exists`` and the main one say that they end the task."""
+        """Return the existing objects if there is a main one and ``if_exists`` says to keep it."""
         from airflow_provider_chartmogul.sources.placeholders import resource_values
         from airflow_provider_chartmogul.storage.delivery import TransferResult
 
@@ -327,8 +328,8 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
                 exclusive=self.if_exists == "fail" and table is source.resource.main_table,
             )
             metadata = {**delivery.describe(stored, file), **source.metadata(table, already_existed=False)}
-            results.insert(0, TransferResult(metadata, source.uri, column_types=file.column_types))
-        return results
+            results.append(TransferResult(metadata, source.uri, column_types=file.column_types))
+        return results[::-1]
 
     def _map_index_name(self, context: Context) -> str:
         resource = get_resource(self.resource)

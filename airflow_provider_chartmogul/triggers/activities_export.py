@@ -24,7 +24,7 @@ _FINAL_POLL_SECONDS = 5.0
 
 @cache
 def _import_shared_client() -> ModuleType:
-    """Import the client with aiohttp, which is slow; called in a thread, so that it holds up no other trigger."""
+    """Import the aiohttp client; done in a thread, because the slow import would block the other triggers."""
     return import_module("airflow_provider_chartmogul.hooks.shared_client")
 
 
@@ -37,11 +37,11 @@ class ActivitiesExportTrigger(BaseTrigger):
     :param chartmogul_conn_id: the Airflow connection
     :param export_id: the export
     :param poll_interval: seconds between polls; the first polls come sooner
-    :param deadline: when to give up, in seconds since the epoch, so that a restarted triggerer keeps it; ``None`` never
-        does
+    :param deadline: when to give up, in seconds since the epoch, so that a restarted triggerer keeps it; ``None``
+        waits without a limit
     :param max_failure_seconds: how long to keep retrying transient failures (429, 5xx, connection errors) before giving
         up, in seconds
-    :param deadline_name: the limit of the task that the deadline comes from, ``timeout`` or ``execution_timeout``
+    :param deadline_name: which parameter of the task sets the deadline, ``timeout`` or ``execution_timeout``
     :param started: when the wait began, in seconds since the epoch; the delay between polls grows from then on.
         ``None`` is now
     """
@@ -82,14 +82,16 @@ class ActivitiesExportTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield one event, when the export is finished, the deadline has passed, or retrying cannot help."""
         try:
-            event = await self._wait()
+            event = await self._poll_until_finished()
         except ChartMogulError as error:
             event = ExportEvent.from_error(self.export_id, error)
         yield TriggerEvent(event.serialize())
 
-    async def _wait(self) -> ExportEvent:
+    async def _poll_until_finished(self) -> ExportEvent:
         shared_client = await asyncio.to_thread(_import_shared_client)
+        # Not at the top, since Airflow's metrics are slow to import where a DAG is parsed.
         from airflow.providers.common.compat.sdk import Stats
 
         poller = ExportPoller(
@@ -102,14 +104,15 @@ class ActivitiesExportTrigger(BaseTrigger):
         )
         async with shared_client.shared_client(self.chartmogul_conn_id) as client:
             delay: float | None = poller.first_delay()
+            # The poller returns no delay once the export has succeeded.
             while delay is not None:
                 await asyncio.sleep(max(0.0, min(delay, self.settings.remaining())))
                 try:
                     # A poll waits for its turn and for the response; neither may go far past the deadline.
-                    async with asyncio.timeout_at(self._latest_response()):
+                    async with asyncio.timeout_at(self._poll_deadline()):
                         export = await client.send(get_activities_export(self.export_id))
                 except TimeoutError:
-                    pass
+                    pass  # The poll ran past the deadline, which is handled below.
                 except ChartMogulError as error:
                     delay = poller.record_failure(error, time.monotonic())
                 else:
@@ -120,8 +123,8 @@ class ActivitiesExportTrigger(BaseTrigger):
                     return ExportEvent(self.export_id, name, timeout_message(self.export_id, name, poller.last_status))
         return ExportEvent(self.export_id, "success")
 
-    def _latest_response(self) -> float | None:
-        """Until when a poll may take, by the event loop's clock."""
+    def _poll_deadline(self) -> float | None:
+        """When a poll must have its response, by the event loop's clock."""
         if self.settings.deadline is None:
             return None
         return asyncio.get_running_loop().time() + max(0.0, self.settings.remaining()) + _FINAL_POLL_SECONDS
