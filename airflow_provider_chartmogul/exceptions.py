@@ -18,6 +18,7 @@ All errors of this package::
         * RequestFailedError             402
         * PermissionDeniedError          403
         * NotFoundError                  404
+        * RetryLaterError                408, 425
         * RateLimitError                 429
         * ServerError                    5xx
       * PaginationError                  a list cannot be walked to its end
@@ -70,9 +71,15 @@ class ConnectionSettingsError(ChartMogulError):
 
 
 class ConnectionLookupError(ChartMogulError):
-    """The Airflow connection could not be looked up, which may be an outage of the secrets backend."""
+    """
+    The Airflow connection could not be looked up.
 
-    transient = True
+    :param transient: whether it may be an outage of the secrets backend, which ends soon
+    """
+
+    def __init__(self, message: str, *, transient: bool) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class IntervalError(ChartMogulError, ValueError):
@@ -176,6 +183,12 @@ class NotFoundError(HTTPStatusError):
 
     permanent = True
     hint = "(check the connection's host and, for an export, its ID and that the connection is of the same account)"
+
+
+class RetryLaterError(HTTPStatusError):
+    """408 or 425: the server did not process the request, and asks to send it again."""
+
+    transient = True
 
 
 class RateLimitError(HTTPStatusError):

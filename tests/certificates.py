@@ -35,3 +35,39 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
     (folder / "tls.pem").write_bytes(certificate.public_bytes(pem))
     (folder / "key.pem").write_bytes(secret)
     return folder / "tls.pem", folder / "key.pem"
+
+
+def write_lax_certificate(folder: Path) -> tuple[Path, Path]:
+    """
+    Write ``ca.pem``, to be trusted, and ``lax.pem``, a server's key and its certificate from this CA; return both.
+
+    As with some corporate CAs, the certificates lack what OpenSSL's strict mode (``VERIFY_X509_STRICT``) requires.
+    """
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca_name, name = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in ("CA", "localhost"))
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .issuer_name(ca_name)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+    )
+    authority = (
+        builder.subject_name(ca_name)
+        .serial_number(1)
+        .public_key(ca_key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    certificate = (
+        builder.subject_name(name)
+        .serial_number(2)
+        .public_key(key.public_key())
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "ca.pem").write_bytes(authority.public_bytes(pem))
+    (folder / "lax.pem").write_bytes(secret + certificate.public_bytes(pem))
+    return folder / "ca.pem", folder / "lax.pem"

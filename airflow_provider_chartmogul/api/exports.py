@@ -14,8 +14,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import Enum
-from typing import Any
+from enum import StrEnum
+from typing import Any, NoReturn
 
 from airflow_provider_chartmogul.api.redaction import redact_urls
 from airflow_provider_chartmogul.exceptions import (
@@ -30,7 +30,7 @@ _EXPORT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _NO_VALUE = frozenset({"none", "null", "nan", "undefined"})
 
 
-class ExportStatus(Enum):
+class ExportStatus(StrEnum):
     """The status of an export. ``SUCCEEDED`` stands for both words that the API uses for it."""
 
     PENDING = "pending"
@@ -129,6 +129,17 @@ class ActivitiesExport:
     #: Names of fields that the response has in an unknown form. They are ``None`` too, but do not mean an open end or
     #: all types.
     unreadable: tuple[str, ...] = ()
+
+    def serialize(self) -> NoReturn:
+        """
+        Refuse to become an XCom, which is where Airflow calls this.
+
+        :raises TypeError: always
+        """
+        raise TypeError(
+            "an ActivitiesExport cannot be an XCom, because its file_url is a credential: return its id instead, and "
+            "call get_activities_export(id) in the task that needs the export"
+        )
 
     def is_expired(self, now: datetime) -> bool:
         """Whether the file URL has expired. ChartMogul may or may not return a fresh one after that."""

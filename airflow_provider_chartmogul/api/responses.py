@@ -17,10 +17,12 @@ from airflow_provider_chartmogul.exceptions import (
     AuthenticationError,
     HTTPStatusError,
     InvalidRequestError,
+    NoResponseError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
     RequestFailedError,
+    RetryLaterError,
     ServerError,
     UnexpectedResponseError,
 )
@@ -35,7 +37,9 @@ _STATUS_ERRORS: dict[int, type[HTTPStatusError]] = {
     402: RequestFailedError,
     403: PermissionDeniedError,
     404: NotFoundError,
+    408: RetryLaterError,
     422: InvalidRequestError,
+    425: RetryLaterError,
     429: RateLimitError,
 }
 
@@ -60,6 +64,7 @@ def parse_response(request: ApiRequest[T], response: ApiResponse, *, api_key: st
     :param api_key: the key that was sent; no error shows it, even if the server echoes it
     :param now: the current time, for a ``Retry-After`` that is a date
     :raises HTTPStatusError: for an error status
+    :raises NoResponseError: for a response of the proxy
     :raises UnexpectedResponseError: for a redirect, and for a successful response that ``request`` cannot parse
     """
     status = response.status
@@ -73,6 +78,8 @@ def parse_response(request: ApiRequest[T], response: ApiResponse, *, api_key: st
         raise UnexpectedResponseError(
             f"the server responded with {status}, a redirect, which is not followed; check the connection's host"
         )
+    if status == 407:
+        raise NoResponseError(f"no response from ChartMogul: {proxy_refusal(status)}", sent=False)
     error = _STATUS_ERRORS.get(status, ServerError if status >= 500 else HTTPStatusError)
     raise error(status, message, retry_after=parse_retry_after(response.headers.get("Retry-After"), now))
 
@@ -98,6 +105,12 @@ def unexpected_body(response: ApiResponse, expected: str) -> UnexpectedResponseE
     return UnexpectedResponseError(
         f"ChartMogul responded with {response.status}, but its {len(response.body)} bytes are not {expected}{hint}"
     )
+
+
+def proxy_refusal(status: int) -> str:
+    """Describe the status of a proxy that refused a request, without the proxy's text, which may quote credentials."""
+    hint = " (its user name or password is missing or wrong)" if status == 407 else ""
+    return f"the proxy responded with {status}{hint}"
 
 
 def error_message(body: bytes) -> str:

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import aiohttp
 
 from airflow_provider_chartmogul.api.requests import ApiRequest, authorization_header
-from airflow_provider_chartmogul.api.responses import ApiResponse, parse_response
+from airflow_provider_chartmogul.api.responses import ApiResponse, parse_response, proxy_refusal
 from airflow_provider_chartmogul.api.retries import Retries, retry_delay
-from airflow_provider_chartmogul.client.environment import ProxySettings, resolve_proxy_and_ca
+from airflow_provider_chartmogul.client.environment import ProxySettings, describe_tls_error, resolve_proxy_and_ca
 from airflow_provider_chartmogul.client.guarded_session import USER_AGENT
 from airflow_provider_chartmogul.client.rate_limit import RateLimit
 from airflow_provider_chartmogul.client.settings import ConnectionSettings
@@ -29,7 +29,7 @@ from airflow_provider_chartmogul.runtime.task_log import TaskLog
 T = TypeVar("T")
 
 #: aiohttp raises these if there was no connection, so that the server has not seen the request.
-_CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+_CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
 
 class AsyncClient:
@@ -97,7 +97,8 @@ class AsyncClient:
                 # Not the connector's limit: a request has to wait for its connection before it takes a slot.
                 self._connections = asyncio.Semaphore(settings.max_connections)
                 self._session = aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(limit=0),
+                    # With aiodns installed, aiohttp would not use the system's resolver, as requests does.
+                    connector=aiohttp.TCPConnector(limit=0, resolver=aiohttp.ThreadedResolver()),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers={"User-Agent": USER_AGENT},
                 )
@@ -135,11 +136,13 @@ def _describe_error(error: Exception) -> str:
         return "the response timed out"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         # aiohttp 3.10 gives it no `os_error`.
-        return f"TLS failed: {error.certificate_error}"
+        return describe_tls_error(error.certificate_error)
     if isinstance(error, aiohttp.ClientSSLError):
-        return f"TLS failed: {error.os_error}"
+        return describe_tls_error(error.os_error)
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"the connection to the proxy failed: {error.os_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"the connection failed: {error.os_error}"
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return "the proxy refused or failed"
+        return proxy_refusal(error.status)
     return f"the connection broke ({type(error).__name__})"

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, prepend_scheme_if_needed, select_proxy
+from urllib3.util.ssl_ import create_urllib3_context
 
 from airflow_provider_chartmogul.exceptions import ConnectionSettingsError
 
@@ -55,13 +56,21 @@ def resolve_proxy_and_ca(base_url: str, previous: ProxySettings) -> ProxySetting
     ca_bundle = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
     if ca_bundle == previous.ca_bundle:
         return previous._replace(proxy=proxy)
+    # Not ssl.create_default_context(): on Python 3.13 that is stricter than urllib3 before 2.4 is.
+    tls = create_urllib3_context()
     try:
-        if os.path.isdir(ca_bundle):
-            tls = ssl.create_default_context(capath=ca_bundle)
-        else:
-            tls = ssl.create_default_context(cafile=ca_bundle)
+        tls.load_verify_locations(**{"capath" if os.path.isdir(ca_bundle) else "cafile": ca_bundle})
     except OSError as error:
         raise ConnectionSettingsError(
             f"the CA bundle of the environment cannot be read: {ca_bundle}: {error}"
         ) from error
     return ProxySettings(proxy, ca_bundle, tls)
+
+
+def describe_tls_error(error: object) -> str:
+    """Describe a TLS error, with a hint if the server does not use TLS at all."""
+    text = f"TLS failed: {error}"
+    # OpenSSL 3.4 renamed the error.
+    if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text:
+        text += "; the server does not seem to use TLS: is it http instead of https?"
+    return text

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -13,6 +14,8 @@ from urllib3.exceptions import SSLError as Urllib3SSLError
 
 from airflow_provider_chartmogul import __version__
 from airflow_provider_chartmogul.api.requests import authorization_header
+from airflow_provider_chartmogul.api.responses import proxy_refusal
+from airflow_provider_chartmogul.client.environment import describe_tls_error
 from airflow_provider_chartmogul.exceptions import ConnectionSettingsError, ForeignRedirectError
 
 USER_AGENT = f"airflow-provider-chartmogul/{__version__}"
@@ -91,7 +94,8 @@ class GuardedSession(requests.Session):
 
 def was_sent(error: requests.RequestException) -> bool:
     """Return whether the server may have seen the request; ``False`` means that it certainly has not."""
-    if isinstance(error, requests.ConnectTimeout):
+    # requests raises ProxyError only if the proxy could not be reached, or refused to connect.
+    if isinstance(error, (requests.ConnectTimeout, requests.exceptions.ProxyError)):
         return False
     cause = error.args[0] if error.args else None
     reason = cause.reason if isinstance(cause, MaxRetryError) else cause
@@ -117,10 +121,14 @@ def describe_error(error: requests.RequestException) -> str:
     reason: Any = cause.reason if isinstance(cause, MaxRetryError) else cause
     if isinstance(error, requests.exceptions.SSLError):
         # The innermost error has OpenSSL's message, such as 'certificate verify failed'.
-        return f"TLS failed: {reason}"
+        return describe_tls_error(reason)
     if isinstance(reason, NewConnectionError):
         return "the connection failed: " + str(reason).rpartition(": ")[2]
     if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy refused or failed"
+        original = getattr(reason, "original_error", reason)
+        refusal = re.match(r"Tunnel connection failed: (\d{3})\b", str(original))
+        if refusal:
+            return proxy_refusal(int(refusal[1]))
+        return "the connection to the proxy failed: " + str(original).rpartition(": ")[2]
     # The error may have a text of requests itself, which may hold the URL.
     return f"the connection broke ({type(error if isinstance(reason, str) else reason).__name__})"

@@ -77,8 +77,8 @@ class ConnectionSettings:
         )
 
     @classmethod
-    def from_connection(cls, connection: Any, extra: Mapping[str, Any]) -> ConnectionSettings:
-        """Validate an Airflow ``Connection``; ``extra`` is separate because a triggerer reads it asynchronously."""
+    def from_connection(cls, connection: Any) -> ConnectionSettings:
+        """Validate an Airflow ``Connection``; see ``from_parts``."""
         return cls.from_parts(
             connection.conn_id,
             host=connection.host,
@@ -86,7 +86,7 @@ class ConnectionSettings:
             port=connection.port,
             login=connection.login,
             password=connection.password,
-            extra=extra,
+            extra=connection.extra_dejson,
         )
 
     @property

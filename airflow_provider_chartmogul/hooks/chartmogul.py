@@ -47,6 +47,21 @@ def missing_connection_message(conn_id: str) -> str:
     )
 
 
+def read_settings(conn_id: str) -> ConnectionSettings:
+    """
+    Look up an Airflow connection.
+
+    :raises ConnectionSettingsError: if it cannot be used
+    :raises AirflowNotFoundException: if it does not exist, or its secrets backend is down
+    """
+    connection = BaseHook.get_connection(conn_id)
+    settings = ConnectionSettings.from_connection(connection)
+    # Airflow masks the password. It is not masked once more, because dag.test() logs every masked value at DEBUG.
+    if settings.api_key != connection.password:
+        mask_secret(settings.api_key)
+    return settings
+
+
 @contextmanager
 def fail_without_retry(*retryable: type[ChartMogulError]) -> Iterator[None]:
     """
@@ -126,8 +141,6 @@ class ChartMogulHook(BaseHook):
         except ConnectionSettingsError as error:
             # Some tools show the variables of a traceback, and the key is one of them.
             raise error.with_traceback(None) from None
-        # Airflow masks the password by itself, but not a key in the login.
-        mask_secret(settings.api_key)
         if settings.sends_key_unencrypted:
             self.log.warning(
                 "Connection '%s' sends the API key unencrypted (%s): use https",
@@ -143,10 +156,9 @@ class ChartMogulHook(BaseHook):
                 "of type 'chartmogul'; check the template or XCom that it is taken from"
             )
         try:
-            connection = self.get_connection(self.chartmogul_conn_id)
+            return read_settings(self.chartmogul_conn_id)
         except AirflowNotFoundException:
             raise ConnectionSettingsError(missing_connection_message(self.chartmogul_conn_id)) from None
-        return ConnectionSettings.from_connection(connection, connection.extra_dejson)
 
     def _get_settings(self, refused: ConnectionSettings | None) -> ConnectionSettings:
         if refused is not None:

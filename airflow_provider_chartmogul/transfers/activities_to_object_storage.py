@@ -162,7 +162,7 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
 
         with self._apply_soft_fail():
             request = self._export_request(context)
-            with fail_without_retry(), ChartMogulHook(self.chartmogul_conn_id) as hook:
+            with fail_without_retry(), self._open_hook() as hook:
                 # What can be known before an export is created: a file system that is not installed, an existing
                 # object.
                 delivery = self._delivery()
@@ -197,6 +197,10 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
             with self._recreate_export_on_retry(context, is_wait=True):
                 raise_if_deferral_timed_out(self, next_kwargs, self.timeout)
             return super().resume_execution(next_method, next_kwargs, context)
+
+    def _open_hook(self) -> ChartMogulHook:
+        # A short max_failure_seconds limits the POST, too.
+        return ChartMogulHook(self.chartmogul_conn_id, retry_seconds=min(120.0, self.max_failure_seconds))
 
     def _wait(self, context: Context, export_id: str, request: ExportRequest) -> None:
         """Defer the task; or wait on the worker, and return when the export has succeeded."""
@@ -247,7 +251,7 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
         with (
             self._recreate_export_on_retry(context),
             fail_without_retry(NotFoundError, UnusableExportError),
-            ChartMogulHook(self.chartmogul_conn_id) as hook,
+            self._open_hook() as hook,
         ):
             return self._download_convert_publish(context, self._delivery(), hook, export_id, request)
 

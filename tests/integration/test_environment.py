@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from airflow_provider_chartmogul.api.exports import ExportStatus
-from airflow_provider_chartmogul.exceptions import ChartMogulError, ConnectionSettingsError
+from airflow_provider_chartmogul.exceptions import ChartMogulError, ConnectionSettingsError, NoResponseError
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.storage import download
 from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
-from tests.integration.servers import ScriptedServer, json_response
+from tests.certificates import write_lax_certificate
+from tests.integration.connect_proxy import ConnectProxy
+from tests.integration.servers import Response, ScriptedServer, closed_port, json_response
 from tests.integration.task_runner import run_trigger
 
 EXPORT_ID = "e-1"
@@ -112,6 +116,99 @@ class TestProxies:
         assert proxy.requests == []
 
 
+class TestTunnels:
+    """A proxy through which https hosts are reached (``CONNECT``)."""
+
+    @pytest.fixture
+    def port(self, tls: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+        with ScriptedServer(DONE, tls=tls) as server:
+            port = int(server.url.rpartition(":")[2])
+            use(f"https://localhost:{port}", monkeypatch)
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "tls.pem"))
+            yield port
+
+    @both
+    @pytest.mark.parametrize("credentials", [None, "user:s3cr%40t"])
+    def test_tunnel_is_used(
+        self, credentials: str | None, where: str, port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with ConnectProxy(port, credentials=credentials and credentials.replace("%40", "@")) as proxy:
+            user = f"{credentials}@" if credentials else ""
+            monkeypatch.setenv("HTTPS_PROXY", f"http://{user}{proxy.address}")
+            assert poll(where) == "success"
+            assert [request.rpartition(" ")[0] for request in proxy.requested] == [f"CONNECT localhost:{port}"]
+
+    @both
+    @pytest.mark.parametrize(
+        ("status", "message"),
+        [
+            (403, "the proxy responded with 403"),
+            (407, "the proxy responded with 407 (its user name or password is missing or wrong)"),
+            (502, "the proxy responded with 502"),
+        ],
+    )
+    def test_refusal_of_the_proxy_is_reported(
+        self, status: int, message: str, where: str, port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with ConnectProxy(port, status=status) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://user:s3cr3t@{proxy.address}")
+            outcome = poll(where)
+        assert message in outcome
+        assert "s3cr3t" not in outcome
+        assert "dXNlcjpzM2NyM3Q" not in outcome, "the same in base64"
+
+    @both
+    def test_refusal_for_a_plain_http_host_is_reported(self, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        use(f"http://{HOST}:8080", monkeypatch)
+        with ScriptedServer(Response(407, b"user:s3cr3t")) as proxy:
+            monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("http://", "http://user:s3cr3t@"))
+            outcome = poll(where)
+        assert "the proxy responded with 407" in outcome
+        assert "s3cr3t" not in outcome
+
+    @both
+    def test_unreachable_proxy_is_reported(self, where: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        with closed_port() as closed:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://user:s3cr3t@127.0.0.1:{closed}")
+            outcome = poll(where)
+        assert "the connection to the proxy failed" in outcome
+        assert "[Errno " in outcome
+        assert "s3cr3t" not in outcome
+
+    def test_post_is_repeated_after_a_refusal_of_the_proxy(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ConnectProxy(port, status=503) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
+            with pytest.raises(NoResponseError, match="the proxy responded with 503"):
+                ChartMogulHook(retry_seconds=3).create_activities_export()
+            assert len(proxy.requested) > 1
+
+
+class TestNames:
+    """A host name is resolved by the system, also if aiohttp would use another resolver."""
+
+    @both
+    def test_system_resolver_is_used(self, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        resolve = socket.getaddrinfo
+
+        def system_resolver(host: Any, *args: Any, **kwargs: Any) -> Any:
+            return resolve("127.0.0.1" if host == HOST else host, *args, **kwargs)
+
+        class OtherResolver(aiohttp.abc.AbstractResolver):
+            """In place of aiodns, which aiohttp uses by default if it is installed."""
+
+            async def resolve(self, *args: Any, **kwargs: Any) -> Any:
+                raise OSError("this resolver does not know the host")
+
+            async def close(self) -> None:
+                pass
+
+        monkeypatch.setattr(socket, "getaddrinfo", system_resolver)
+        monkeypatch.setattr(aiohttp.connector, "DefaultResolver", OtherResolver)
+        with ScriptedServer(DONE) as server:
+            use(server.url.replace("127.0.0.1", HOST), monkeypatch)
+            assert poll(where) == "success"
+
+
 class TestCertificates:
     @pytest.fixture
     def server(self, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
@@ -131,6 +228,25 @@ class TestCertificates:
     def test_untrusted_certificate_is_rejected(self, where: str, server: ScriptedServer) -> None:
         assert "certificate verify failed" in poll(where)
         assert server.requests == [], "the key must not be sent to an unverified host"
+
+    @both
+    def test_plain_http_server_is_suspected(self, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(DONE) as server:
+            use(server.url.replace("http:", "https:"), monkeypatch)
+            assert "is it http instead of https?" in poll(where)
+
+    def test_strictness_is_the_same_on_worker_and_triggerer(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With Python 3.13, urllib3 before 2.4 is less strict than Python's own default."""
+        authority, certificate = write_lax_certificate(tmp_path)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+        with ScriptedServer(DONE, tls=context) as server:
+            use(server.url, monkeypatch)
+            on_worker, in_triggerer = (poll(where) == "success" for where in ("worker", "triggerer"))
+        assert on_worker is in_triggerer
 
     @both
     def test_missing_ca_bundle_is_reported(

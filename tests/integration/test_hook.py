@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from airflow_provider_chartmogul import __version__
 from airflow_provider_chartmogul.api import retries
 from airflow_provider_chartmogul.api.exports import ExportStatus
 from airflow_provider_chartmogul.exceptions import (
+    AuthenticationError,
     ChartMogulError,
     ForeignRedirectError,
     NoResponseError,
@@ -250,7 +252,7 @@ class TestPostIsSentOnce:
 class TestGetIsRetried:
     @pytest.mark.parametrize(
         "answer",
-        [Response(s) for s in (429, 500, 502, 503, 504, 520, 524)]
+        [Response(s) for s in (408, 425, 429, 500, 502, 503, 504, 520, 524)]
         + [
             Response(200, b"<html>"),
             Response(200, b'{"id"', truncate_at=2),
@@ -344,6 +346,63 @@ def test_hook_keeps_to_requests_per_second(sandbox: Sandbox, monkeypatch: pytest
             hook.get_account()
     times = [request.started for request in sandbox.requests]
     assert times[-1] - times[0] >= 4 / 20 - 0.04
+
+
+class TestRotatedKey:
+    """The connection has a new key, and the old one is revoked, while a task runs."""
+
+    @pytest.fixture
+    def hook(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> ChartMogulHook:
+        hook = ChartMogulHook()
+        hook.get_account()
+        sandbox.api_key = "rotated"
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", sandbox.connection_uri)
+        return hook
+
+    def test_request_is_sent_again_with_the_new_key(self, hook: ChartMogulHook, sandbox: Sandbox) -> None:
+        hook.get_account()
+        assert hook.create_activities_export().status is ExportStatus.PENDING
+        assert [request.status for request in sandbox.requests] == [200, 401, 200, 200]
+
+    def test_post_is_sent_again_with_the_new_key(self, hook: ChartMogulHook, sandbox: Sandbox) -> None:
+        hook.create_activities_export()
+        assert [request.status for request in sandbox.requests] == [200, 401, 200]
+        assert len(sandbox.exports) == 1
+
+    def test_settings_and_session_have_the_new_key(self, hook: ChartMogulHook) -> None:
+        hook.get_account()
+        assert hook.settings.api_key == "rotated"
+        assert hook.get_conn().get(f"{hook.base_url}/ping").status_code == 200
+
+    def test_wrong_key_is_looked_up_once(self, hook: ChartMogulHook, sandbox: Sandbox) -> None:
+        sandbox.api_key = "rotated again"
+        with pytest.raises(AuthenticationError):
+            hook.get_account()
+        assert [request.status for request in sandbox.requests] == [200, 401, 401]
+
+
+@pytest.mark.parametrize("login", [None, KEY])
+def test_only_a_key_that_airflow_does_not_mask_is_masked(login: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dag.test() logs every masked value at DEBUG, so that the fewer the better."""
+    masked: list[str] = []
+    monkeypatch.setattr("airflow_provider_chartmogul.hooks.chartmogul.mask_secret", masked.append)
+    connection = {"conn_type": "chartmogul", "login": login, "password": None if login else KEY}
+    monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", json.dumps(connection))
+    assert ChartMogulHook().settings.api_key == KEY
+    assert masked == ([KEY] if login else [])
+
+
+def test_export_is_no_xcom_since_its_url_is_a_credential(sandbox: Sandbox) -> None:
+    try:
+        serde: Any = import_module("airflow.sdk.serde")
+    except ImportError:
+        serde = import_module("airflow.serialization.serde")
+    export = ChartMogulHook().create_activities_export()
+    with pytest.raises(TypeError, match="its file_url is a credential: return its id instead"):
+        serde.serialize(export)
+    assert json.dumps(serde.serialize({"id": export.id, "status": export.status})) == json.dumps(
+        {"id": export.id, "status": "pending"}
+    )
 
 
 class TestTls:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
-from airflow_provider_chartmogul.exceptions import ChartMogulError
+from airflow_provider_chartmogul.exceptions import ChartMogulError, RateLimitError
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.exports import ExportParameters
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+from tests.integration.servers import Response, ScriptedServer
 from tests.integration.task_runner import FakeTaskStateStore, TaskRun, run_task
 from tests.integration.test_formats import READERS
 
@@ -280,6 +281,15 @@ def test_neither_event_nor_xcom_has_key_or_signed_url(sandbox: Sandbox, tmp_path
     results = json.dumps([run.events, run.xcoms, run.value])
     assert sandbox.api_key not in results
     assert "X-Amz" not in results
+
+
+def test_max_failure_seconds_limits_the_post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the hook's own limit of 120 s, in which it would wait for 30 s and send the request again."""
+    with ScriptedServer(Response(429, headers={"Retry-After": "30"})) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json())
+        with pytest.raises(RateLimitError):
+            export_and_transfer(f"file://{tmp_path}/x.zip", max_failure_seconds=5)
+        assert len(server.requests) == 1
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -59,7 +59,7 @@ def test_environment_variables_connect(page: Path, monkeypatch: pytest.MonkeyPat
         name, _, value = shlex.split(line)[1].partition("=")
         monkeypatch.setenv(name, value)
         connection = BaseHook.get_connection("chartmogul_default")
-        settings = ConnectionSettings.from_connection(connection, connection.extra_dejson)
+        settings = ConnectionSettings.from_connection(connection)
         if page.name == "examples.md":
             assert settings.base_url == "http://127.0.0.1:8765"
         else:

@@ -198,7 +198,7 @@ def test_connection_formats(monkeypatch: pytest.MonkeyPatch, value: str) -> None
 
     monkeypatch.setenv("AIRFLOW_CONN_CM", value)
     connection = ChartMogulHook.get_connection("cm")
-    parsed = ConnectionSettings.from_connection(connection, connection.extra_dejson)
+    parsed = ConnectionSettings.from_connection(connection)
     assert parsed == ConnectionSettings(DEFAULT, API_KEY)
 
 
