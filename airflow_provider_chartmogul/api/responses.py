@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_chartmogul.api.redaction import MESSAGE_LIMIT, redact_urls
 from airflow_provider_chartmogul.api.requests import ApiRequest, authorization_header
+from airflow_provider_chartmogul.api.retries import RETRIED_STATUSES
 from airflow_provider_chartmogul.exceptions import (
     AuthenticationError,
     HTTPStatusError,
@@ -20,9 +21,7 @@ from airflow_provider_chartmogul.exceptions import (
     NoResponseError,
     NotFoundError,
     PermissionDeniedError,
-    RateLimitError,
     RequestFailedError,
-    RetryLaterError,
     ServerError,
     UnexpectedResponseError,
 )
@@ -37,10 +36,8 @@ _STATUS_ERRORS: dict[int, type[HTTPStatusError]] = {
     402: RequestFailedError,
     403: PermissionDeniedError,
     404: NotFoundError,
-    408: RetryLaterError,
     422: InvalidRequestError,
-    425: RetryLaterError,
-    429: RateLimitError,
+    **RETRIED_STATUSES,
 }
 
 

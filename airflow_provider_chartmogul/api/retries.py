@@ -7,9 +7,22 @@ import random
 from typing import Any
 
 from airflow_provider_chartmogul.api.requests import ApiRequest
-from airflow_provider_chartmogul.exceptions import ChartMogulError, NoResponseError, RateLimitError
+from airflow_provider_chartmogul.exceptions import (
+    ChartMogulError,
+    HTTPStatusError,
+    NoResponseError,
+    RateLimitError,
+    RetryLaterError,
+)
 
 _MAX_BACKOFF_SECONDS = 60.0
+
+#: The statuses below 500 that are retried, with their errors. All from 500 on are retried as ``ServerError``.
+RETRIED_STATUSES: dict[int, type[HTTPStatusError]] = {
+    408: RetryLaterError,
+    425: RetryLaterError,
+    429: RateLimitError,
+}
 
 
 class Retries:

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import (
     mask_secret,
 )
 
-from airflow_provider_chartmogul.api import endpoints
+from airflow_provider_chartmogul.api import account, exports
 from airflow_provider_chartmogul.api.exports import ActivitiesExport, ExportRequest
 from airflow_provider_chartmogul.api.requests import API_VERSION, ApiRequest
 from airflow_provider_chartmogul.client.settings import ConnectionSettings
@@ -224,7 +224,7 @@ class ChartMogulHook(BaseHook):
         :raises ValueError: for an unknown activity type
         :raises ChartMogulError: if the request fails
         """
-        return self._send(endpoints.create_activities_export(ExportRequest(start_date, end_date, activity_type)))
+        return self._send(exports.create_activities_export(ExportRequest(start_date, end_date, activity_type)))
 
     def get_activities_export(self, export_id: str) -> ActivitiesExport:
         """
@@ -233,7 +233,7 @@ class ChartMogulHook(BaseHook):
         :raises NotFoundError: if the export does not exist
         :raises ChartMogulError: if the request fails
         """
-        return self._send(endpoints.get_activities_export(export_id))
+        return self._send(exports.get_activities_export(export_id))
 
     def get_account(self) -> dict[str, Any]:
         """
@@ -241,7 +241,7 @@ class ChartMogulHook(BaseHook):
 
         :raises ChartMogulError: if the request fails
         """
-        return self._send(endpoints.get_account())
+        return self._send(account.get_account())
 
     def _send(self, request: ApiRequest[T]) -> T:
         return self.client.send(request, retry_seconds=self.retry_seconds)
@@ -249,7 +249,7 @@ class ChartMogulHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the connection works, and a message about it."""
         try:
-            content = self.client.send(endpoints.ping())
+            content = self.client.send(account.ping())
         except AuthenticationError:
             return False, (
                 f"The server at {self.settings.base_url} refused the API key (401). "

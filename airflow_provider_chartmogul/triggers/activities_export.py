@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_chartmogul.api.endpoints import get_activities_export
+from airflow_provider_chartmogul.api.exports import get_activities_export
 from airflow_provider_chartmogul.exceptions import ChartMogulError
 from airflow_provider_chartmogul.sources.polling import DeadlineName, ExportPoller, PollSettings, timeout_message
 from airflow_provider_chartmogul.triggers.events import ExportEvent

@@ -28,7 +28,7 @@ from packaging.requirements import Requirement
 
 import airflow_provider_chartmogul
 from airflow_provider_chartmogul import exceptions as errors
-from airflow_provider_chartmogul.api.endpoints import ping
+from airflow_provider_chartmogul.api.account import ping
 from airflow_provider_chartmogul.api.responses import ApiResponse, parse_response
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.faults import KIND_OPTIONS, MODIFYING_KINDS, PLACES, Fault

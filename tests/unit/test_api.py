@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul.api import endpoints
+from airflow_provider_chartmogul.api import account, exports
 from airflow_provider_chartmogul.api.exports import (
     ACTIVITY_TYPES,
     ActivitiesExport,
@@ -51,7 +51,7 @@ from tests.unit.values import API_KEY, EXPORT_ID, FILE_URL, NOW, SIGNATURE, expo
 
 def parse(status: int, body: bytes = b"", **headers: str) -> dict[str, Any]:
     response = ApiResponse(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
-    return parse_response(endpoints.get_account(), response, api_key=API_KEY, now=NOW)
+    return parse_response(account.get_account(), response, api_key=API_KEY, now=NOW)
 
 
 def error_of(status: int, body: bytes = b"", **headers: str) -> ChartMogulError:
@@ -273,7 +273,7 @@ def test_signed_url_as_export_id_is_redacted() -> None:
 @example("a\n")
 def test_export_id_never_changes_the_path(text: str) -> None:
     try:
-        request = endpoints.get_activities_export(text)
+        request = exports.get_activities_export(text)
     except InvalidExportIdError:
         return
     prefix, _, last = request.path.rpartition("/")
@@ -303,9 +303,9 @@ def test_invalid_activity_type_lists_valid_ones(value: object) -> None:
 @pytest.mark.parametrize(
     ("request_", "method", "target"),
     [
-        (endpoints.ping(), "GET", "/v1/ping"),
-        (endpoints.get_account(), "GET", "/v1/account"),
-        (endpoints.get_activities_export(EXPORT_ID), "GET", f"/v1/activities_export/{EXPORT_ID}"),
+        (account.ping(), "GET", "/v1/ping"),
+        (account.get_account(), "GET", "/v1/account"),
+        (exports.get_activities_export(EXPORT_ID), "GET", f"/v1/activities_export/{EXPORT_ID}"),
     ],
 )
 def test_requests_without_a_body(request_: ApiRequest[Any], method: str, target: str) -> None:
@@ -340,7 +340,7 @@ def test_query_parameters_are_encoded() -> None:
 def test_create_request_has_hyphenated_keys_and_utc_times(
     start: datetime | None, end: datetime | None, activity_type: str | None, body: dict[str, str]
 ) -> None:
-    request = endpoints.create_activities_export(ExportRequest(start, end, activity_type))
+    request = exports.create_activities_export(ExportRequest(start, end, activity_type))
     assert (request.method, request.target, request.is_idempotent) == ("POST", "/v1/activities_export", False)
     assert request.headers["Content-Type"] == "application/json"
     assert json.loads(request.data or b"") == body
@@ -348,7 +348,7 @@ def test_create_request_has_hyphenated_keys_and_utc_times(
 
 def test_create_request_rejects_an_unknown_type() -> None:
     with pytest.raises(ValueError, match="activity_type cannot be 'refund'"):
-        endpoints.create_activities_export(ExportRequest(activity_type="refund"))
+        exports.create_activities_export(ExportRequest(activity_type="refund"))
 
 
 def test_authorization_has_key_as_user_name() -> None:
@@ -599,8 +599,8 @@ def test_elapsed_retry_after_backs_off(retry_after: str) -> None:
     assert all(30.0 <= retry_delay(9, error) <= 60.0 for _ in range(100))
 
 
-GET = endpoints.get_activities_export(EXPORT_ID)
-POST = endpoints.create_activities_export(ExportRequest())
+GET = exports.get_activities_export(EXPORT_ID)
+POST = exports.create_activities_export(ExportRequest())
 
 
 @pytest.mark.parametrize(

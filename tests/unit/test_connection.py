@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul.api import endpoints
+from airflow_provider_chartmogul.api import account
 from airflow_provider_chartmogul.client.settings import ConnectionSettings
 from airflow_provider_chartmogul.exceptions import ConnectionSettingsError
 from tests.unit.values import API_KEY
@@ -72,7 +72,7 @@ def error_text(**fields: Any) -> str:
 def test_base_url(host: str | None, schema: str | None, port: int | None, base_url: str) -> None:
     parsed = settings(host=host, schema=schema, port=port)
     assert parsed.base_url == base_url
-    assert parsed.url(endpoints.ping()) == f"{base_url}/v1/ping"
+    assert parsed.url(account.ping()) == f"{base_url}/v1/ping"
 
 
 @pytest.mark.parametrize(

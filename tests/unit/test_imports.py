@@ -59,7 +59,7 @@ PACKAGE = Path(airflow_provider_chartmogul.__path__[0])
 #: Modules that can be used, and tested, without Airflow.
 WITHOUT_AIRFLOW = [
     *(
-        "api.endpoints",
+        "api.account",
         "api.exports",
         "api.pagination",
         "api.redaction",
