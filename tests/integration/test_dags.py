@@ -16,8 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from airflow_provider_chartmogul.api.resources import RESOURCES
 from airflow_provider_chartmogul.sandbox import Sandbox
 from tests.conftest import AIRFLOW_HOME
 from tests.pages import DOCS, block_with, run
@@ -227,6 +229,20 @@ def test_load_after_mapped_export(
     )
     rows = sandbox.expected_rows(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
     assert difference(duckdb_rows(tmp_path / "activities.duckdb", "activities_of_windows", list(rows[0])), rows) == []
+
+
+def test_snapshots_of_all_resources(airflow_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_CHARTMOGUL_DESTINATION", f"file://{tmp_path}")
+    with Sandbox(customers=20, page_size=10) as sandbox:
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", sandbox.connection_uri)
+        module = copy_example("example_resources.py")
+        state, states = run_states(module.dag.test(**at(module.dag, datetime(2026, 2, 3, tzinfo=UTC))))
+        assert (state, states) == ("success", {"snapshot": ["success"] * len(module.RESOURCES)})
+        (day,) = (tmp_path / "snapshots").iterdir()
+        tables = {table.name for name in module.RESOURCES for table in RESOURCES[name].tables}
+        assert {path.name for path in day.iterdir()} == {f"{table}.parquet" for table in tables}
+        customers = [row["uuid"] for row in sandbox.rows("customers")]
+        assert sorted(pq.read_table(day / "customers.parquet")["uuid"].to_pylist()) == sorted(customers)
 
 
 def test_test_in_the_documentation_passes(

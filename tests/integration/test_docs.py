@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import pkgutil
 import re
+import runpy
 import shlex
 import tomllib
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from packaging.requirements import Requirement
 import airflow_provider_chartmogul
 from airflow_provider_chartmogul import exceptions as errors
 from airflow_provider_chartmogul.api.account import ping
+from airflow_provider_chartmogul.api.resources import RESOURCES
 from airflow_provider_chartmogul.api.responses import ApiResponse, parse_response
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.faults import KIND_OPTIONS, MODIFYING_KINDS, PLACES, Fault
@@ -262,6 +264,26 @@ def test_architecture_names_existing_files_and_code() -> None:
     source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     for name in re.findall(r"`(?:[A-Z]\w+\.)?(\w+)(?:\(.*?\))?`", page):
         assert re.search(rf"\b{name}\b", source), name
+
+
+# ---------------------------------------------------------------------------------------------- the resources
+
+
+def test_tables_of_resources_are_those_of_the_catalogue() -> None:
+    script = runpy.run_path(str(DOCS / "resource_tables.py"))
+    page = script["PAGE"].read_text()
+    assert script["with_tables"](page) == page, "outdated: run `python docs/resource_tables.py`"
+    assert {row["resource"].strip("`") for row in table_with(script["PAGE"], "resource")} == set(RESOURCES)
+
+
+def test_resource_tasks_are_valid() -> None:
+    with DAG("resources", schedule=None) as dag:
+        run(*(block for block in blocks(DOCS / "resources.md", "python") if "@task" not in block))
+    assert set(dag.task_dict) == {"invoices", "metrics", "customers"}
+    for task in dag.tasks:
+        resource = RESOURCES[task.resource]
+        resource.build_query(task.query_params)
+        task._delivery(resource, task._output(resource))
 
 
 # ---------------------------------------------------------------------------------------------- the reference
