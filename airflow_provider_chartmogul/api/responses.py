@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn a response into what its request asked for, or into the error that it stands for."""
+"""Turn a response into the result of its request, or into an error."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ApiResponse:
 
 def parse_response(request: ApiRequest[T], response: ApiResponse, *, api_key: str, now: datetime) -> T:
     """
-    Return what the request asked for, or raise the error that the response stands for.
+    Return the parsed result of a request, or raise the error that the response stands for.
 
     :param api_key: the key that was sent; no error shows it, even if the server echoes it
     :param now: the current time, for a ``Retry-After`` that is a date
