@@ -8,6 +8,7 @@ which placeholders and metadata the object gets.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,7 +62,7 @@ class TransferResult:
     """
     The object that a transfer left at its destination.
 
-    :param metadata: what is known of the object, ready for JSON; the XCom ``object``
+    :param metadata: what is known of the object, as plain JSON values; the XCom ``object``
     :param source_uri: URI of the asset that the object was made from, for lineage
     :param already_existed: whether the object was there before, and was left as it was
     :param column_types: Arrow types by column, where they are declared
@@ -71,6 +72,11 @@ class TransferResult:
     source_uri: str
     already_existed: bool = False
     column_types: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        # Through JSON, so that no odd value, such as a subclass of str from a template, fails the task when Airflow
+        # serialises its result and its events.
+        object.__setattr__(self, "metadata", json.loads(json.dumps(self.metadata, default=str)))
 
     @property
     def uri(self) -> str:

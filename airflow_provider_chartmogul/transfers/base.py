@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -80,8 +79,7 @@ class ToObjectStorageOperator(ChartMogulOperator):
         if main.already_existed and self.if_exists == "skip" and context["ti"].try_number == 1:
             raise AirflowSkipException(f"{main.uri} already exists, and if_exists is 'skip'")
         self._transferred = [result for result in results if not result.already_existed]
-        # Through JSON, since XCom may reject other types, such as a subclass of str that comes from a template.
-        objects = json.loads(json.dumps({result.metadata["table"]: result.metadata for result in results}, default=str))
+        objects = {result.metadata["table"]: result.metadata for result in results}
         context["ti"].xcom_push(key="object", value=objects[main.metadata["table"]])
         context["ti"].xcom_push(key="objects", value=objects)
         report_transfer(context, self.outlets, hook, results, self.log)

@@ -32,7 +32,8 @@ class FakeTaskInstance:
         self.xcoms: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = json.loads(json.dumps(value))
+        json.dumps(value)  # raises for what Airflow cannot store
+        self.xcoms[key] = value
 
     def get_first_reschedule_date(self, context: Any) -> datetime:
         """Return what sensors of Airflow 3 ask for in reschedule mode."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -114,6 +115,29 @@ def test_other_outlets_are_left_alone(outlet: Any, destination: str, log: Callab
     assert events[ASSET].extra == run.xcoms["object"]
     assert len(alias_events(events, ALIAS)) == 1
     assert "Could not report" not in log()
+
+
+class Text(str):
+    """As filters in templates and other providers' hooks return it."""
+
+    __slots__ = ()
+
+
+def test_odd_values_are_reported_as_plain_json(destination: str) -> None:
+    """Airflow serialises results and events after the task has published the object."""
+    events = new_events()
+    operator = new_transfer(Text(destination), chartmogul_conn_id=Text("chartmogul_default"), outlets=[ASSET, ALIAS])
+    run = run_task(operator, outlet_events=events)
+    ((uri, extra),) = alias_events(events, ALIAS)
+    assert type(uri) is str
+    reported = [run.value, run.xcoms, events[ASSET].extra, extra]
+    assert json.loads(json.dumps(reported)) == reported
+    assert types_in(reported) <= {dict, list, str, int, type(None)}
+
+
+def types_in(value: Any) -> set[type]:
+    children = [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return {type(value)}.union(*(types_in(child) for child in children))
 
 
 class BrokenEvents:

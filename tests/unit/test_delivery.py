@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_chartmogul.exceptions import DestinationError, ObjectExistsError, TaskCancelledError
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
-from airflow_provider_chartmogul.storage.delivery import CONTENT_TYPES, IF_EXISTS, Delivery, LocalFile
+from airflow_provider_chartmogul.storage.delivery import CONTENT_TYPES, IF_EXISTS, Delivery, LocalFile, TransferResult
 from airflow_provider_chartmogul.storage.destination import Destination
 from airflow_provider_chartmogul.storage.object_storage import StoredObject
 
@@ -162,6 +162,18 @@ def test_metadata_of_a_published_object(file: LocalFile, target: Path) -> None:
         "columns": ["uuid", "date"],
         "modified_at": None,
     }
+
+
+def test_metadata_of_a_result_is_plain_json() -> None:
+    """Airflow serialises it after the task has published the object."""
+
+    class Text(str):
+        __slots__ = ()
+
+    metadata = {"uri": Text("s3://b/x"), "query_params": {"day": date(2024, 1, 1), "names": ("a", Text("b"))}}
+    result = TransferResult(metadata, "chartmogul://api.chartmogul.com/customers")
+    assert result.metadata == {"uri": "s3://b/x", "query_params": {"day": "2024-01-01", "names": ["a", "b"]}}
+    assert type(result.uri) is type(result.metadata["query_params"]["names"][1]) is str
 
 
 def test_metadata_of_an_existing_object_has_its_time_and_size(target: Path) -> None:
