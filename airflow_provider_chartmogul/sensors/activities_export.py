@@ -42,8 +42,8 @@ class ActivitiesExportSensor(BaseSensorOperator):
 
     :param export_id: the export, usually ``create.output`` (templated)
     :param deferrable: wait in the triggerer
-    :param poke_interval: seconds (or a ``timedelta``) between polls. The first polls come sooner, the very first after
-        1 s. Reschedule mode does not poll sooner, because every poll starts a worker process there
+    :param poke_interval: seconds (or a ``timedelta``) between polls. The first polls come sooner: at once and, in the
+        triggerer, after 5 s. Reschedule mode does not poll sooner, because every poll starts a worker process there
     :param timeout: seconds (or a ``timedelta``) until the wait ends with ``AirflowSensorTimeout``, which Airflow does
         not retry; counted from the first poll of a try, in reschedule mode from the task's first poll
     :param max_failure_seconds: how long to keep retrying transient failures (429, 5xx, connection errors) before giving

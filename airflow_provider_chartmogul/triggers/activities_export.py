@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from functools import cache
@@ -17,6 +18,11 @@ from airflow_provider_chartmogul.api.exports import get_activities_export
 from airflow_provider_chartmogul.exceptions import ChartMogulError
 from airflow_provider_chartmogul.sources.polling import DeadlineName, ExportPoller, PollSettings, timeout_message
 from airflow_provider_chartmogul.triggers.events import ExportEvent
+
+#: The first poll comes no sooner than this after the wait began, in seconds. Airflow's scheduler fails a task that runs
+#: again before the scheduler has read that the deferred process ended (apache/airflow#72716). It reads this once a
+#: loop, which takes a second or two, and longer on a busy machine; the process takes another second to end.
+_EARLIEST_POLL_SECONDS = 5.0
 
 #: Time limit for the final poll, which starts at the deadline, in seconds.
 _FINAL_POLL_SECONDS = 5.0
@@ -36,7 +42,7 @@ class ActivitiesExportTrigger(BaseTrigger):
 
     :param chartmogul_conn_id: the Airflow connection
     :param export_id: the export
-    :param poll_interval: seconds between polls; the first polls come sooner
+    :param poll_interval: seconds between polls; the first polls come sooner, the very first after 5 s
     :param deadline: when to give up, in seconds since the epoch, so that a restarted triggerer keeps it; ``None``
         waits without a limit
     :param max_failure_seconds: how long to keep retrying transient failures (429, 5xx, connection errors) before giving
@@ -94,16 +100,10 @@ class ActivitiesExportTrigger(BaseTrigger):
         # Not at the top, since Airflow's metrics are slow to import where a DAG is parsed.
         from airflow.providers.common.compat.sdk import Stats
 
-        poller = ExportPoller(
-            self.export_id,
-            self.settings,
-            now=time.monotonic(),
-            log=self.log,
-            stats=Stats,
-            age=max(0.0, time.time() - self.settings.started),
-        )
+        age = max(0.0, time.time() - self.settings.started)
+        poller = ExportPoller(self.export_id, self.settings, now=time.monotonic(), log=self.log, stats=Stats, age=age)
         async with shared_client.shared_client(self.chartmogul_conn_id) as client:
-            delay: float | None = poller.first_delay()
+            delay: float | None = max(poller.first_delay(), _EARLIEST_POLL_SECONDS * random.uniform(1.0, 1.1) - age)
             # The poller returns no delay once the export has succeeded.
             while delay is not None:
                 await asyncio.sleep(max(0.0, min(delay, self.settings.remaining())))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_chartmogul.api import retries
+from airflow_provider_chartmogul.triggers import activities_export
 from tests.certificates import write_certificate
 from tests.integration.fake_s3 import FakeS3
 from tests.stores import Cloud, Servers, Store
@@ -34,6 +35,12 @@ def cloud(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path, monk
     opened = servers.open(request.param, tmp_path, monkeypatch)
     assert isinstance(opened, Cloud)
     return opened
+
+
+@pytest.fixture(autouse=True)
+def _early_first_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let triggers poll at once: no scheduler is running that could miss a deferral."""
+    monkeypatch.setattr(activities_export, "_EARLIEST_POLL_SECONDS", 0.0)
 
 
 @pytest.fixture

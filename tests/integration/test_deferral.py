@@ -23,7 +23,7 @@ from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.triggers import activities_export
 from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExportTrigger
-from tests.integration.servers import Response, ScriptedServer
+from tests.integration.servers import RecordedRequest, Response, ScriptedServer
 from tests.integration.task_runner import FakeTaskInstance, run_task
 from tests.integration.waits import EXPORT_ID, MODES, PENDING, SUCCEEDED, api_error, new_sensor
 
@@ -87,6 +87,38 @@ def test_expired_deferral_is_the_timeout_of_the_earlier_limit(
         new_sensor(**limits).resume_execution("__fail__", {"error": error}, context)
     with pytest.raises(AirflowSkipException):
         new_sensor(**limits, soft_fail=True).resume_execution("__fail__", {"error": error}, context)
+
+
+# The first poll in the triggerer
+
+
+def test_first_poll_waits_until_the_scheduler_has_seen_the_deferral(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activities_export, "_EARLIEST_POLL_SECONDS", 1.0)
+    polled: list[float] = []
+
+    def respond(_: RecordedRequest) -> Response:
+        polled.append(time.time())
+        return SUCCEEDED
+
+    with ScriptedServer(respond) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json())
+        deferred = time.time()
+        asyncio.run(payloads(ActivitiesExportTrigger("chartmogul_default", EXPORT_ID, poll_interval=0.1)))
+    (first,) = polled
+    assert first - deferred >= 1.0
+
+
+@pytest.mark.parametrize("parameters", [{"deadline": 0.5}, {"started": -600}], ids=["deadline", "restarted triggerer"])
+def test_first_poll_is_not_later_than_necessary(parameters: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait polls once at its deadline; one that another triggerer began is long past the deferral."""
+    monkeypatch.setattr(activities_export, "_EARLIEST_POLL_SECONDS", 500.0)
+    with ScriptedServer(SUCCEEDED) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json())
+        now = time.time()
+        moments: Any = {name: now + seconds for name, seconds in parameters.items()}
+        trigger = ActivitiesExportTrigger("chartmogul_default", EXPORT_ID, poll_interval=0.1, **moments)
+        (event,) = asyncio.run(payloads(trigger))
+    assert event["status"] == "success"
 
 
 # Events
