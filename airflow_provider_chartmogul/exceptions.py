@@ -12,7 +12,7 @@ All errors of this package::
       * NoResponseError                  connection refused or reset, timeout
       * UnexpectedResponseError          HTML, truncated JSON, a redirect
         * ForeignRedirectError           a redirect to another host
-      * HTTPStatusError                  any other status than 2xx and 3xx
+      * HTTPStatusError                  any status but 2xx and 3xx
         * InvalidRequestError            400, 422
         * AuthenticationError            401
         * RequestFailedError             402
@@ -28,8 +28,9 @@ All errors of this package::
       * UnusableExportError              only a new export can help
         * ExportFailedError              ChartMogul reports the export as failed
         * ExportExpiredError             the export's file has expired
+      * RecreateExportError              the next try creates a new export
       * DownloadError                    the export's file could not be downloaded
-        * DownloadRefusedError           its URL is refused, for a RefusalReason
+        * DownloadRefusedError           the storage refuses the file's URL
       * ArchiveError                     the file is not a sound zip archive
       * TableError                       the CSV cannot be read as a table
       * ColumnTypesError                 column_types does not fit the table
@@ -146,7 +147,7 @@ class HTTPStatusError(ChartMogulError):
     hint: ClassVar[str] = ""
 
     def __init__(self, status: int, message: str, *, retry_after: float | None = None) -> None:
-        hint = f" {self.hint}" if self.hint else ""
+        hint = f" ({self.hint})" if self.hint else ""
         super().__init__(f"ChartMogul responded with {status}: {message}{hint}")
         self.status = status
         self.message = message
@@ -157,14 +158,14 @@ class InvalidRequestError(HTTPStatusError):
     """400 or 422: a parameter is missing, malformed or contradictory."""
 
     permanent = True
-    hint = "(a parameter of the request is invalid; a retry cannot help)"
+    hint = "a parameter of the request is invalid; a retry cannot help"
 
 
 class AuthenticationError(HTTPStatusError):
     """401: the API key is missing or wrong."""
 
     permanent = True
-    hint = "(check the API key: it belongs in the password field of the ChartMogul connection)"
+    hint = "check the API key: it belongs in the password field of the ChartMogul connection"
 
 
 class RequestFailedError(HTTPStatusError):
@@ -175,14 +176,14 @@ class PermissionDeniedError(HTTPStatusError):
     """403: the key has no permission, or the account's trial or plan has expired."""
 
     permanent = True
-    hint = "(check that the account's plan is active and what the API key may do)"
+    hint = "check that the account's plan is active and what the API key may do"
 
 
 class NotFoundError(HTTPStatusError):
-    """404: the export does not exist."""
+    """404: what was requested, such as an export, does not exist."""
 
     permanent = True
-    hint = "(check the connection's host and, for an export, its ID and that the connection is of the same account)"
+    hint = "check the connection's host and, for an export, its ID and that the connection is of the same account"
 
 
 class RetryLaterError(HTTPStatusError):
@@ -219,14 +220,14 @@ class ExportNotReadyError(ChartMogulError):
 
 
 class ExportTimeoutError(ChartMogulError):
-    """The export has not finished within the task's ``timeout``; the next try creates a new one."""
+    """The export has not finished within the task's ``timeout``."""
 
 
 class UnusableExportError(ChartMogulError):
     """
     The export cannot be used; only a new one can help.
 
-    :param what: what is wrong with the export, without what to do about it
+    :param what: what is wrong with the export, without the advice that is appended
     """
 
     permanent = True
@@ -247,7 +248,15 @@ class ExportExpiredError(UnusableExportError):
     """The file of the export has expired."""
 
 
-# Download and formats
+class RecreateExportError(ChartMogulError):
+    """
+    The export is unusable; the next try of the task creates a new one.
+
+    Not an ``UnusableExportError``, because a retry of the task helps.
+    """
+
+
+# Download, formats and local disk
 
 
 class DownloadError(ChartMogulError):
@@ -259,7 +268,7 @@ class RefusalReason(enum.Enum):
     Why a storage refuses a signed URL.
 
     * ``EXPIRED``: its time, or that of the key that signed it, is over.
-    * ``FORBIDDEN``: 401 or 403 without that reason, as from a firewall, or an endpoint or bucket policy.
+    * ``FORBIDDEN``: 401 or 403 for another reason than expiry, such as a firewall, or an endpoint or bucket policy.
     * ``MISSING``: there is no file.
     """
 
@@ -329,7 +338,3 @@ class TaskCancelledError(ChartMogulError):
 
 class UploadStillRunningError(TaskCancelledError):
     """A cancelled upload does not stop, so its object may still appear."""
-
-
-class RecreateExportError(ChartMogulError):
-    """The export is unusable; the next try of the task creates a new one."""
