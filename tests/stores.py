@@ -212,7 +212,7 @@ class S3(Cloud):
         self.client.create_bucket(Bucket=self.bucket)
 
     def list(self) -> list[str]:
-        return sorted(found["Key"] for found in self.client.list_objects_v2(Bucket=self.bucket).get("Contents", []))
+        return sorted(item["Key"] for item in self.client.list_objects_v2(Bucket=self.bucket).get("Contents", []))
 
     def read(self, name: str) -> bytes:
         return self.client.get_object(Bucket=self.bucket, Key=name)["Body"].read()
@@ -229,8 +229,8 @@ class S3(Cloud):
         return "partNumber=" in request.path
 
     def open_uploads(self) -> list[str]:
-        found = self.client.list_multipart_uploads(Bucket=self.bucket)
-        return [upload["UploadId"] for upload in found.get("Uploads", [])]
+        listing = self.client.list_multipart_uploads(Bucket=self.bucket)
+        return [upload["UploadId"] for upload in listing.get("Uploads", [])]
 
 
 class GoogleProxy(Proxy):
@@ -256,16 +256,16 @@ class GoogleProxy(Proxy):
         if ends and upload in self._exclusive and requests.get(self._exclusive[upload], timeout=30).ok:
             words = "At least one of the pre-conditions you specified did not hold."
             return Response(412, json.dumps({"error": {"code": 412, "message": words}}).encode())
-        answer = super().forward(request)
-        if request.method == "DELETE" or (ends and answer.status == 200):
+        response = super().forward(request)
+        if request.method == "DELETE" or (ends and response.status == 200):
             self.open.discard(upload)
-        if location := answer.headers.get("Location"):
+        if location := response.headers.get("Location"):
             upload = parse_qs(urlsplit(location).query)["upload_id"][0]
             self.open.add(upload)
             if query.get("ifGenerationMatch") == ["0"]:
                 folder = parts.path.removeprefix("/upload")
                 self._exclusive[upload] = f"{self.upstream}{folder}/{quote(query['name'][0], safe='')}"
-        return answer
+        return response
 
 
 class GoogleStorage(Cloud):
@@ -304,31 +304,33 @@ class GoogleStorage(Cloud):
         extra = {"gcs.endpoint": url, "is_anonymous": True, "project": "project"}
         return {"conn_type": "google_cloud_platform", "extra": extra}
 
-    def _ask(self, method: str, path: str, **told: Any) -> requests.Response:
-        answer = requests.request(method, f"{self.proxy.upstream}{path}", timeout=60, **told)
-        answer.raise_for_status()
-        return answer
+    def _request(self, method: str, path: str, **parameters: Any) -> requests.Response:
+        response = requests.request(method, f"{self.proxy.upstream}{path}", timeout=60, **parameters)
+        response.raise_for_status()
+        return response
 
     def make_bucket(self) -> None:
-        self._ask("POST", "/storage/v1/b", json={"name": self.bucket})
+        self._request("POST", "/storage/v1/b", json={"name": self.bucket})
 
     def list(self) -> list[str]:
-        found = self._ask("GET", f"/storage/v1/b/{self.bucket}/o").json()
-        return sorted(item["name"] for item in found.get("items", []))
+        listing = self._request("GET", f"/storage/v1/b/{self.bucket}/o").json()
+        return sorted(item["name"] for item in listing.get("items", []))
 
     def _path(self, name: str) -> str:
         return f"/storage/v1/b/{self.bucket}/o/{quote(name, safe='')}"
 
     def read(self, name: str) -> bytes:
-        return self._ask("GET", self._path(name), params={"alt": "media"}).content
+        return self._request("GET", self._path(name), params={"alt": "media"}).content
 
     def write(self, name: str, content: bytes) -> None:
-        told = {"uploadType": "media", "name": name}
-        self._ask("POST", f"/upload/storage/v1/b/{self.bucket}/o", params=told, data=content)
+        query = {"uploadType": "media", "name": name}
+        self._request("POST", f"/upload/storage/v1/b/{self.bucket}/o", params=query, data=content)
 
     def describe(self, name: str) -> ObjectProperties:
-        found = self._ask("GET", self._path(name)).json()
-        return ObjectProperties(found["contentType"], found.get("contentEncoding"), found.get("metadata", {}))
+        properties = self._request("GET", self._path(name)).json()
+        return ObjectProperties(
+            properties["contentType"], properties.get("contentEncoding"), properties.get("metadata", {})
+        )
 
     @staticmethod
     def is_part(request: RecordedRequest) -> bool:
@@ -410,10 +412,10 @@ class AzureBlobs(Cloud):
         self.client.upload_blob(name, content, overwrite=True)
 
     def describe(self, name: str) -> ObjectProperties:
-        found = self.client.get_blob_client(name).get_blob_properties()
-        settings = found.content_settings
+        properties = self.client.get_blob_client(name).get_blob_properties()
+        settings = properties.content_settings
         # adlfs adds is_directory.
-        metadata = {key: value for key, value in found.metadata.items() if key != "is_directory"}
+        metadata = {key: value for key, value in properties.metadata.items() if key != "is_directory"}
         return ObjectProperties(settings.content_type, settings.content_encoding, metadata)
 
     @staticmethod

@@ -283,7 +283,7 @@ def _receive(session: _Session, source: _Source, target: _Target, progress: _Pro
             problem = f"{target.size} of {target.total} bytes arrived"
         elif has_no_end and (is_empty or not target.matches_etag):
             # A response that breaks within its headers looks like this, too: http.client ignores the missing rest.
-            problem = "the connection ended, and the server had not said how long the file is"
+            problem = "the connection ended, and the server did not send the length of the file"
     except requests.RequestException as error:
         problem = describe_error(error)
     except urllib3.exceptions.ReadTimeoutError:

@@ -60,9 +60,8 @@ def read_error(response: requests.Response) -> tuple[str, str]:
     except DecodeError:
         body = ""
     # Only these two elements of the XML: others quote what was signed.
-    code, text = (
-        found[1].strip() if (found := re.search(rf"<{tag}>(.*?)</{tag}>", body)) else "" for tag in ("Code", "Message")
-    )
+    matches = (re.search(rf"<{tag}>(.*?)</{tag}>", body) for tag in ("Code", "Message"))
+    code, text = (match[1].strip() if match else "" for match in matches)
     message = f"{response.status_code} {': '.join(filter(None, (code, text)))}".strip()
     for received in (*response.history, response):
         for values in parse_qs(urlsplit(received.url).query).values():

@@ -64,8 +64,8 @@ REFUSALS = {
 class Storage:
     """A storage whose URLs have a new signature each time."""
 
-    def __init__(self, *answers: Response | Callable[[RecordedRequest], Response]) -> None:
-        self.server = ScriptedServer(*answers)
+    def __init__(self, *responses: Response | Callable[[RecordedRequest], Response]) -> None:
+        self.server = ScriptedServer(*responses)
         self.urls: list[str] = []
 
     def get_url(self) -> str:
@@ -92,12 +92,12 @@ def test_refused_url_is_replaced_by_a_fresh_one(case: str, path: Path) -> None:
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_second_refusal_is_an_error_with_its_reason(case: str, path: Path) -> None:
-    answer, reason = REFUSALS[case]
-    storage = Storage(answer)
+    response, reason = REFUSALS[case]
+    storage = Storage(response)
     with pytest.raises(DownloadRefusedError) as raised:
         storage.fetch(path)
     assert raised.value.reason is reason
-    assert str(answer.status) in str(raised.value)
+    assert str(response.status) in str(raised.value)
     assert len(storage.urls) == 2
     assert SIGNATURE not in str(raised.value)
 
@@ -127,9 +127,9 @@ def test_other_status_fails_at_once(status: int, path: Path) -> None:
 
 
 def test_error_with_an_undecodable_body_is_read(path: Path) -> None:
-    answer = Response(403, b"not gzip", {"Content-Encoding": "gzip"})
+    response = Response(403, b"not gzip", {"Content-Encoding": "gzip"})
     with pytest.raises(DownloadRefusedError, match="403"):
-        Storage(answer).fetch(path)
+        Storage(response).fetch(path)
 
 
 class TestRedirects:
@@ -148,12 +148,14 @@ class TestRedirects:
 
         with ScriptedServer(serve_part) as other:
             # Another host by its name, which is the same machine.
-            location = f"{other.url.replace('127.0.0.1', 'localhost')}/moved.zip?X-Amz-Signature={SIGNATURE}-second"
+            location = (
+                f"{other.url.replace('127.0.0.1', 'localhost')}/redirected.zip?X-Amz-Signature={SIGNATURE}-second"
+            )
             Storage(Response(status, headers={"Location": location})).fetch(path)
             assert [request.headers.get("range") for request in other.requests] == [None, "bytes=10-"]
             assert all("authorization" not in request.headers for request in other.requests)
         assert path.read_bytes() == CONTENT
-        assert "/moved.zip" in caplog.text, "urllib3 logs the request, or this test would prove nothing"
+        assert "/redirected.zip" in caplog.text, "urllib3 logs the request, or this test would prove nothing"
         assert SIGNATURE not in caplog.text + repr([vars(record) for record in caplog.records])
 
     @pytest.mark.parametrize("location", ["http://127.0.0.1:1/x?a=1", "ftp://h/x", "http://[::/x", "//:x/"])
@@ -249,16 +251,16 @@ class TestETag:
     def test_flipped_bit_is_still_found(
         self, output_format: str, archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def answer(content: bytes) -> Callable[[RecordedRequest], Response]:
+        def respond_with(content: bytes) -> Callable[[RecordedRequest], Response]:
             return lambda request: Response(200, content, OTHER_ETAG)
 
         flipped = archive[:200] + bytes([archive[200] ^ 4]) + archive[201:]
-        with serve_export(answer(flipped), monkeypatch), pytest.raises(ArchiveError):
+        with serve_export(respond_with(flipped), monkeypatch), pytest.raises(ArchiveError):
             transfer("e-1", f"file://{tmp_path}/x.{output_format}")
         assert list(tmp_path.iterdir()) == []
-        with serve_export(answer(archive), monkeypatch):
+        with serve_export(respond_with(archive), monkeypatch):
             transfer("e-1", f"file://{tmp_path}/x.{output_format}")
-        assert [found.name for found in tmp_path.iterdir()] == [f"x.{output_format}"]
+        assert [file.name for file in tmp_path.iterdir()] == [f"x.{output_format}"]
 
 
 class TestSignedUrlStaysSecret:
@@ -295,11 +297,11 @@ class TestSignedUrlStaysSecret:
         monkeypatch.setitem(sys.modules, utils.__name__, utils)
         seen: list[list[bool]] = []
 
-        def answer(request: RecordedRequest) -> Response:
+        def respond(request: RecordedRequest) -> Response:
             seen.append(list(state))
             return Response(200, CONTENT) if len(seen) > 1 else error(403, "AccessDenied")
 
-        Storage(answer).fetch(path)
+        Storage(respond).fetch(path)
         assert seen == [[True], [True]]
         assert state == []
 
@@ -335,8 +337,8 @@ print(*events)
 def test_gzipped_archive_arrives_through_the_operator(
     archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = Response(200, gzip.compress(archive), {"Content-Encoding": "gzip"})
-    with serve_export(lambda request: answer, monkeypatch):
+    response = Response(200, gzip.compress(archive), {"Content-Encoding": "gzip"})
+    with serve_export(lambda request: response, monkeypatch):
         ran = transfer("e-1", f"file://{tmp_path}/x.zip")
     assert (tmp_path / "x.zip").read_bytes() == archive
     assert ran.xcoms["object"]["sha256"] == hashlib.sha256(archive).hexdigest()

@@ -32,7 +32,7 @@ from tests.integration.task_runner import TaskRun
 from tests.integration.transfers import END, START, create_export, serve_export, transfer
 
 ROWS = [["0042", "a,b", 'say "x"', "two\nlines", "Łódź", ""]] * 3 + [["", "", "", "", "", "x"]]
-HEADER = ["id", "name", "said", "text", "city", "empty"]
+HEADER = ["id", "name", "quote", "text", "city", "empty"]
 
 
 def as_csv(rows: list[list[str]], header: list[str] | None = HEADER, **form: Any) -> bytes:

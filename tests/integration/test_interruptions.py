@@ -140,12 +140,12 @@ class InterruptingServer:
         if step.kind == "busy":
             return _head(503, body=b"<Error><Code>SlowDown</Code></Error>")
         fields = [("ETag", etag)] if etag else []
-        asked = re.fullmatch(r"bytes=(\d+)-", headers.get("range", ""))
-        if asked is None or step.kind == "no ranges":
+        requested = re.fullmatch(r"bytes=(\d+)-", headers.get("range", ""))
+        if requested is None or step.kind == "no ranges":
             return self._framed(200, fields, content)
         if self.behaviour.checks_if_match and headers.get("if-match", etag) != etag:
             return _head(412, body=b"<Error><Code>PreconditionFailed</Code></Error>")
-        start = int(asked[1])
+        start = int(requested[1])
         if step.kind == "another part":
             start = max(0, start - 7) if start % 2 else start + 7
         if start >= len(content):
@@ -230,7 +230,7 @@ def _no_backoff() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("breaks") / "archive.zip"
+    return tmp_path_factory.mktemp("interruptions") / "archive.zip"
 
 
 def fetch(server: InterruptingServer, path: Path) -> Downloaded:
@@ -389,7 +389,7 @@ class TestObject:
         else:
             with zipfile.ZipFile(io.BytesIO(FILES[server.file])) as opened:
                 assert gzip.decompress(published) == opened.read("activities.csv")
-        assert [found.name for found in (tmp_path / "lake").iterdir()] == [f"x.{output_format}"]
+        assert [file.name for file in (tmp_path / "lake").iterdir()] == [f"x.{output_format}"]
         assert list(temporary.iterdir()) == []
 
     @pytest.mark.parametrize("output_format", ["zip", "csv.gz"])
@@ -420,4 +420,4 @@ class TestObject:
         if output_format == "csv.gz" and published != b"before":
             published = gzip.decompress(published)
         assert published in allowed
-        assert [found.name for found in tmp_path.iterdir()] == [target.name]
+        assert [file.name for file in tmp_path.iterdir()] == [target.name]

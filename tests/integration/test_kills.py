@@ -172,7 +172,7 @@ class Folder:
         return (self._folder / self._name).read_bytes()
 
     def others(self) -> list[str]:
-        return sorted(found for found in os.listdir(self._folder) if found != self._name)
+        return sorted(name for name in os.listdir(self._folder) if name != self._name)
 
 
 class Bucket:
@@ -198,8 +198,8 @@ class Bucket:
         return int(etag.strip('"').partition("-")[2] or 1)
 
     def others(self) -> list[str]:
-        found = self._client.list_objects_v2(Bucket=self._bucket).get("Contents", [])
-        return sorted(one["Key"] for one in found if one["Key"] != self._name)
+        objects = self._client.list_objects_v2(Bucket=self._bucket).get("Contents", [])
+        return sorted(item["Key"] for item in objects if item["Key"] != self._name)
 
 
 @pytest.fixture(scope="module")
@@ -266,18 +266,18 @@ def test_killed_transfer_leaves_the_old_or_the_complete_new_object(
         all_sent = exports.all_sent.is_set()
         was_working = child.kill()
 
-        found = store.read()
+        published = store.read()
         kills += was_working
-        assert found in (OLD, new), f"try {number}: {len(found)} bytes"
+        assert published in (OLD, new), f"try {number}: {len(published)} bytes"
         left = [*os.listdir(temporary), *store.others()] if scheme == "file" else os.listdir(temporary)
         assert [other for other in left if not other.startswith(".")] == []
         assert scheme == "file" or store.others() == []
-        phase = f"after it, {'old' if found == OLD else 'new'}" if all_sent else "download"
+        phase = f"after it, {'old' if published == OLD else 'new'}" if all_sent else "download"
         counts[phase if was_working else "done"] += 1
         if was_working and (kills % 10 == 0 or kills == KILLS):
             assert undisturbed()[0] == new
-            found = new
-        if found != OLD:
+            published = new
+        if published != OLD:
             store.write(OLD)
     print(f"{scheme}, {output_format}, {durations}: killed during {counts}")
     assert kills == KILLS

@@ -37,9 +37,9 @@ def publish(request: pytest.FixtureRequest, archive: bytes, monkeypatch: pytest.
     """Transfer an archive that is uploaded by one request, or in parts."""
     content = archive if request.param == "small" else large_archive()
 
-    def publish(destination: str, **told: Any) -> None:
+    def publish(destination: str, **parameters: Any) -> None:
         with serve_export(lambda request: Response(200, content), monkeypatch):
-            transfer("e-1", destination, **told)
+            transfer("e-1", destination, **parameters)
 
     return publish
 

@@ -28,6 +28,6 @@ def store(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path, monk
 
 @pytest.fixture(params=list(CLOUDS))
 def cloud(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    found = servers.open(request.param, tmp_path, monkeypatch)
-    assert isinstance(found, Cloud)
-    return found
+    cloud = servers.open(request.param, tmp_path, monkeypatch)
+    assert isinstance(cloud, Cloud)
+    return cloud
