@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What system tests print is for the person who runs them: figures and progress, not a line for each request."""
+"""Silences the sandbox's request log, so that the system tests print only their own progress and figures."""
 
 from __future__ import annotations
 
 import logging
 
-import airflow_provider_chartmogul.sandbox  # noqa: F401, which loads Airflow, which sets up logging
+import airflow_provider_chartmogul.sandbox  # noqa: F401 - loads Airflow, which configures logging
 
 logging.getLogger("airflow_provider_chartmogul.sandbox").setLevel(logging.WARNING)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of crashes have in common: a sandbox that tells of each export, processes that are killed, patience."""
+"""Helpers of the crash tests: a sandbox with callbacks, worker processes that can be killed, waiting with a timeout."""
 
 from __future__ import annotations
 
@@ -18,52 +18,55 @@ import psutil
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.exports import Export, ExportParameters
 
-PATIENCE = 300.0
-"""Seconds that any one step may take."""
+#: Time limit for one step in seconds.
+STEP_SECONDS = 300.0
 
 T = TypeVar("T")
 
 
 class ObservedSandbox(Sandbox):
-    """A sandbox that calls back when an export is made, before the POST is answered."""
+    """A sandbox that calls back after it has created an export and before it responds to the POST."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        #: What is called for exports whose window begins then, and
-        self.when_made: dict[datetime, Callable[[], None]] = {}
-        #: for each that has a beginning, which it is told. Nothing is answered before they return.
-        self.when_any_made: Callable[[datetime], None] | None = None
+        #: Callbacks by the start of the export's window.
+        self.on_export_from: dict[datetime, Callable[[], None]] = {}
+        #: Callback for every export with a start, which it receives. The response is sent after the callbacks return.
+        self.on_export: Callable[[datetime], None] | None = None
 
     def create_export(self, parameters: ExportParameters) -> Export:
         export = super().create_export(parameters)
         if parameters.start is not None:
-            if (call := self.when_made.get(parameters.start)) is not None:
-                call()
-            if (call_any := self.when_any_made) is not None:
-                call_any(parameters.start)
+            if (callback := self.on_export_from.get(parameters.start)) is not None:
+                callback()
+            if (callback_with_start := self.on_export) is not None:
+                callback_with_start(parameters.start)
         return export
 
-    def made_from(self, start: datetime) -> list[str]:
-        """The IDs of the exports whose window begins so, oldest first."""
-        return [made.id for made in self.exports if made.params.get("start_date", "")[:10] == f"{start:%Y-%m-%d}"]
+    def export_ids_from(self, start: datetime) -> list[str]:
+        """Return the IDs of the exports whose window starts on a day, oldest first."""
+        day = f"{start:%Y-%m-%d}"
+        return [export.id for export in self.exports if export.params.get("start_date", "")[:10] == day]
 
-    def count(self, method: str) -> int:
-        return sum(seen.method == method for seen in self.requests)
+    def count_requests(self, method: str) -> int:
+        return sum(request.method == method for request in self.requests)
 
 
 @dataclass(frozen=True)
 class Worker:
-    """The two processes of one try of one task."""
+    """
+    The two processes of one try of a task.
+
+    :param task: ID of the process that runs the task
+    :param supervisor: ID of its parent process, which reports to Airflow
+    """
 
     task: int
     supervisor: int
 
     @classmethod
-    def of(cls, task: int) -> Worker:
-        """
-        :param task: the ID of the process that runs the task, which its supervisor has forked
-        """
-        return cls(task, psutil.Process(task).ppid())
+    def of_task(cls, pid: int) -> Worker:
+        return cls(pid, psutil.Process(pid).ppid())
 
     def kill(self, *, with_supervisor: bool) -> None:
         for pid in (self.supervisor, self.task) if with_supervisor else (self.task,):
@@ -78,19 +81,27 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def kill_family(pid: int) -> None:
-    """End a process and all that it has started."""
+def kill_process_tree(pid: int) -> None:
+    """Kill a process and all its descendants."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+                process.kill()
 
 
-def wait_for(what: str, look: Callable[[], T | None], every: float = 0.02, patience: float = PATIENCE) -> T:
-    """Look until there is something to be seen, and give it."""
-    deadline = time.monotonic() + patience
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"{what}: not within {patience:.0f} s"
+def wait_for(
+    description: str, condition: Callable[[], T | None], every: float = 0.02, timeout: float = STEP_SECONDS
+) -> T:
+    """
+    Poll a condition until its result is true, and return the result.
+
+    :param description: what is awaited, for the message after a timeout
+    :param every: seconds between polls
+    :param timeout: time limit in seconds
+    """
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"timed out after {timeout:.0f} s: {description}"
         time.sleep(every)
-    return seen
+    return result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many runs of the example DAG in a real Airflow: made, followed, and their objects compared with the expected rows."""
+"""Many runs of an example DAG in a real Airflow, whose objects are compared with the sandbox's expected rows."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from tests.system.crashes import ObservedSandbox
 DAG_ID = "example_activities_export"
 EXAMPLE = Path(__file__).parents[2] / "example_dags" / f"{DAG_ID}.py"
 
-#: The first day that a run exports; the others follow.
+#: The day that the first triggered run exports. Each further run exports the next day.
 FIRST_DAY = datetime(2026, 2, 1, tzinfo=UTC)
 
 
 def copy_example(dags: Path, *, max_active_runs: int) -> None:
-    """The example as users copy it, but for the number of runs at a time."""
+    """Copy the example into a DAGs folder, with another number of active runs."""
     text = EXAMPLE.read_text()
     assert text.count("max_active_runs=4") == 1
     (dags / EXAMPLE.name).write_text(text.replace("max_active_runs=4", f"max_active_runs={max_active_runs}"))
 
 
-def rows_of(archive: Path) -> list[dict[str, str]]:
-    """What is in an archive, of which every byte is checked."""
+def read_rows(archive: Path) -> list[dict[str, str]]:
+    """Return the rows of an archive's CSV, which is read to its end so that the CRC is checked."""
     with zipfile.ZipFile(archive) as opened:
         (name,) = opened.namelist()
         return list(csv.DictReader(io.StringIO(opened.read(name).decode(), newline="")))
 
 
 class ExampleRuns:
-    """The runs of the example in one Airflow: those that are triggered, a day each, and the schedule's own.
+    """
+    The runs of the example in one Airflow: one triggered run per day, and the scheduled one.
 
-    :param lake: the folder that the Airflow variable ``chartmogul_destination`` names
+    :param lake: the folder in the Airflow variable ``chartmogul_destination``
     """
 
     def __init__(self, airflow: RealAirflow, sandbox: ObservedSandbox, lake: Path) -> None:
@@ -50,7 +51,7 @@ class ExampleRuns:
         airflow.unpause(DAG_ID)
 
     def trigger(self, count: int) -> None:
-        """Make runs of the days that come next."""
+        """Trigger runs for the next ``count`` days."""
         for _ in range(count):
             day = FIRST_DAY + timedelta(days=self._triggered)
             self._triggered += 1
@@ -64,34 +65,32 @@ class ExampleRuns:
         start, end = (datetime.fromisoformat(run[f"data_interval_{name}"]) for name in ("start", "end"))
         return start, end
 
-    def by_day(self) -> dict[datetime, str]:
-        """The runs' IDs by the day that they export."""
+    def ids_by_day(self) -> dict[datetime, str]:
+        """Return the runs' IDs by the day that they export."""
         return {self.window(run)[0]: run["dag_run_id"] for run in self.all()}
 
     def tasks(self, *states: str) -> list[dict[str, Any]]:
-        """The task instances of all runs, or those that are in one of the states, as the API gives them."""
-        found: list[dict[str, Any]] = []
+        """Return the task instances of all runs as the API's objects, optionally only those in some states."""
+        instances: list[dict[str, Any]] = []
         while True:
-            query = urlencode({"limit": 100, "offset": len(found), "state": states}, doseq=True)
+            query = urlencode({"limit": 100, "offset": len(instances), "state": states}, doseq=True)
             page = self.airflow.request("GET", f"/api/v2/dags/{DAG_ID}/dagRuns/~/taskInstances?{query}")
-            found += page["task_instances"]
-            if not page["task_instances"] or len(found) >= page["total_entries"]:
-                return found
+            instances += page["task_instances"]
+            if not page["task_instances"] or len(instances) >= page["total_entries"]:
+                return instances
 
-    def wait_until_over(self, patience: float) -> list[dict[str, Any]]:
-        """Wait for the end of every run, the one included that the schedule makes; give them."""
-        deadline = time.monotonic() + patience
+    def wait_until_finished(self, timeout: float) -> list[dict[str, Any]]:
+        """Wait until all runs have finished, the scheduled one included, and return them."""
+        deadline = time.monotonic() + timeout
         while True:
             runs = self.all()
             states = Counter(run["state"] for run in runs)
-            over = {run["run_type"] for run in runs} == {"manual", "scheduled"} and not states.keys() - (
-                FINISHED_RUN_STATES
-            )
-            if over:
+            run_types = {run["run_type"] for run in runs}
+            if run_types == {"manual", "scheduled"} and states.keys() <= FINISHED_RUN_STATES:
                 return runs
-            assert time.monotonic() < deadline, f"not over after {patience:.0f} s: {states}"
+            assert time.monotonic() < deadline, f"runs not finished after {timeout:.0f} s: {states}"
             for component in ("scheduler", "triggerer"):
-                assert self.airflow.is_running(component), f"{component} has ended of its own accord"
+                assert self.airflow.is_running(component), f"{component} ended by itself"
             time.sleep(2)
 
     def check(self, runs: list[dict[str, Any]]) -> None:
@@ -101,6 +100,5 @@ class ExampleRuns:
         assert sorted(objects) == sorted(f"{self.window(run)[0]:%Y-%m-%d}.zip" for run in runs)
         for run in runs:
             start, end = self.window(run)
-            assert rows_of(objects[f"{start:%Y-%m-%d}.zip"]) == self.sandbox.expected_rows(start, end), run[
-                "dag_run_id"
-            ]
+            rows = read_rows(objects[f"{start:%Y-%m-%d}.zip"])
+            assert rows == self.sandbox.expected_rows(start, end), run["dag_run_id"]

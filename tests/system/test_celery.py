@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The example where one machine is not enough: CeleryExecutor, two workers, Redis between them, PostgreSQL as database.
+Tests the example on CeleryExecutor, with two workers, Redis as broker and PostgreSQL as database.
 
-When both have done something, one of them dies with all that it is at, and the other goes on alone.
+After both workers have completed tasks, one is killed with its running tasks, and the other completes the runs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(3600)]
 RUNS = 10
 WORKERS = ("worker-1", "worker-2")
 
-#: What a worker logs when a task is through.
-_DONE = re.compile(r"Task \S+\[[0-9a-f-]{36}\] succeeded")
+#: A worker's log line about a completed task.
+_COMPLETED = re.compile(r"Task \S+\[[0-9a-f-]{36}\] succeeded")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def airflow(sandbox: ObservedSandbox, lake: Path, tmp_path: Path) -> Iterator[Re
             "AIRFLOW_VAR_CHARTMOGUL_DESTINATION": f"file://{lake}",
             "AIRFLOW__CELERY__BROKER_URL": broker,
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
-            # So soon is missed what a worker had that was killed: what it was at, and what it had taken and not begun.
+            # Detect the running and the queued tasks of the killed worker sooner than by default.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "45",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
             "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "90",
@@ -61,7 +61,7 @@ def airflow(sandbox: ObservedSandbox, lake: Path, tmp_path: Path) -> Iterator[Re
         workers = {
             name: (
                 *("celery", "worker", "--skip-serve-logs", "--without-gossip", "--without-mingle"),
-                # By default the two would have the same.
+                # By default, both workers would use the same name and PID file.
                 *("--celery-hostname", name, "--pid", str(tmp_path / f"{name}.pid")),
             )
             for name in WORKERS
@@ -78,43 +78,45 @@ def airflow(sandbox: ObservedSandbox, lake: Path, tmp_path: Path) -> Iterator[Re
             yield running
 
 
-def test_two_workers_do_the_example_and_one_goes_on_alone(
+def test_runs_succeed_after_one_of_two_workers_is_killed(
     airflow: RealAirflow, sandbox: ObservedSandbox, lake: Path
 ) -> None:
-    def done_by(worker: str) -> int:
-        return len(_DONE.findall(airflow.component_log(worker).read_text(errors="replace")))
+    def completed_by(worker: str) -> int:
+        return len(_COMPLETED.findall(airflow.component_log(worker).read_text(errors="replace")))
 
     runs = ExampleRuns(airflow, sandbox, lake)
-    # The schedule makes one more.
+    # The schedule creates one more run.
     runs.trigger(RUNS - 1)
-    wait_for("something that each worker has done", lambda: all(done_by(name) for name in WORKERS), every=0.3)
+    wait_for("a completed task of each worker", lambda: all(completed_by(name) for name in WORKERS), every=0.3)
     wait_for(
-        "a task of the worker's", lambda: any(is_of(WORKERS[0], task) for task in runs.tasks("running")), every=0.1
+        f"a running task of {WORKERS[0]}",
+        lambda: any(is_run_by(WORKERS[0], task) for task in runs.tasks("running")),
+        every=0.1,
     )
     airflow.kill(WORKERS[0])
-    before = {name: done_by(name) for name in WORKERS}
-    # Nobody has found out yet.
-    lost = [task for task in runs.tasks("running") if not is_alive(int(task["pid"]))]
-    ended = runs.wait_until_over(patience=1800)
-    after = {name: done_by(name) for name in WORKERS}
-    made = {run["dag_run_id"]: len(sandbox.made_from(runs.window(run)[0])) for run in ended}
-    print(f"\n{len(ended)} runs; tasks done before one worker was killed: {before}, in the end: {after}")
-    print(f"killed with the worker: {sorted(task['task_id'] for task in lost)}; POSTs: {sandbox.count('POST')}")
+    before = {name: completed_by(name) for name in WORKERS}
+    # Airflow has not noticed yet that these tasks are dead.
+    killed = [task for task in runs.tasks("running") if not is_alive(int(task["pid"]))]
+    finished = runs.wait_until_finished(timeout=1800)
+    after = {name: completed_by(name) for name in WORKERS}
+    exports = {run["dag_run_id"]: len(sandbox.export_ids_from(runs.window(run)[0])) for run in finished}
+    print(f"\n{len(finished)} runs; tasks completed before the kill: {before}, in total: {after}")
+    print(f"killed tasks: {sorted(task['task_id'] for task in killed)}; POSTs: {sandbox.count_requests('POST')}")
 
-    assert len(ended) == RUNS
-    runs.check(ended)
+    assert len(finished) == RUNS
+    runs.check(finished)
     assert after[WORKERS[0]] == before[WORKERS[0]]
     assert after[WORKERS[1]] > before[WORKERS[1]]
-    posting = {task["dag_run_id"] for task in lost if task["task_id"] == "create_export"}
-    assert {run_id for run_id, number in made.items() if number > 1} <= posting
-    assert all(1 <= number <= 2 for number in made.values())
-    assert sandbox.count("POST") == sum(made.values())
+    killed_creations = {task["dag_run_id"] for task in killed if task["task_id"] == "create_export"}
+    assert {run_id for run_id, number in exports.items() if number > 1} <= killed_creations
+    assert all(1 <= number <= 2 for number in exports.values())
+    assert sandbox.count_requests("POST") == sum(exports.values())
 
 
-def is_of(worker: str, task: dict[str, Any]) -> bool:
-    """Whether a task's process descends from a worker's, which has its name in its title."""
+def is_run_by(worker: str, task: dict[str, Any]) -> bool:
+    """Return whether a task's process descends from a worker's, whose title contains the worker's name."""
     try:
-        above = psutil.Process(int(task["pid"])).parents()
-        return any(worker in " ".join(process.cmdline()) for process in above)
+        ancestors = psutil.Process(int(task["pid"])).parents()
+        return any(worker in " ".join(process.cmdline()) for process in ancestors)
     except psutil.NoSuchProcess:
         return False

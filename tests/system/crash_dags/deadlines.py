@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two waits for an export that is never done; they would be retried, if their end were one that a retry can help."""
+"""Two waits for an export that never finishes. They have retries, which a timeout must not use."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A task that makes an export, and stops at three places until it is told to go on: before, behind, and after success.
+A task that creates an export and pauses at three checkpoints: before and after the operator runs, and after success.
 
-It is the package's operator as it is; it stops in hooks that Airflow has for every task. At each stop it leaves a file
-with the IDs of its process and of its supervisor's, and it goes on when there is one of that name with ``.go``.
+The operator is the package's own; the checkpoints are in Airflow's hooks for every task. At a checkpoint, the task
+writes a file with the IDs of its process and of its supervisor's, and continues once a file of the same name with the
+suffix ``.continue`` exists.
 """
 
 import os
@@ -17,21 +18,21 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_chartmogul.operators.activities_export import CreateActivitiesExportOperator
 
-STOPS = Path(os.environ["STOPS_FOLDER"])
+FOLDER = Path(os.environ["CHECKPOINTS_FOLDER"])
 
 
-def stop(name: str) -> Callable[..., None]:
+def checkpoint(name: str) -> Callable[..., None]:
     def hook(context: Any, result: Any = None) -> None:
         ti = context["ti"]
-        mark = STOPS / f"{ti.run_id}.{ti.try_number}.{name}"
-        unfinished = mark.with_name(f".{mark.name}")
+        file = FOLDER / f"{ti.run_id}.{ti.try_number}.{name}"
+        unfinished = file.with_name(f".{file.name}")
         unfinished.write_text(f"{os.getpid()} {os.getppid()}")
-        unfinished.rename(mark)
-        go = mark.with_name(f"{mark.name}.go")
+        unfinished.rename(file)
+        permission = file.with_name(f"{file.name}.continue")
         deadline = time.monotonic() + 300
-        while not go.exists():
+        while not permission.exists():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"nobody has made {go}")
+                raise TimeoutError(f"{permission} was not created")
             time.sleep(0.01)
 
     return hook
@@ -48,7 +49,7 @@ with DAG(
         task_id="create",
         interval_start="{{ params.day }}",
         interval_end="{{ macros.ds_add(params.day, 1) }}",
-        pre_execute=stop("before"),
-        post_execute=stop("behind"),
-        on_success_callback=stop("success"),
+        pre_execute=checkpoint("before"),
+        post_execute=checkpoint("after"),
+        on_success_callback=checkpoint("success"),
     )

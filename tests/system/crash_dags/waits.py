@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many exports, made in one task, and a wait for each of them."""
+"""One task that creates many exports, and a mapped wait for each of them."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exports of two types, mapped, waited for in each of the three modes, and moved; everything as templates."""
+"""Mapped exports of two types, waited for in each mode and transferred, with templates in every field."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -22,8 +22,8 @@ with DAG(
     schedule=None,
     start_date=datetime(2024, 1, 1, tzinfo=UTC),
     params={"start": "2024-01-01", "end": "2024-01-08"},
-    # On a busy machine Airflow may take the end of a look that was rescheduled for the end of the next one, and fail
-    # the task; a retry is what people have for that.
+    # A busy Airflow may confuse the end of a rescheduled poll with that of the next one and fail the task, which users
+    # handle with retries.
     default_args={"retries": 2, "retry_delay": timedelta(seconds=1)},
 ):
     create = CreateActivitiesExportOperator.partial(
@@ -32,6 +32,6 @@ with DAG(
     for name, mode in MODES.items():
         wait = ActivitiesExportSensor.partial(task_id=f"wait_{name}", **mode).expand(export_id=create.output)
         ActivitiesExportToObjectStorageOperator.partial(
-            task_id=f"move_{name}",
+            task_id=f"transfer_{name}",
             destination="{{ var.value.lake }}/" + name + "/{activity_type}-{interval_start:%Y-%m-%d}.zip",
         ).expand(export_id=wait.output)

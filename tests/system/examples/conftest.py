@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-One real Airflow for all tests of this folder, with the DAGs of ``example_dags/`` as users copy them.
+Fixture with a real Airflow for all tests of this folder, with the DAGs of ``example_dags/``.
 
-Around it are a sandbox for each account, a folder for the objects, a DuckDB file and a PostgreSQL server. The server
-holds Airflow's own database too: SQLite lets one process write at a time, and refuses ``airflow backfill create`` now
-and then while a scheduler is busy.
+It includes a sandbox for each account, a folder for the objects, a DuckDB file and a PostgreSQL server. The server has
+Airflow's own database too, since SQLite allows one writer at a time, and ``airflow backfill create`` sometimes fails on
+it while the scheduler is busy.
 """
 
 from __future__ import annotations
@@ -30,24 +30,31 @@ from tests.tables import Row, duckdb_rows, postgres_rows
 EXAMPLES = Path(__file__).parents[3] / "example_dags"
 NAMES = ("accounts", "asset_load", "backfill", "daily", "duckdb", "full_refresh", "postgres")
 
-#: Seconds that a run may take. A machine that is busy with other things takes long, and that is no failure.
-PATIENCE = 900.0
+#: Time limit for a run in seconds, for machines that are busy with other things.
+RUN_SECONDS = 900.0
 
 
-#: What each module of this folder is marked with.
-MARKS = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(3 * PATIENCE)]
+#: The marks of every module in this folder.
+MARKS = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(3 * RUN_SECONDS)]
 
 
 @dataclass(frozen=True)
 class World:
-    """What the examples run in."""
+    """
+    The environment of the examples.
+
+    :param chartmogul: the account of ``chartmogul_default``
+    :param europe: an account of ``example_accounts``
+    :param america: another account of ``example_accounts``
+    :param lake: the folder for objects
+    :param duckdb: the DuckDB file
+    :param postgres: the URI of the PostgreSQL database
+    """
 
     airflow: RealAirflow
-    #: The account of ``chartmogul_default``; the other two are those of ``example_accounts``.
     chartmogul: Sandbox
     europe: Sandbox
     america: Sandbox
-    #: Where the objects go.
     lake: Path
     duckdb: Path
     postgres: str
@@ -64,36 +71,34 @@ class World:
             self.airflow.unpause(dag_id)
 
     def scheduled_run(self, dag_id: str) -> dict[str, Any]:
-        """Unpause a DAG with a schedule; wait for the run that the scheduler makes, and that it ends well."""
+        """Unpause a DAG with a schedule, wait until its scheduled run has succeeded, and return the run."""
         self.unpause(dag_id)
-        run = self.success(dag_id, self.airflow.wait_for_scheduled_run(dag_id, PATIENCE))
-        # Should it be midnight soon.
+        run = self.wait_for_success(dag_id, self.airflow.wait_for_scheduled_run(dag_id, RUN_SECONDS))
+        # Prevents another run at midnight.
         self.airflow.pause(dag_id)
         return run
 
-    def success(self, dag_id: str, run_id: str) -> dict[str, Any]:
-        run = self.airflow.wait_for_run(dag_id, run_id, PATIENCE)
+    def wait_for_success(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        run = self.airflow.wait_for_run(dag_id, run_id, RUN_SECONDS)
         assert run["state"] == "success", self.states(dag_id, run_id)
         return run
 
     def states(self, dag_id: str, run_id: str, task_id: str | None = None) -> dict[tuple[str, int], str | None]:
-        """The states of a run's task instances by task and map index."""
+        """Return the states of a run's task instances by task ID and map index."""
         return {
             (ti["task_id"], ti["map_index"]): ti["state"]
             for ti in self.airflow.task_instances(dag_id, run_id)
             if task_id in (None, ti["task_id"])
         }
 
-    def events_of(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """What a run has told of the asset."""
-        of_the_run = urlencode({"source_dag_id": dag_id, "source_run_id": run_id})
-        events: list[dict[str, Any]] = self.airflow.request("GET", f"/api/v2/assets/events?{of_the_run}")[
-            "asset_events"
-        ]
+    def asset_events(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the asset events of a run."""
+        query = urlencode({"source_dag_id": dag_id, "source_run_id": run_id})
+        events: list[dict[str, Any]] = self.airflow.request("GET", f"/api/v2/assets/events?{query}")["asset_events"]
         return events
 
-    def tell(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Make events of the same asset that say the same, as fast as Airflow takes them."""
+    def repeat_events(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Create asset events with the same assets and extras, in quick succession, and return them."""
         return [
             self.airflow.request(
                 "POST", "/api/v2/assets/events", {"asset_id": event["asset_id"], "extra": event["extra"]}
@@ -102,16 +107,20 @@ class World:
         ]
 
     def loads(self) -> list[tuple[datetime, set[str]]] | None:
-        """When each run of the example began to load, and the objects that it has loaded; None while one goes on."""
-        found = []
+        """
+        Return when each load of ``example_asset_load`` started, and the URIs of the objects that it loaded.
+
+        The result is ``None`` while a run is active.
+        """
+        loads = []
         for run in self.airflow.runs("example_asset_load"):
             if run["state"] not in FINISHED_RUN_STATES:
                 return None
             assert run["state"] == "success", run
             (task,) = self.airflow.task_instances("example_asset_load", run["dag_run_id"])
             counts = self.airflow.xcom("example_asset_load", run["dag_run_id"], "load")
-            found.append((datetime.fromisoformat(task["start_date"]), {one["uri"] for one in counts}))
-        return found
+            loads.append((datetime.fromisoformat(task["start_date"]), {entry["uri"] for entry in counts}))
+        return loads
 
 
 @pytest.fixture(scope="package")
@@ -125,7 +134,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         shutil.copy(file, dags)
     with ExitStack() as stack:
         chartmogul, europe, america = (
-            # A wait of some seconds: Airflow takes a task that goes on at once for one that has ended, now and then.
+            # Exports take a few seconds, because Airflow sometimes fails a deferred task that resumes at once.
             stack.enter_context(Sandbox(api_key=f"key-of-{seed}", seed=seed, customers=200, export_seconds=5))
             for seed in (1, 2, 3)
         )
@@ -141,9 +150,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "AIRFLOW_CONN_POSTGRES_DEFAULT": postgres,
             "AIRFLOW_VAR_CHARTMOGUL_DESTINATION": f"file://{lake}",
             "AIRFLOW_VAR_CHARTMOGUL_DUCKDB": str(database),
-            # The files do not change.
+            # The DAG files do not change.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
-            # OpenLineage's listener is loaded by each task anew.
+            # Every task would load OpenLineage's listener.
             "AIRFLOW__OPENLINEAGE__DISABLED": "True",
         }
         airflow = stack.enter_context(RealAirflow(folder / "airflow", dags, environment=environment))

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-``airflow backfill create`` over 31 days of the daily examples that load, again, and again after corrections.
+Tests ``airflow backfill create`` over 31 days (ten in the short form) of the daily examples that load into tables.
 
-In the short form it is ten days.
-
-After each the tables are compared with the sandbox's rows for the range. The range is what the runs have
-loaded, from the start of the first window, a lookback before the first day, up to and without the end of the last day:
-in all of it the table stands for ChartMogul, also where a window begins and where the last one ends. Runs go four at a
-time, their windows overlap, and DuckDB has one writer.
+The backfill runs once, again, and a third time after activities have changed. After each, the tables are compared with
+the sandbox's expected rows for the loaded range: from the start of the first window, which is a lookback before the
+first day, to the end of the last day. Four runs are active at once, their windows overlap, and DuckDB allows a single
+writer.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +21,7 @@ import pytest
 
 from airflow_provider_chartmogul.sandbox import Sandbox
 from dev.real_airflow import FINISHED_RUN_STATES
-from tests.system.examples.conftest import MARKS, PATIENCE, World
+from tests.system.examples.conftest import MARKS, RUN_SECONDS, World
 from tests.system.examples.test_examples import wait_for
 from tests.system.forms import FORM
 from tests.tables import difference, within
@@ -40,31 +38,32 @@ TABLES = {
 }
 
 
-def backfilled(world: World, dag_id: str) -> list[dict[str, Any]]:
+def backfill_runs(world: World, dag_id: str) -> list[dict[str, Any]]:
     return [run for run in world.airflow.runs(dag_id) if run["run_type"] == "backfill"]
 
 
-def correct_the_books(sandbox: Sandbox) -> int:
-    """Change history within the range and around it; return how many of the range's rows have changed.
+def change_history(sandbox: Sandbox) -> int:
+    """
+    Change activities in and around the range, and return the number of differences in the range.
 
-    Of every day something is removed, edited, moved to another day and backdated; and what happens at the very ends of
-    the range, and just outside of them, is added.
+    On every day, an activity is removed, one is edited, one is moved to another day, and a backdated one is added.
+    Activities are also added at both ends of the range and just outside of them.
     """
     before = sandbox.expected_rows(START, END)
     by_day: dict[str, list[dict[str, str]]] = {}
     for row in sandbox.expected_rows(START - timedelta(days=3), END + timedelta(days=3)):
         by_day.setdefault(row["date"][:10], []).append(row)
-    draw = random.Random(31)
+    random_source = random.Random(31)
     days = sorted(by_day)
     removed, added = [], []
     for day, rows in by_day.items():
-        gone, edited, moved, like = (draw.choice(rows) for _ in range(4))
-        removed += [gone["uuid"], edited["uuid"], moved["uuid"]]
-        if edited["uuid"] != gone["uuid"]:
+        deleted, edited, moved, template = (random_source.choice(rows) for _ in range(4))
+        removed += [deleted["uuid"], edited["uuid"], moved["uuid"]]
+        if edited["uuid"] != deleted["uuid"]:
             added.append({**edited, "description": f"edited, 'as they say' on {day}", "activity_mrr": "1"})
-        if moved["uuid"] not in (gone["uuid"], edited["uuid"]):
-            added.append({**moved, "date": f"{draw.choice(days)}T12:34:56+00:00"})
-        added.append({**like, "uuid": f"backdated-{day}", "date": f"{day}T00:00:00+00:00"})
+        if moved["uuid"] not in (deleted["uuid"], edited["uuid"]):
+            added.append({**moved, "date": f"{random_source.choice(days)}T12:34:56+00:00"})
+        added.append({**template, "uuid": f"backdated-{day}", "date": f"{day}T00:00:00+00:00"})
     for name, moment in {
         "just-before": START - timedelta(seconds=1),
         "at-the-start": START,
@@ -77,47 +76,47 @@ def correct_the_books(sandbox: Sandbox) -> int:
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """Print, whether or not pytest shows what tests print."""
+def print_line(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Return a function that prints even if pytest captures output."""
 
-    def line(text: str) -> None:
+    def print_uncaptured(text: str) -> None:
         with capsys.disabled():
             print(f"\n{text}", end="")
 
-    return line
+    return print_uncaptured
 
 
-def last_is_over(world: World, dag_id: str) -> bool:
-    all_of_them = world.airflow.request("GET", f"/api/v2/backfills?dag_id={dag_id}")["backfills"]
-    return all(one["completed_at"] for one in all_of_them)
+def has_no_active_backfill(world: World, dag_id: str) -> bool:
+    backfills = world.airflow.request("GET", f"/api/v2/backfills?dag_id={dag_id}")["backfills"]
+    return all(backfill["completed_at"] for backfill in backfills)
 
 
 def backfill(world: World, dag_ids: list[str], *arguments: str) -> None:
-    """Run ``airflow backfill create`` over the range for each, and wait until all of its runs have ended well."""
+    """Run ``airflow backfill create`` over the range for each DAG, and wait until all runs have succeeded."""
     for dag_id in dag_ids:
-        # Airflow takes a DAG's next backfill when it has seen, which it looks for now and then, that the last is over.
-        wait_for(f"the end of the last backfill of {dag_id}", lambda dag_id=dag_id: last_is_over(world, dag_id))
+        # Airflow refuses a DAG's next backfill until it has noticed that the last one is complete.
+        wait_for(f"the last backfill of {dag_id}", lambda dag_id=dag_id: has_no_active_backfill(world, dag_id))
         world.airflow.cli(
             *("backfill", "create", "--dag-id", dag_id, "--from-date", f"{FIRST:%Y-%m-%d}"),
             *("--to-date", f"{LAST:%Y-%m-%d}", "--max-active-runs", "4", *arguments),
         )
-    deadline = time.monotonic() + 2 * PATIENCE
+    deadline = time.monotonic() + 2 * RUN_SECONDS
     while True:
-        # And of the run that the scheduler has made: while it loads, nobody else can read the DuckDB file.
+        # The scheduled run must have finished too, since the DuckDB file cannot be read while it loads.
         if {run["state"] for dag_id in dag_ids for run in world.airflow.runs(dag_id)} <= FINISHED_RUN_STATES:
             break
-        assert time.monotonic() < deadline, "the backfill has not ended"
+        assert time.monotonic() < deadline, "the backfill has not finished"
         time.sleep(1)
-    states = Counter(run["state"] for dag_id in dag_ids for run in backfilled(world, dag_id))
+    states = Counter(run["state"] for dag_id in dag_ids for run in backfill_runs(world, dag_id))
     assert states == {"success": DAYS * len(dag_ids)}
 
 
-def test_a_range_again_and_after_corrections(world: World, say: Any) -> None:
+def test_repeated_backfills_match_the_expected_rows(world: World, print_line: Callable[[str], None]) -> None:
     sandbox, dag_ids = world.chartmogul, list(TABLES)
     world.unpause(*dag_ids)
 
-    def check(what: str, began: float, exports: int, *changes: str) -> None:
-        seconds = time.monotonic() - began
+    def check(title: str, started: float, exports_before: int, *changes: str) -> None:
+        seconds = time.monotonic() - started
         expected_rows = sandbox.expected_rows(START, END)
         assert expected_rows[0]["date"] < f"{START + timedelta(days=1):%Y-%m-%d}"
         differences = {}
@@ -125,29 +124,29 @@ def test_a_range_again_and_after_corrections(world: World, say: Any) -> None:
             rows = within(read(world), START, END)
             differences[dag_id] = difference(rows, expected_rows)
             name = dag_id.removeprefix("example_")
-            say(
-                f"{what}: {name} {len(rows)} rows, expected {len(expected_rows)}, difference {len(differences[dag_id])}"
-            )
-        say(f"{what}: {len(sandbox.exports) - exports} exports, {seconds:.0f} s{''.join(changes)}")
+            counts = f"{len(rows)} rows, {len(expected_rows)} expected, {len(differences[dag_id])} different"
+            print_line(f"{title}: {name} {counts}")
+        new_exports = len(sandbox.exports) - exports_before
+        print_line(f"{title}: {new_exports} exports, {seconds:.0f} s{''.join(changes)}")
         assert differences == {dag_id: [] for dag_id in dag_ids}
-        # Not the exports that were there: each window has been asked for once more.
-        assert len(sandbox.exports) - exports >= DAYS * len(dag_ids)
+        # Every window has been exported again.
+        assert new_exports >= DAYS * len(dag_ids)
 
-    began, exports = time.monotonic(), len(sandbox.exports)
+    started, exports = time.monotonic(), len(sandbox.exports)
     backfill(world, dag_ids)
-    days = {run["data_interval_start"][:10] for run in backfilled(world, dag_ids[0])}
+    days = {run["data_interval_start"][:10] for run in backfill_runs(world, dag_ids[0])}
     assert days == {f"{FIRST + timedelta(days=number):%Y-%m-%d}" for number in range(DAYS)}
-    check("backfill", began, exports)
+    check("backfill", started, exports)
 
-    began, exports = time.monotonic(), len(sandbox.exports)
+    started, exports = time.monotonic(), len(sandbox.exports)
     backfill(world, dag_ids, "--reprocess-behavior", "completed")
-    check("reprocessed", began, exports)
+    check("reprocessed", started, exports)
 
-    changed = correct_the_books(sandbox)
+    changed = change_history(sandbox)
     assert changed > 2 * DAYS
-    began, exports = time.monotonic(), len(sandbox.exports)
+    started, exports = time.monotonic(), len(sandbox.exports)
     backfill(world, dag_ids, "--reprocess-behavior", "completed")
-    check("reprocessed after corrections", began, exports, f", {changed} expected rows had changed")
+    check("reprocessed after changes", started, exports, f", {changed} expected rows had changed")
     uuids = {row["uuid"] for row in sandbox.expected_rows(START, END)}
     assert {"at-the-start", "just-inside"} <= uuids
     assert not {"just-before", "at-the-end"} & uuids

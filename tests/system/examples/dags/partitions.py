@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A partition for every day, in Berlin's days: the window comes from the partition's key."""
+"""A partition for every day in Berlin's time zone. The partition's key determines the window."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +9,7 @@ from airflow_provider_chartmogul.transfers.activities_to_object_storage import A
 
 with DAG(
     "partitions",
-    # The run at midnight has the key of the day that is over.
+    # The run at midnight has the key of the day that has just ended.
     schedule=CronPartitionTimetable("0 0 * * *", timezone="Europe/Berlin", run_offset=-1, run_immediately=True),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
