@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A certificate for this machine that nobody trusts who is not told to: for servers of TLS in the tests."""
+"""Self-signed certificates for the TLS servers of tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:
-    """Write ``tls.pem``, which is what to trust, and ``key.pem``; give both."""
+    """Write a certificate for this machine, ``tls.pem``, and its key, ``key.pem``, and return both paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
@@ -31,9 +31,9 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
-    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private_key = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (folder / "tls.pem").write_bytes(certificate.public_bytes(pem))
-    (folder / "key.pem").write_bytes(secret)
+    (folder / "key.pem").write_bytes(private_key)
     return folder / "tls.pem", folder / "key.pem"
 
 

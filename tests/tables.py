@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of DuckDB and PostgreSQL tables in the form of the sandbox's rows, and the difference between the two."""
+"""Reads tables in DuckDB and PostgreSQL in the form of the sandbox's expected rows, and compares the two."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sorted_rows(rows: Iterable[Row]) -> list[Row]:
 
 
 def as_expected_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Row]:
-    """A table's rows as the sandbox gives them, sorted; NULL is the empty text."""
+    """Return a table's rows in the form of the sandbox's expected rows, sorted. NULL becomes the empty string."""
     return sorted_rows(
         {
             name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else (value or "")
@@ -31,13 +31,13 @@ def as_expected_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> l
 
 
 def duckdb_rows(database: Path | str, table: str, columns: Sequence[str]) -> list[Row]:
-    """All rows of a table in a DuckDB file."""
+    """Return all rows of a table in a DuckDB file."""
     with duckdb.connect(str(database), read_only=True) as connection:
         return as_expected_rows(columns, connection.execute(_select(table, columns)).fetchall())
 
 
 def postgres_rows(uri: str, table: str, columns: Sequence[str]) -> list[Row]:
-    """All rows of a table in PostgreSQL."""
+    """Return all rows of a table in PostgreSQL."""
     with psycopg.connect(uri) as connection:
         return as_expected_rows(columns, connection.execute(_select(table, columns)).fetchall())
 
@@ -48,15 +48,15 @@ def _select(table: str, columns: Sequence[str]) -> Any:
 
 
 def within(rows: Iterable[Row], start: datetime, end: datetime) -> list[Row]:
-    """The rows of a half-open window. All dates are texts of one form, in UTC, so that their order is that of time."""
+    """Return the rows in a half-open window. Dates are compared as strings, since all have the same format, in UTC."""
     return [row for row in rows if start.isoformat() <= row["date"] < end.isoformat()]
 
 
 def difference(rows: Iterable[Row], expected_rows: Iterable[Row]) -> list[tuple[str, Row]]:
-    """The rows that only one has, or has more often: each is ``("too many", row)`` or ``("missing", row)``."""
-    has, wants = (Counter(tuple(row.items()) for row in some) for some in (rows, expected_rows))
+    """Return the rows that differ as ``("unexpected", row)`` or ``("missing", row)``, duplicates included."""
+    actual, expected = (Counter(tuple(row.items()) for row in some) for some in (rows, expected_rows))
     return [
-        (what, dict(row))
-        for what, left in (("too many", has - wants), ("missing", wants - has))
-        for row in left.elements()
+        (kind, dict(row))
+        for kind, counts in (("unexpected", actual - expected), ("missing", expected - actual))
+        for row in counts.elements()
     ]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A real Airflow, its page in a real browser, and a sandbox that the page's connection leads to.
+Fixtures with a real Airflow, its UI in a real browser, and a sandbox for the UI's connection.
 
-One Airflow and one browser serve all tests. Each test ends with a picture of its page in ``.screenshots``, in a
-folder for the version of Airflow, whatever came of it; ``picture`` takes those that the documentation shows.
+All tests share one Airflow and one browser. After each test, passed or failed, a screenshot of its page is saved in
+``.screenshots``, in a folder for the version of Airflow. The fixture ``picture`` saves the documentation's images.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from tests.browser.pages import Airflow2Page, Airflow3Page, AirflowPage
 ROOT = Path(__file__).parents[2]
 API_KEY = "the-secret-api-key-of-the-browser-test"
 
-#: Milliseconds for a page to get where it should: machines may be slow, and nothing is gained by giving up early.
-PATIENCE = 120_000
+#: Time limit for actions and expectations in milliseconds, for slow machines.
+TIMEOUT = 120_000
 
-#: What a machine that runs only tests needs of a browser, and nothing that would call its maker.
+#: Chromium's switches for containers, without background requests to its vendor.
 SWITCHES = [
     "--no-sandbox",
     "--disable-gpu",
@@ -61,7 +61,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def airflow(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAirflow]:
-    """Airflow with the examples that are used here, and without a connection: that is for the form to make."""
+    """Run Airflow with two examples, and without the connection, which the tests create in the form."""
     dags = tmp_path_factory.mktemp("dags")
     for name in ("example_activities_export", "example_backfill"):
         shutil.copy(ROOT / "example_dags" / f"{name}.py", dags)
@@ -75,49 +75,49 @@ def airflow(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Re
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium: Playwright would download one of its own, which no distribution looks after."""
+    """Launch the system's Chromium. Playwright's own would be a download without security updates."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
-        raise RuntimeError("this machine has no Chromium: install it, such as by `apt-get install chromium`")
-    expect.set_options(timeout=PATIENCE)
+        raise RuntimeError("Chromium is not installed; install it, for example with `apt-get install chromium`")
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=SWITCHES)
-        yield started
-        started.close()
+        launched = playwright.chromium.launch(executable_path=chromium, args=SWITCHES)
+        yield launched
+        launched.close()
 
 
 @contextmanager
-def in_browser(browser: Browser) -> Iterator[Page]:
-    """A tab of nobody's yet: without cookies, and with the same size, language and time zone on every machine."""
+def new_page(browser: Browser) -> Iterator[Page]:
+    """Open a page without cookies, with the same size, language and time zone on every machine."""
     context = browser.new_context(viewport={"width": 1280, "height": 1150}, locale="en-GB", timezone_id="UTC")
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT)
     with context:
         yield context.new_page()
 
 
-def page_of(airflow: RealAirflow, page: Page) -> AirflowPage:
-    """Airflow's page as a person uses it, whichever of the two the installed version has."""
-    kind = Airflow2Page if installed.__version__.startswith("2.") else Airflow3Page
-    return kind(page, airflow.base_url)
+def open_airflow(airflow: RealAirflow, page: Page) -> AirflowPage:
+    """Return the page object for the installed version of Airflow."""
+    page_class = Airflow2Page if installed.__version__.startswith("2.") else Airflow3Page
+    return page_class(page, airflow.base_url)
 
 
 @pytest.fixture
 def page(browser: Browser, screenshots: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
-    with in_browser(browser) as page:
+    with new_page(browser) as page:
         yield page
         page.screenshot(path=screenshots / f"{request.node.name}.png")
 
 
 @pytest.fixture
 def airflow_page(airflow: RealAirflow, page: Page) -> AirflowPage:
-    return page_of(airflow, page)
+    return open_airflow(airflow, page)
 
 
 @pytest.fixture(scope="session")
 def connection(airflow: RealAirflow, browser: Browser, sandbox: Sandbox) -> None:
-    """The connection that the examples take, made by filling in the form."""
-    with in_browser(browser) as page:
-        airflow_page = page_of(airflow, page)
+    """Create the examples' connection in the form."""
+    with new_page(browser) as page:
+        airflow_page = open_airflow(airflow, page)
         form = airflow_page.new_connection("chartmogul_default", "ChartMogul")
         form.fill(
             {
@@ -133,9 +133,9 @@ def connection(airflow: RealAirflow, browser: Browser, sandbox: Sandbox) -> None
 
 @pytest.fixture
 def picture(screenshots: Path) -> Callable[[Page | Locator, str], None]:
-    """Keep a picture of what is shown under a name that the documentation uses."""
+    """Return a function that saves a screenshot under the name of one of the documentation's images."""
 
-    def take(shown: Page | Locator, name: str) -> None:
-        shown.screenshot(path=screenshots / f"{name}.png", animations="disabled")
+    def take(target: Page | Locator, name: str) -> None:
+        target.screenshot(path=screenshots / f"{name}.png", animations="disabled")
 
     return take

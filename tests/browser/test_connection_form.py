@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The form of a ChartMogul connection on Airflow's page: what it shows, what it saves, and what its test says."""
+"""Tests the form of a ChartMogul connection in Airflow's UI: its fields, what it saves, and its test button."""
 
 from __future__ import annotations
 
@@ -25,47 +25,47 @@ EXTRAS = {
 }
 
 
-def test_it_asks_for_what_is_needed_and_for_nothing_else(
+def test_form_has_the_connection_types_fields(
     airflow_page: AirflowPage, picture: Callable[[Page | Locator, str], None]
 ) -> None:
     form = airflow_page.new_connection("chartmogul_default", "ChartMogul")
-    # What tests a connection does not work without these: in Airflow 3.3 the port, in Airflow 2 the extra as JSON.
-    needed = "Port" if isinstance(airflow_page, Airflow3Page) else "Extra"
-    assert form.labels() == ["Description", "Base URL", "API key", needed, *EXTRAS]
+    # Testing a connection requires one more field: the port in Airflow 3.3, the extra as JSON in Airflow 2.
+    for_test = "Port" if isinstance(airflow_page, Airflow3Page) else "Extra"
+    assert form.labels() == ["Description", "Base URL", "API key", for_test, *EXTRAS]
     assert {label: form.help(label) for label in EXTRAS} == EXTRAS
-    picture(form.shown, "connection-form-extras")
+    picture(form.root, "connection-form-extras")
     expect(form.field("Base URL")).to_have_attribute("placeholder", "https://api.chartmogul.com")
     expect(form.field("Base URL")).to_have_value("")
     key = form.field("API key")
     key.press_sequentially(API_KEY)
     expect(key).to_have_value(API_KEY)
     expect(key).to_have_attribute("type", "password")
-    picture(form.shown, "connection-form")
+    picture(form.root, "connection-form")
 
 
-def test_a_wrong_key_is_called_by_its_name(airflow_page: AirflowPage, sandbox: Sandbox) -> None:
+def test_connection_test_reports_a_wrong_key(airflow_page: AirflowPage, sandbox: Sandbox) -> None:
     form = airflow_page.new_connection("chartmogul_wrong", "ChartMogul")
     form.fill({**airflow_page.address(sandbox.url), "API key": "a-key-that-is-wrong"})
-    said = form.save_and_test()
-    assert "refused the API key (401). Check the field 'API key'" in said
-    assert "a-key-that-is-wrong" not in said
+    message = form.save_and_test()
+    assert "refused the API key (401). Check the field 'API key'" in message
+    assert "a-key-that-is-wrong" not in message
 
     form = airflow_page.edit_connection("chartmogul_wrong")
     form.fill({"API key": API_KEY})
-    said = form.save_and_test()
-    assert "accepts the API key" in said
+    message = form.save_and_test()
+    assert "accepts the API key" in message
 
 
-def test_an_address_where_nobody_is(airflow_page: AirflowPage) -> None:
+def test_connection_test_reports_an_unreachable_host(airflow_page: AirflowPage) -> None:
     form = airflow_page.new_connection("chartmogul_nowhere", "ChartMogul")
     form.fill({**airflow_page.address("http://chartmogul.invalid:80"), "API key": API_KEY})
-    said = form.save_and_test()
-    assert "The host cannot be reached" in said
-    assert "chartmogul.invalid" in said
+    message = form.save_and_test()
+    assert "The host cannot be reached" in message
+    assert "chartmogul.invalid" in message
 
 
 @pytest.mark.usefixtures("connection")
-def test_what_was_saved_is_shown_again_but_for_the_key(airflow_page: AirflowPage, sandbox: Sandbox) -> None:
+def test_saved_values_are_shown_except_for_the_key(airflow_page: AirflowPage, sandbox: Sandbox) -> None:
     form = airflow_page.edit_connection("chartmogul_default")
     expect(form.field("Base URL")).to_have_value(sandbox.url)
     for label, value in {
@@ -80,7 +80,7 @@ def test_what_was_saved_is_shown_again_but_for_the_key(airflow_page: AirflowPage
 
 
 @pytest.mark.usefixtures("connection")
-def test_the_example_runs_with_it(airflow: RealAirflow, sandbox: Sandbox, lake: Path) -> None:
+def test_example_runs_with_the_connection(airflow: RealAirflow, sandbox: Sandbox, lake: Path) -> None:
     day = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
     airflow.wait_for_dag("example_activities_export")
     run_id = airflow.trigger("example_activities_export", logical_date=day[1], data_interval=day)

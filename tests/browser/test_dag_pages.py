@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a person sees of the examples on Airflow 3's page: a run as a graph, and a backfill started by filling in a form.
-"""
+"""Tests the pages of the examples in Airflow 3's UI: the graph of a run, and the form that starts a backfill."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ DAG_ID = "example_backfill"
 
 
 @pytest.mark.usefixtures("connection")
-def test_a_run_is_a_graph_of_three(
+def test_graph_shows_the_three_tasks_of_a_run(
     airflow: RealAirflow, airflow_page: Airflow3Page, picture: Callable[[Page | Locator, str], None]
 ) -> None:
     airflow.wait_for_dag("example_activities_export")
@@ -39,7 +37,7 @@ def test_a_run_is_a_graph_of_three(
 
 
 @pytest.mark.usefixtures("connection")
-def test_a_backfill_is_started_by_its_form(
+def test_form_starts_a_backfill(
     airflow: RealAirflow,
     airflow_page: Airflow3Page,
     sandbox: Sandbox,
@@ -53,10 +51,10 @@ def test_a_backfill_is_started_by_its_form(
     form.choose("A window for every", "quarter")
     form.choose("Activity types", "new_biz")
     form.choose("Activity types", "churn")
-    picture(form.shown, "backfill-form")
-    form.send()
-    [started] = airflow.runs(DAG_ID)
-    run_id = started["dag_run_id"]
+    picture(form.root, "backfill-form")
+    form.submit()
+    [triggered] = airflow.runs(DAG_ID)
+    run_id = triggered["dag_run_id"]
     run = airflow.wait_for_run(DAG_ID, run_id, timeout=500)
 
     assert run["state"] == "success", airflow.task_instances(DAG_ID, run_id)
@@ -79,8 +77,8 @@ def test_a_backfill_is_started_by_its_form(
             assert rows
             assert rows == sandbox.expected_rows(start, end, activity_type)
     assert len(list((lake / "backfill").rglob("*.csv.gz"))) == 6
-    exported = [ti for ti in airflow.task_instances(DAG_ID, run_id) if ti["task_id"] == "export"]
-    assert sorted(ti["rendered_map_index"] for ti in exported) == sorted(names)
+    exports = [ti for ti in airflow.task_instances(DAG_ID, run_id) if ti["task_id"] == "export"]
+    assert sorted(ti["rendered_map_index"] for ti in exports) == sorted(names)
     airflow_page.page.set_viewport_size({"width": 1280, "height": 720})
     airflow_page.show_mapped(DAG_ID, run_id, "export", names)
     picture(airflow_page.page, "backfill-run")

@@ -45,12 +45,12 @@ def export_response(**changes: Any) -> dict[str, Any]:
 def run_python(program: str, *arguments: str, **environment: str) -> str:
     """Run a program in another Python process, with this repository's package; return its standard output."""
     path = os.pathsep.join([str(ROOT), *filter(None, [environment.pop("PYTHONPATH", "")])])
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program, *arguments],
         env={**os.environ, **environment, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout

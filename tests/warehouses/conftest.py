@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stand-ins for the warehouses, with their stores. What they need is installed by ``make test-storage``."""
+"""Fixtures with the warehouses' stand-ins and their object stores, which ``make test-storage`` installs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# gcsfs would ask what kind of bucket it is over gRPC, which the emulator does not speak.
+# gcsfs would query the type of the bucket over gRPC, which the emulator does not support.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 import pytest

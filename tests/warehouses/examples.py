@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The examples' DAGs, and places for their tasks to run against.
+Runs the warehouse examples' DAGs against stand-ins for BigQuery, Redshift and Snowflake.
 
-None is the real service. What each runs as it is, and what is put in the place of something, is said with it.
+None of them is the real service. Each class describes what it runs unchanged and what it replaces.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAMES = ("bigquery", "redshift", "snowflake")
 
 
 def load_example(name: str) -> Any:
-    """Import an example's file, as Airflow does; give its DAG."""
+    """Import an example's file, as Airflow does, and return its DAG."""
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"example_{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -48,9 +48,11 @@ def load_example(name: str) -> Any:
 
 class Run:
     """
-    A run of an example's DAG: the export is really made and moved, and what it hands on is what the other tasks get.
+    A run of an example's DAG. The export is created and transferred, and the other tasks receive its XComs.
 
-    :param day: the data interval's start; the interval is a day long
+    :param day: start of the data interval, which is one day
+    :param destination: the value of the examples' Airflow variables for the destination
+    :param params: values of the DAG's params
     """
 
     def __init__(self, dag: Any, day: datetime, destination: str, **params: Any) -> None:
@@ -65,7 +67,7 @@ class Run:
 
     @property
     def object(self) -> dict[str, Any]:
-        """XCom ``object``, as the export has pushed it."""
+        """The XCom ``object`` of the export."""
         return dict(self.exported.xcoms["object"])
 
     def xcom_pull(self, task_ids: str, key: str) -> Any:
@@ -76,21 +78,21 @@ class Run:
         return getattr(self._ti, name)
 
     def task(self, task_id: str) -> Any:
-        """A task with its templates rendered, as a worker has it."""
+        """Return a task with rendered templates."""
         task = copy.deepcopy(self.dag.get_task(task_id))
         task.render_template_fields(self._context)
         return task
 
     def execute(self, task_id: str) -> None:
-        """Execute a task as it is."""
+        """Execute a task unchanged."""
         self.task(task_id).execute(self._context)
 
 
 class Warehouse(ABC):
-    """A stand-in for a warehouse, empty."""
+    """An empty stand-in for a warehouse."""
 
     name: ClassVar[str]
-    #: The tasks after the export and before the teardown, in their order.
+    #: The tasks between the export and the teardown, in order.
     tasks: ClassVar[tuple[str, ...]]
 
     def __init__(self, store: Store) -> None:
@@ -98,11 +100,11 @@ class Warehouse(ABC):
         self.dag = load_example(self.name)
 
     def run(self, day: datetime, **params: Any) -> Run:
-        """Make the export, and hand it to the tasks that are to come."""
+        """Run the export and return the run, whose other tasks have not been executed."""
         return Run(self.dag, day, self.store.base, **params)
 
     def load(self, day: datetime, **params: Any) -> Run:
-        """The whole DAG, for one day."""
+        """Run the whole DAG for one day."""
         run = self.run(day, **params)
         for task_id in (*self.tasks, "drop"):
             self.execute(run, task_id)
@@ -119,15 +121,15 @@ class Warehouse(ABC):
 
     @abstractmethod
     def tables(self) -> list[str]:
-        """The tables there are, in small letters."""
+        """Return the names of all tables in lower case."""
 
-    #: The table, as queries name it.
+    #: The table's name in queries.
     table = "activities"
 
     def rows(self, columns: Iterable[str]) -> list[Row]:
         names = list(columns)
-        chosen = ", ".join(self.column(name) for name in names)
-        return as_expected_rows(names, self.query(f"SELECT {chosen} FROM {self.table}"))
+        selected = ", ".join(self.column(name) for name in names)
+        return as_expected_rows(names, self.query(f"SELECT {selected} FROM {self.table}"))
 
     def column(self, name: str) -> str:
         return f'"{name}"'
@@ -135,9 +137,9 @@ class Warehouse(ABC):
 
 class BigQuery(Warehouse):
     """
-    DuckDB, with BigQuery's SQL translated by sqlglot; the operators are rendered, and what they would send is run.
+    DuckDB, which runs the operators' rendered SQL, translated from BigQuery's dialect by sqlglot.
 
-    Not seen here: what BigQuery itself makes of a job, its transactions, and its rights.
+    Not covered: BigQuery's jobs, transactions and permissions.
     """
 
     name = "bigquery"
@@ -177,10 +179,10 @@ class BigQuery(Warehouse):
         try:
             for statement in sqlglot.parse(script, dialect="bigquery"):
                 assert statement is not None
-                for part in one_by_one(statement):
+                for part in single_actions(statement):
                     rows = self.connection.execute(part.sql("duckdb")).fetchall()
         except BaseException:
-            # As BigQuery does with a script that fails within a transaction.
+            # BigQuery rolls back a script that fails within a transaction.
             with contextlib.suppress(duckdb.TransactionException):
                 self.connection.rollback()
             raise
@@ -196,15 +198,15 @@ class BigQuery(Warehouse):
         return [name for (name,) in self.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")]
 
 
-def one_by_one(statement: exp.Expression) -> Iterator[exp.Expression]:
-    """DuckDB adds one column at a time."""
+def single_actions(statement: exp.Expression) -> Iterator[exp.Expression]:
+    """Split an ALTER with several actions, since DuckDB adds one column per statement."""
     if not isinstance(statement, exp.Alter):
         yield statement
         return
     for action in statement.args["actions"]:
-        alone = statement.copy()
-        alone.set("actions", [action.copy()])
-        yield alone
+        single = statement.copy()
+        single.set("actions", [action.copy()])
+        yield single
 
 
 def pyarrow_table(content: bytes) -> Any:
@@ -215,10 +217,10 @@ def pyarrow_table(content: bytes) -> Any:
 
 class Redshift(Warehouse):
     """
-    PostgreSQL, of which Redshift's SQL comes: the operators run their SQL as it is, through Airflow's hook for
-    PostgreSQL. GETDATE is made first, and COPY reads the very object that the operator names.
+    PostgreSQL, from which Redshift is derived. Airflow's hook for PostgreSQL runs the operators' SQL unchanged.
 
-    Not seen here: COPY itself, its options and its role, and Redshift's transactions.
+    The function GETDATE is added, and PostgreSQL's COPY loads the operator's object. Not covered: Redshift's COPY with
+    its options and role, and Redshift's transactions.
     """
 
     name = "redshift"
@@ -246,8 +248,8 @@ class Redshift(Warehouse):
         with psycopg.connect(self.server) as connection, connection.cursor() as cursor:
             target = f"{task.schema}.{task.table}"
             cursor.execute(f"DELETE FROM {target}")
-            with cursor.copy(f"COPY {target} FROM STDIN (FORMAT csv, HEADER)") as sink:
-                sink.write(gzip.decompress(self.store.read(task.s3_key)))
+            with cursor.copy(f"COPY {target} FROM STDIN (FORMAT csv, HEADER)") as copy_in:
+                copy_in.write(gzip.decompress(self.store.read(task.s3_key)))
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.server) as connection:
@@ -262,7 +264,7 @@ class Redshift(Warehouse):
 
 @contextlib.contextmanager
 def snowflake_server(folder: Path) -> Iterator[tuple[int, Path]]:
-    """fakesnow, over TLS since Airflow's hook speaks nothing else; give its port, and the certificate to trust."""
+    """Run fakesnow over TLS, which Airflow's hook requires, and yield its port and certificate."""
     import fakesnow.server
     import uvicorn
 
@@ -276,7 +278,7 @@ def snowflake_server(folder: Path) -> Iterator[tuple[int, Path]]:
             log_level="warning",
             ssl_certfile=str(certificate),
             ssl_keyfile=str(key),
-            # Clients keep their connections open.
+            # Clients keep connections open, so a graceful shutdown would not end.
             timeout_graceful_shutdown=1,
         )
     )
@@ -285,7 +287,7 @@ def snowflake_server(folder: Path) -> Iterator[tuple[int, Path]]:
     deadline = time.monotonic() + 120
     while not server.started:
         assert thread.is_alive(), "fakesnow did not start"
-        assert time.monotonic() < deadline, "fakesnow did not start in time"
+        assert time.monotonic() < deadline, "fakesnow did not start within 120 s"
         time.sleep(0.05)
     try:
         yield port, certificate
@@ -296,10 +298,9 @@ def snowflake_server(folder: Path) -> Iterator[tuple[int, Path]]:
 
 class Snowflake(Warehouse):
     """
-    fakesnow, which speaks Snowflake's protocol and runs its SQL in DuckDB: the operators run as they are, over HTTP.
-    The stage is over a folder.
+    fakesnow, which implements Snowflake's protocol and runs its SQL in DuckDB. The operators run unchanged.
 
-    Not seen here: Snowflake's transactions, its rights, and its COPY from a bucket.
+    The stage is a folder. Not covered: Snowflake's transactions, permissions, and COPY from a bucket.
     """
 
     name = "snowflake"
@@ -318,7 +319,7 @@ class Snowflake(Warehouse):
             "login": "fake",
             "password": "snow",
             "schema": "loads",
-            # There is nobody to ask whether the certificate has been revoked.
+            # The certificate has no server that would tell whether it has been revoked.
             "extra": {**extra, "insecure_mode": True, "session_parameters": session},
         }
         monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", json.dumps(connection))
@@ -343,5 +344,5 @@ class Snowflake(Warehouse):
         ]
 
     def column(self, name: str) -> str:
-        # As a person writes it, without quotes.
+        # Unquoted, as users write it; Snowflake ignores its case.
         return name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dbt source, its freshness and the staging model, by dbt itself, over a DuckDB that the load has filled."""
+"""Tests the example's dbt source, its freshness and the staging model with dbt on a loaded DuckDB file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JANUARY = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC)
 
 @pytest.fixture
 def database(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """January, loaded as ``example_duckdb.py`` does."""
+    """Load January in the same way as ``example_duckdb.py``."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     from warehouse_loads import load_into_duckdb
 
@@ -42,21 +42,21 @@ def database(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def dbt(database: Path, *command: str) -> tuple[int, dict[str, Any]]:
-    """Run dbt; give its exit code, and what it says of each node."""
+    """Run dbt and return its exit code and its result for each node."""
     target = database.parent / "target"
     folders = ("--project-dir", PROJECT, "--profiles-dir", PROJECT, "--target-path", target)
-    ran = subprocess.run(
+    process = subprocess.run(
         [Path(sys.executable).parent / "dbt", *command, *folders, "--log-path", database.parent / "logs"],
         env={**os.environ, "CHARTMOGUL_DUCKDB": str(database), "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    print(ran.stdout, ran.stderr)
-    assert "deprecat" not in ran.stdout.lower()
-    results = target / ("sources.json" if command[0] == "source" else "run_results.json")
-    found = json.loads(results.read_text())["results"]
-    return ran.returncode, {result["unique_id"]: result for result in found}
+    print(process.stdout, process.stderr)
+    assert "deprecat" not in process.stdout.lower()
+    file = target / ("sources.json" if command[0] == "source" else "run_results.json")
+    results = json.loads(file.read_text())["results"]
+    return process.returncode, {result["unique_id"]: result for result in results}
 
 
 def change(database: Path, sql: str) -> None:
@@ -65,37 +65,39 @@ def change(database: Path, sql: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "status", "code"),
+    ("age", "status", "expected_code"),
     [(None, "pass", 0), ("40 hours", "warn", 0), ("80 hours", "error", 1)],
-    ids=["fresh", "a day late", "nobody loads it"],
+    ids=["fresh", "late", "very late"],
 )
-def test_freshness(age: str | None, status: str, code: int, database: Path) -> None:
-    """The activities are of 2024: what counts is when they were loaded."""
+def test_freshness_depends_on_the_time_of_the_load(
+    age: str | None, status: str, expected_code: int, database: Path
+) -> None:
+    """The activities themselves are of 2024."""
     if age is not None:
         change(database, f"UPDATE activities SET _loaded_at = _loaded_at - INTERVAL '{age}'")
-    ended, results = dbt(database, "source", "freshness")
+    code, results = dbt(database, "source", "freshness")
     assert {name: result["status"] for name, result in results.items()} == {
         "source.chartmogul.chartmogul.activities": status
     }
-    assert ended == code
+    assert code == expected_code
 
 
-def test_build(database: Path, sandbox: Sandbox) -> None:
-    ended, results = dbt(database, "build")
-    assert ended == 0
+def test_build_creates_the_model(database: Path, sandbox: Sandbox) -> None:
+    code, results = dbt(database, "build")
+    assert code == 0
     assert {result["status"] for result in results.values()} == {"success", "pass"}
     kinds = [name.partition(".")[0] for name in results]
     assert (kinds.count("model"), kinds.count("test")) == (1, 9)
     expected_rows = sandbox.expected_rows(*JANUARY)
     with duckdb.connect(str(database), read_only=True) as connection:
-        told = connection.execute(
+        rows = connection.execute(
             "SELECT activity_type, count(*), sum(mrr_movement) FROM stg_chartmogul__activities GROUP BY ALL"
         ).fetchall()
     expected: dict[str, tuple[int, int]] = {}
     for row in expected_rows:
         count, movement = expected.get(row["type"], (0, 0))
         expected[row["type"]] = count + 1, movement + int(row["activity_mrr_movement"])
-    assert {kind: (count, int(movement)) for kind, count, movement in told} == expected
+    assert {kind: (count, int(movement)) for kind, count, movement in rows} == expected
 
 
 @pytest.mark.parametrize(
@@ -111,11 +113,11 @@ def test_build(database: Path, sandbox: Sandbox) -> None:
             "source_not_null_chartmogul_activities__loaded_at",
         ),
     ],
-    ids=["appended", "a type nobody knows", "no time of load"],
+    ids=["duplicate", "unknown type", "missing time of load"],
 )
-def test_build_fails_on_a_table_that_is_wrong(sql: str, test: str, database: Path) -> None:
+def test_build_fails_on_incorrect_tables(sql: str, test: str, database: Path) -> None:
     change(database, sql)
-    ended, results = dbt(database, "build")
-    assert ended == 1
+    code, results = dbt(database, "build")
+    assert code == 1
     failed = [name for name, result in results.items() if result["status"] == "fail"]
     assert any(test in name for name in failed), failed
