@@ -68,7 +68,7 @@ def test_foreign_payload_is_an_error(payload: Any) -> None:
         (ConnectionSettingsError("no API key"), "failed", "no API key"),
         (OutageError("no response for an hour"), "error", "no response for an hour"),
         (ServerError(500, "sorry"), "error", "500: sorry"),
-        (ConnectionLookupError("no connection"), "error", "no connection"),
+        (ConnectionLookupError("no connection", transient=False), "error", "no connection"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
