@@ -9,11 +9,11 @@ keys; ``address.city`` is ``city`` in the object ``address``. Facts are from Cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 
+from airflow_provider_chartmogul.api.query_params import format_query_param
 from airflow_provider_chartmogul.exceptions import InvalidResourceError
 
 TEXT = "string"
@@ -92,7 +92,8 @@ class Resource:
         Return the query of a request: the defaults, and what the user gives.
 
         :param query_params: a list is joined by commas, ``True`` is ``true``, and ``None`` leaves a default out
-        :raises InvalidResourceError: for a parameter that this resource does not have, naming those that it has
+        :raises InvalidResourceError: for a parameter that this resource does not have, naming those that it has, and
+            for a value that no parameter has, such as the text that an empty template leaves
         """
         if query_params is not None and not isinstance(query_params, Mapping):
             raise InvalidResourceError(f"query_params is a dictionary, not {query_params!r}")
@@ -103,7 +104,7 @@ class Resource:
                 f"{self.name} has no query parameter {unknown[0]!r}; it has "
                 + (", ".join(known) if known else "none that can be given")
             )
-        return {name: _query_text(value) for name, value in query.items() if value is not None}
+        return {name: format_query_param(name, value) for name, value in query.items() if value is not None}
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -135,16 +136,6 @@ def get_resource(name: object) -> Resource:
             "ActivitiesToObjectStorageOperator"
         )
     raise InvalidResourceError(f"there is no resource {name!r}; there are {', '.join(RESOURCES)}")
-
-
-def _query_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ",".join(_query_text(item) for item in value)
-    return str(value)
 
 
 #: Columns of what can be disabled and edited in ChartMogul.

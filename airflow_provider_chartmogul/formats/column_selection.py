@@ -66,6 +66,8 @@ class ColumnSelection:
             self.keys = tuple(key for key in table.columns if key in listed)
         elif excluded:
             self.keys = tuple(key for key in table.columns if not _is_excluded(table, key, excluded, identifying))
+        #: The names of columns that are left out, whatever an unknown key that means them is spelled like.
+        self._left_out = {column_name(key) for key in table.columns if key not in self.keys}
         self._is_kept: dict[str, bool] = {}
         self._objects: dict[str, dict[str, bool]] = {}
         for key in table.columns:
@@ -96,6 +98,10 @@ class ColumnSelection:
         """Tell whether all columns of a flattened object are kept."""
         return all(self._objects[name].values())
 
+    def keeps_unknown_key(self, key: str) -> bool:
+        """Tell whether an unknown key is kept, which is not another spelling of a column that is left out."""
+        return self.keeps_unknown and column_name(key) not in self._left_out
+
     def keeps_unknown_in(self, name: str) -> bool:
         """Tell whether unknown keys of a flattened object are kept."""
         return self.keeps_unknown and any(self._objects[name].values())
@@ -113,11 +119,17 @@ class ColumnSelection:
                     yield key, [nested.filter_row(item) for item in value if isinstance(item, dict)]
             elif inner_keys := self._objects.get(key):
                 if isinstance(value, dict) and any(inner_keys.values()):
-                    unknown = self.keeps_unknown
-                    yield key, {inner: item for inner, item in value.items() if inner_keys.get(inner, unknown)}
+                    yield (
+                        key,
+                        {
+                            inner: item
+                            for inner, item in value.items()
+                            if (inner_keys[inner] if inner in inner_keys else self.keeps_unknown_key(f"{key}.{inner}"))
+                        },
+                    )
                 elif self.keeps_object(key) or (value is None and any(inner_keys.values())):
                     yield key, value
-            elif self._is_kept.get(key, self.keeps_unknown):
+            elif self._is_kept[key] if key in self._is_kept else self.keeps_unknown_key(key):
                 yield key, value
 
 

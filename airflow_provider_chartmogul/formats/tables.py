@@ -195,11 +195,12 @@ class TableWriter:
                 for position, row in enumerate(rows):
                     if not _is_list_of_objects(value := row.get(nested.rows_key, [])):
                         extra.add(position, nested.rows_key, value)
-        if unknown := set().union(*rows) - selection.known_keys:
+        if unknown := set(filter(selection.keeps_unknown_key, set().union(*rows) - selection.known_keys)):
             for position, row in enumerate(rows):
                 extra.add_all(position, {key: row[key] for key in row if key in unknown})
         for name, known_keys in selection.object_keys.items():
-            if selection.keeps_unknown_in(name) and (unknown := set().union(*objects[name]) - known_keys):
+            unknown = set().union(*objects[name]) - known_keys if selection.keeps_unknown_in(name) else set()
+            if unknown := {key for key in unknown if selection.keeps_unknown_key(f"{name}.{key}")}:
                 for position, item in enumerate(objects[name]):
                     extra.add_all(position, {f"{name}.{key}": item[key] for key in item if key in unknown})
 

@@ -109,14 +109,18 @@ class WindowOperator(ChartMogulOperator):
         :raises ValueError: if one cannot be parsed, or the window is empty or reversed
         """
         self._none_at_init = frozenset(name for name in self._parsers if getattr(self, name) is None)
-        # Airflow makes mapped tasks on the worker, from values of XComs; execute() checks those.
-        if not self.has_dag() or self.dag.task_dict.get(self.task_id) is self:  # type: ignore[no-untyped-call]
+        if self._is_parsed:
             check_literals(self._parsers, vars(self))
             window = [self.interval_start, self.interval_end, *([] if self.lookback is None else [self.lookback])]
             if all(map(is_literal, window)):
                 resolve_interval({}, start=self.interval_start, end=self.interval_end, lookback=self.lookback)
         if self.map_index_template is None and next(self.iter_mapped_task_groups(), None) is not None:
             self.map_index_template = _MAP_INDEX_TEMPLATE
+
+    @property
+    def _is_parsed(self) -> bool:
+        """Whether this is the DAG's own task. Airflow makes mapped ones on the worker; ``execute`` checks those."""
+        return not self.has_dag() or self.dag.task_dict.get(self.task_id) is self  # type: ignore[no-untyped-call]
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:

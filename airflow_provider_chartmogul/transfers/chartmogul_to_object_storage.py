@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         * ``overwrite`` (default) replaces it
         * ``reuse`` keeps it and succeeds, without reading the resource
         * ``skip`` skips the task; a retry behaves like ``reuse``, since an earlier try may have written the object
-        * ``fail`` fails
+        * ``fail`` fails, in a retry too: two walks do not give the same bytes, so that it cannot tell its own object
 
     :param column_types: for tables, Arrow types of columns of the main table. A key inside a JSON column becomes a
         column: ``{"attributes.custom.CAC": "int64"}`` adds ``attributes_custom_cac`` (templated)
@@ -156,8 +156,17 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         self.allow_backfill = allow_backfill
         self.max_failure_seconds = parse_seconds(max_failure_seconds, "max_failure_seconds")
         self._check_at_parse()
-        if is_literal(resource):
-            self._check_window_parameters(get_resource(resource))
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        if is_literal(resource := kwargs.get("resource")):
+            get_resource(resource)
+        return super().partial(**kwargs)
+
+    def _check_at_parse(self) -> None:
+        super()._check_at_parse()
+        if self._is_parsed and is_literal(self.resource):
+            self._check_window_parameters(get_resource(self.resource))
 
     def execute(self, context: Context) -> str:
         from airflow_provider_chartmogul.sources.resource import fetch_rows
@@ -194,11 +203,15 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
 
         resource = get_resource(self.resource)
         query = resource.build_query(self.query_params)
+        if resource.has_window:
+            query.setdefault("interval", "day")
         self._check_window_parameters(resource)
         interval = None
         if resource.has_window:
             interval = self._resolve_interval(context)
-            week_start_on = hook.get_account()["week_start_on"] if query["interval"] == "week" else "monday"
+            week_start_on = (
+                hook.get_account().get("week_start_on", "sunday") if query["interval"] == "week" else "monday"
+            )
             first, last = whole_periods(
                 interval,
                 query["interval"],
@@ -246,8 +259,11 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         return ResourceOutput(
             resource,
             choose_format(self._destination(resource), FORMATS, self.output_format),
-            columns=self.columns,
-            exclude_columns=self.exclude_columns,
+            # An iterator would be used up by the first table.
+            columns=tuple(self.columns) if isinstance(self.columns, Iterator) else self.columns,
+            exclude_columns=tuple(self.exclude_columns)
+            if isinstance(self.exclude_columns, Iterator)
+            else self.exclude_columns,
             column_types=self.column_types,
         )
 
@@ -293,8 +309,13 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         from airflow_provider_chartmogul.storage.delivery import TransferResult
 
         stored = {table.name: delivery.destination.fill(resource_values(source, table)) for table in output.tables}
+        if len({one.uri for one in stored.values()}) < len(stored):
+            raise TransferSettingsError(
+                f"destination {delivery.destination.template!r} gives several tables of {source.resource.name} the "
+                "same name: use {table} without a format"
+            )
         main = stored[source.resource.main_table.name]
-        if not delivery.find_existing(main, is_retry=context["ti"].try_number > 1):
+        if not delivery.find_existing(main, is_retry=False):
             return []
         self.log.info("%s already exists; leaving it as it is", main.uri)
         return [

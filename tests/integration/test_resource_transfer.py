@@ -271,6 +271,20 @@ def test_existing_object_ends_the_task_before_a_request(if_exists: str, sandbox:
     assert (tmp_path / "plans.parquet").read_bytes() == b"there"
 
 
+def test_existing_object_fails_a_retry_too_before_any_table_is_replaced(sandbox: Sandbox, tmp_path: Path) -> None:
+    for table in RESOURCES["invoices"].tables:
+        (tmp_path / f"{table.name}.parquet").write_bytes(b"there")
+    with pytest.raises(AirflowFailException, match="nothing was written"):
+        transfer("invoices", f"{tmp_path}/{{table}}.parquet", if_exists="fail", try_number=2)
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"there"}
+
+
+def test_iterator_of_columns_counts_for_every_table(sandbox: Sandbox, tmp_path: Path) -> None:
+    transfer("invoices", f"{tmp_path}/{{table}}.csv", exclude_columns=iter(["description"]))
+    header = (tmp_path / "invoice_line_items.csv").read_text().splitlines()[0]
+    assert "description" not in header.split(",")
+
+
 def test_columns_that_must_not_leave_chartmogul(sandbox: Sandbox, tmp_path: Path) -> None:
     excluded = ["name", "email"]
     transfer("customers", tmp_path / "x.jsonl", exclude_columns=excluded)
@@ -302,6 +316,11 @@ def test_literal_that_makes_no_sense_is_refused_at_parse(kwargs: dict[str, Any],
         ChartMogulToObjectStorageOperator(task_id="t", destination="s3://b/x.jsonl", **kwargs)
 
 
+def test_unknown_resource_of_a_mapped_task_is_refused_at_parse() -> None:
+    with pytest.raises(ValueError, match="there is no resource 'nope'"):
+        ChartMogulToObjectStorageOperator.partial(task_id="t", resource="nope")
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -312,6 +331,7 @@ def test_literal_that_makes_no_sense_is_refused_at_parse(kwargs: dict[str, Any],
         ({"destination": "s3://b/x.zip"}, "has none of the suffixes .jsonl"),
         ({"destination": "s3://b/x.jsonl", "output_format": "csv"}, "says jsonl and output_format says csv"),
         ({"resource": "invoices", "destination": "s3://b/x.parquet"}, r"put \{table\} into the destination"),
+        ({"resource": "invoices", "destination": "s3://b/{table:.7}.csv"}, "gives several tables of invoices the"),
         ({"exclude_columns": ["phone"]}, "customers has no column 'phone'"),
         ({"exclude_columns": ["uuid"]}, "identifies a row"),
         ({"destination": "s3://b/x.parquet", "column_types": {"phone": "int64"}}, "phone"),

@@ -183,3 +183,10 @@ def test_nested_rows_of_an_unknown_shape_are_dropped_if_columns_are_excluded() -
     row = {"uuid": "inv_1", "line_items": ["Ada's seat", {"uuid": "li_1"}], "transactions": "none"}
     assert selection.filter_row(row) == {"uuid": "inv_1", "line_items": [{"uuid": "li_1"}]}
     assert selection.filter_row({"uuid": "inv_1", "line_items": None}) == {"uuid": "inv_1", "line_items": None}
+
+
+def test_other_spelling_of_an_excluded_column_is_left_out() -> None:
+    customers = get_resource("customers").main_table
+    selection = ColumnSelection(customers, exclude_columns=["customer_since", "address"])
+    row = {"uuid": "c1", "customer_since": "S1", "address.city": "S2", "address_city": "S3", "new": 1}
+    assert selection.filter_row(row) == {"uuid": "c1", "new": 1}

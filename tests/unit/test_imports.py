@@ -62,6 +62,7 @@ WITHOUT_AIRFLOW = [
         "api.account",
         "api.exports",
         "api.pagination",
+        "api.query_params",
         "api.redaction",
         "api.requests",
         "api.responses",

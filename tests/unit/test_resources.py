@@ -79,6 +79,21 @@ def test_unknown_query_parameter_is_refused(resource: str, name: Any) -> None:
         get_resource(resource).build_query({name: "x"})
 
 
+@pytest.mark.parametrize(
+    "value", ["", " ", "None", "null", b"ab", {"a": 1}, [], ["Active", None], ["Active", "None"], object()]
+)
+def test_value_that_no_parameter_has_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidResourceError, match=r"^query_params: status cannot be .* check the template"):
+        get_resource("customers").build_query({"status": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [({"b", "a"}, "a,b"), (("b", "a"), "b,a"), (7, "7"), (0.5, "0.5"), (False, "false")]
+)
+def test_value_of_another_type_is_text(value: Any, text: str) -> None:
+    assert get_resource("customers").build_query({"status": value}) == {"status": text}
+
+
 @pytest.mark.parametrize("value", ["status=Active", ["status"], 7])
 def test_query_params_must_be_a_dictionary(value: Any) -> None:
     with pytest.raises(InvalidResourceError, match=r"^query_params is a dictionary"):
