@@ -38,8 +38,8 @@ class Page:
     """
     A page of a list.
 
-    :param rows: the rows
-    :param raw_rows: each row as the bytes of the response, on one line
+    :param rows: the rows; those under a parent have its key in front
+    :param raw_rows: each row as the bytes of the response, on one line, with the same key in front
     :param has_more: whether there is a page after this one
     :param cursor: what to request the next page with
     :param summary: the summary of the rows, which metrics have
@@ -75,7 +75,7 @@ def walk(
             page = yield ApiRequest(
                 "GET",
                 path,
-                partial(parse_page, resource=resource),
+                partial(parse_page, resource=resource, parent_uuid=parent_uuid),
                 query={**query, **paging},
                 max_response_bytes=MAX_PAGE_BYTES,
             )
@@ -88,9 +88,9 @@ def walk(
             return
         cursor = page.cursor
         if cursor is None or cursor in cursors:
-            what = "has none" if cursor is None else "repeats an earlier one"
+            what = "it has no cursor" if cursor is None else "its cursor repeats an earlier one"
             raise PaginationError(
-                f"the list of {resource.name} says that it has more rows, but its cursor {what}: the walk would never "
+                f"the list of {resource.name} says that it has more rows, but {what}: the walk would never "
                 "end. A retry starts it again; if it fails the same way, report it to ChartMogul"
             )
         cursors.add(cursor)
@@ -102,10 +102,11 @@ def walk(
             )
 
 
-def parse_page(response: ApiResponse, resource: Resource) -> Page:
+def parse_page(response: ApiResponse, resource: Resource, parent_uuid: str | None = None) -> Page:
     """
     Read a page.
 
+    :param parent_uuid: the row of the parent that it was requested for
     :raises UnexpectedResponseError: for what is not a JSON object
     :raises PaginationError: for an object that is not a page of this resource
     """
@@ -124,6 +125,11 @@ def parse_page(response: ApiResponse, resource: Resource) -> Page:
         raise PaginationError(
             f"the response is not a page of {resource.name}: it has no list of objects under {resource.rows_key!r}"
         )
+    if (key := resource.parent_key) is not None:
+        raw_rows = [
+            raw if key in row else _with_key(raw, key, parent_uuid) for row, raw in zip(rows, raw_rows, strict=True)
+        ]
+        rows = [{key: parent_uuid, **row} for row in rows]
     if not resource.is_paged:
         summary = rest.get("summary")
         return Page(rows, raw_rows, summary=summary if isinstance(summary, dict) else None)
@@ -154,6 +160,13 @@ def _split_rows(body: bytes, rows_key: str) -> tuple[list[Any], list[bytes], dic
     except (ValueError, IndexError, RecursionError):
         return None
     return (rows, raw_rows, rest) if isinstance(rest, dict) and rest.get(rows_key) == [] else None
+
+
+def _with_key(raw: bytes, key: str, value: str | None) -> bytes:
+    """Put a key in front of a row, whose other bytes stay as they are."""
+    members = raw[1:].lstrip()
+    separator = b"" if members == b"}" else b","
+    return json.dumps({key: value}, separators=(",", ":")).encode()[:-1] + separator + members
 
 
 def _skip_space(text: str, position: int) -> int:

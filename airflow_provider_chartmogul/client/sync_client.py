@@ -3,23 +3,33 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import requests
+from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, LocationParseError
 
 from airflow_provider_chartmogul.api.pagination import Page, walk
 from airflow_provider_chartmogul.api.requests import ApiRequest
 from airflow_provider_chartmogul.api.resources import Resource
 from airflow_provider_chartmogul.api.responses import ApiResponse, parse_response
-from airflow_provider_chartmogul.api.retries import Retries
+from airflow_provider_chartmogul.api.retries import Retries, retry_delay
+from airflow_provider_chartmogul.client.child_pages import iter_child_pages
 from airflow_provider_chartmogul.client.guarded_session import GuardedSession, describe_error, was_sent
 from airflow_provider_chartmogul.client.rate_limit import RateLimit
 from airflow_provider_chartmogul.client.settings import ConnectionSettings
-from airflow_provider_chartmogul.exceptions import AuthenticationError, ChartMogulError, NoResponseError, NotFoundError
+from airflow_provider_chartmogul.exceptions import (
+    AuthenticationError,
+    ChartMogulError,
+    NoResponseError,
+    NotFoundError,
+    RateLimitError,
+)
+from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
 
 T = TypeVar("T")
@@ -27,7 +37,7 @@ T = TypeVar("T")
 
 class SyncClient:
     """
-    Sends requests to ChartMogul through one ``requests.Session``.
+    Sends requests to ChartMogul through one ``requests.Session``, from any number of threads.
 
     :param get_settings: returns the connection; called with the settings whose key ChartMogul refused, it looks the
         connection up again. The limits are those of the first settings
@@ -40,58 +50,100 @@ class SyncClient:
         self._get_settings = get_settings
         self._log = log
         self._settings = get_settings(None)
+        self.max_connections = self._settings.max_connections
         self._rate_limit = RateLimit(self._settings.requests_per_second)
-        self.session = self._open_session()
+        self._connections = threading.Semaphore(self.max_connections)
+        self._lock = threading.Lock()
+        self.session = self._open_session(self._settings)
 
-    def send(self, request: ApiRequest[T], *, retry_seconds: float = 0.0) -> T:
+    def send(
+        self,
+        request: ApiRequest[T],
+        *,
+        retry_seconds: float = 0.0,
+        cancellation: Cancellation | None = None,
+        paced: bool = False,
+    ) -> T:
         """
         Send a request, and return its parsed response.
 
         A 401 looks the connection up again; if the key has changed, the request is sent once more.
 
         :param retry_seconds: how long to keep retrying transient failures, in seconds
+        :param cancellation: when it is cancelled, no more attempt is made
+        :param paced: the request is one of very many; see ``RateLimit``
+        :raises TaskCancelledError: if it was cancelled
         :raises ChartMogulError: if it failed, and cannot or must not be retried
         """
+        cancellation = cancellation or Cancellation()
         retries = Retries(request, give_up_at=time.monotonic() + retry_seconds)
         while True:
+            settings = self._settings
             try:
-                with self._rate_limit.slot():
-                    response = self._send_once(request)
-                return parse_response(request, response, api_key=self._settings.api_key, now=datetime.now(UTC))
+                with self._connections, self._rate_limit.slot(cancellation.sleep, paced=paced):
+                    cancellation.check()
+                    response = self._send_once(request, settings)
+                return parse_response(request, response, api_key=settings.api_key, now=datetime.now(UTC))
             except AuthenticationError:
-                refused, self._settings = self._settings, self._get_settings(self._settings)
-                if self._settings.api_key == refused.api_key:
+                if self._update_settings(settings).api_key == settings.api_key:
                     raise
-                self._log.info("ChartMogul refused the API key, and the connection has another one; using that")
-                self.close()
-                self.session = self._open_session()
             except ChartMogulError as error:
                 delay = retries.delay_after(error, time.monotonic())
+                if isinstance(error, RateLimitError):
+                    # The limit is the account's, so that all threads have reached it.
+                    self._rate_limit.pause(retry_delay(1, error))
                 self._log.warning("%s failed (%s); retrying in %.0f s", request, error, delay)
-                time.sleep(delay)
+                cancellation.sleep(delay)
 
     def iter_pages(
         self,
         resource: Resource,
         query: Mapping[str, str],
         *,
-        parent_uuid: str | None = None,
         retry_seconds: float = 3600.0,
-    ) -> Iterator[Page]:
+        cancellation: Cancellation | None = None,
+    ) -> Generator[Page, None, None]:
         """
-        Yield all pages of a resource, one walk from the first to the last.
+        Yield all pages of a resource; of one with a parent, those under every row of the parent.
+
+        A resource with a parent is read by many threads, so close the iterator (``contextlib.closing``) if it may not
+        be read to its end.
 
         :param query: as ``Resource.build_query`` returns it
-        :param parent_uuid: the row of the parent to walk under, for a resource with a parent
         :param retry_seconds: how long to keep retrying transient failures of one page, in seconds
+        :param cancellation: when it is cancelled, the walk ends
+        :raises TaskCancelledError: if it was cancelled
         :raises PaginationError: if the walk would never end
         :raises ChartMogulError: if a page cannot be read
+        """
+        cancellation = cancellation or Cancellation()
+        if resource.parent is None:
+            return self.walk(resource, query, retry_seconds=retry_seconds, cancellation=cancellation)
+        return iter_child_pages(
+            self, resource, query, retry_seconds=retry_seconds, cancellation=cancellation, log=self._log
+        )
+
+    def walk(
+        self,
+        resource: Resource,
+        query: Mapping[str, str],
+        *,
+        parent_uuid: str | None = None,
+        retry_seconds: float,
+        cancellation: Cancellation,
+        paced: bool = False,
+    ) -> Generator[Page, None, None]:
+        """
+        Yield the pages of one walk from its first to its last.
+
+        :param parent_uuid: the row of the parent to walk under, for a resource with a parent
+        :param paced: the walk is one of very many; see ``RateLimit``
         """
         requests_of_walk = walk(resource, query, parent_uuid)
         request = next(requests_of_walk)
         while True:
             try:
-                page = self.send(request, retry_seconds=retry_seconds)
+                page = self.send(request, retry_seconds=retry_seconds, cancellation=cancellation, paced=paced)
             except NotFoundError as error:
                 request = requests_of_walk.throw(error)
                 continue
@@ -105,11 +157,25 @@ class SyncClient:
         """Close the session's connections."""
         self.session.close()
 
-    def _open_session(self) -> GuardedSession:
-        return GuardedSession(self._settings.base_url, self._settings.api_key, self._settings.timeout)
+    def _open_session(self, settings: ConnectionSettings) -> GuardedSession:
+        session = GuardedSession(settings.base_url, settings.api_key, settings.timeout)
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(pool_maxsize=self.max_connections))
+        return session
 
-    def _send_once(self, request: ApiRequest[Any]) -> ApiResponse:
-        settings = self._settings
+    def _update_settings(self, refused: ConnectionSettings) -> ConnectionSettings:
+        """Look up the connection again, once for all threads whose key was refused."""
+        with self._lock:
+            if self._settings is refused:
+                settings = self._get_settings(refused)
+                if settings.api_key != refused.api_key:
+                    self._log.info("ChartMogul refused the API key, and the connection has another one; using that")
+                    self.close()
+                    self.session = self._open_session(settings)
+                self._settings = settings
+            return self._settings
+
+    def _send_once(self, request: ApiRequest[Any], settings: ConnectionSettings) -> ApiResponse:
         # The session's timeout limits each read; this one limits a server that sends a byte now and then.
         deadline = time.monotonic() + 2 * settings.timeout
         try:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -19,11 +19,13 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_chartmogul.api import account, exports
 from airflow_provider_chartmogul.api.exports import ActivitiesExport, ExportRequest
 from airflow_provider_chartmogul.api.requests import API_VERSION, ApiRequest
+from airflow_provider_chartmogul.api.resources import Resource, get_resource
 from airflow_provider_chartmogul.client.settings import ConnectionSettings
 from airflow_provider_chartmogul.exceptions import (
     AuthenticationError,
     ChartMogulError,
     ConnectionSettingsError,
+    InvalidResourceError,
     NoResponseError,
     NotFoundError,
     UnexpectedResponseError,
@@ -242,6 +244,47 @@ class ChartMogulHook(BaseHook):
         :raises ChartMogulError: if the request fails
         """
         return self._send(account.get_account())
+
+    def iter_rows(self, resource: str, *, query_params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """
+        Yield all rows of a resource as ChartMogul has them, one dictionary each, for use in a ``@task``::
+
+            @task
+            def count_active_customers() -> int:
+                with ChartMogulHook(retry_seconds=3600) as hook:
+                    return sum(1 for _ in hook.iter_rows("customers", query_params={"status": "Active"}))
+
+        Rows are read page by page while the iterator is used, so that a resource of any size needs little memory. Rows
+        that do not say what they belong to have a key in front that does: ``customer_uuid`` for ``subscriptions``,
+        ``plan_group_uuid`` for ``plan_group_plans``.
+
+        ChartMogul sorts customers by ``customer-since``. A customer for which that changes during the walk may come
+        twice, and then the last row is right, or may be missing until the next walk. So do their subscriptions.
+
+        Each page is retried for the hook's ``retry_seconds``.
+
+        :param resource: ``account``, ``data_sources``, ``customers``, ``contacts``, ``plans``, ``plan_groups``,
+            ``plan_group_plans``, ``invoices`` (with line items and transactions), ``subscription_events``, ``notes``,
+            ``opportunities``, ``tasks`` or ``subscriptions``
+        :param query_params: query parameters of the API for this resource, such as ``{"status": "Active"}``. A list is
+            joined by commas, and ``None`` leaves a default out. Disabled rows and invalid invoices are included by
+            default
+        :raises InvalidResourceError: at once, for an unknown resource or query parameter, for ``activities``, which
+            come as an export, and for ``metrics``, which need a window
+        :raises PaginationError: if a response is not a page of this resource, or the walk would never end
+        :raises ChartMogulError: if a page cannot be read
+        """
+        entry = get_resource(resource)
+        if entry.has_window:
+            raise InvalidResourceError(
+                f"{resource} need a window, which iter_rows does not have: use ChartMogulToObjectStorageOperator"
+            )
+        return self._iter_rows(entry, entry.build_query(query_params))
+
+    def _iter_rows(self, resource: Resource, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        with closing(self.client.iter_pages(resource, query, retry_seconds=self.retry_seconds)) as pages:
+            for page in pages:
+                yield from page.rows
 
     def _send(self, request: ApiRequest[T]) -> T:
         return self.client.send(request, retry_seconds=self.retry_seconds)

@@ -24,6 +24,9 @@ _STOP_SECONDS = 60.0
 
 _CHECK_SECONDS = 0.02
 
+#: The longest sleep without a look at whether the task has been cancelled.
+_SLEEP_SECONDS = 0.2
+
 
 class Cancellation:
     """
@@ -57,6 +60,18 @@ class Cancellation:
         """
         if self.is_cancelled:
             raise TaskCancelledError("the task was cancelled; nothing was published")
+
+    def sleep(self, seconds: float) -> None:
+        """
+        Sleep, and stop soon after the task has been cancelled.
+
+        :raises TaskCancelledError: if it has
+        """
+        wake_at = time.monotonic() + seconds
+        self.check()
+        while (left := wake_at - time.monotonic()) > 0:
+            time.sleep(min(left, _SLEEP_SECONDS))
+            self.check()
 
     def run(self, loop: asyncio.AbstractEventLoop, upload: Coroutine[Any, Any, Any]) -> None:
         """

@@ -8,17 +8,16 @@ Nothing is written at the destination before the walk is complete.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_chartmogul.api.pagination import Page
-from airflow_provider_chartmogul.api.resources import Resource, Table, get_resource
+from airflow_provider_chartmogul.api.resources import Resource, Table
 from airflow_provider_chartmogul.client.sync_client import SyncClient
-from airflow_provider_chartmogul.exceptions import NotFoundError
 from airflow_provider_chartmogul.intervals.interval import Interval
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
@@ -78,32 +77,6 @@ class ResourceSource:
         }
 
 
-def iter_pages(
-    client: SyncClient, resource: Resource, query: Mapping[str, str], *, log: TaskLog, retry_seconds: float
-) -> Iterator[tuple[str | None, Page]]:
-    """
-    Yield all pages of a resource, each with the row of the parent that it was walked under.
-
-    :param retry_seconds: how long to keep retrying transient failures of one page, in seconds
-    :raises ChartMogulError: if the walk fails
-    """
-    if resource.parent is None:
-        for page in client.iter_pages(resource, query, retry_seconds=retry_seconds):
-            yield None, page
-        return
-    parent = get_resource(resource.parent)
-    missing = 0
-    for parents in client.iter_pages(parent, parent.build_query(None), retry_seconds=retry_seconds):
-        for parent_uuid in (row["uuid"] for row in parents.rows):
-            try:
-                for page in client.iter_pages(resource, query, parent_uuid=parent_uuid, retry_seconds=retry_seconds):
-                    yield parent_uuid, page
-            except NotFoundError:
-                missing += 1
-    if missing:
-        log.info("Skipped %d of the %s, which were deleted during the walk", missing, parent.name)
-
-
 def fetch_rows(
     client: SyncClient,
     source: ResourceSource,
@@ -126,12 +99,11 @@ def fetch_rows(
     name = source.resource.name
     pages = rows = 0
     started = last_logged = time.monotonic()
-    with files.open():
-        for parent_uuid, page in iter_pages(
-            client, source.resource, source.query, log=log, retry_seconds=retry_seconds
-        ):
+    walk = client.iter_pages(source.resource, source.query, retry_seconds=retry_seconds, cancellation=cancellation)
+    with files.open(), closing(walk):
+        for page in walk:
             cancellation.check()
-            files.write(page, parent_uuid)
+            files.write(page)
             if page.summary is not None:
                 log.info("Summary of the %s: %s", name, page.summary)
             pages, rows, now = pages + 1, rows + len(page.rows), time.monotonic()

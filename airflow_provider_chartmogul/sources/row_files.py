@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
@@ -120,20 +119,11 @@ class RowFiles:
                 self._writers[table.name] = stack.enter_context(writer)
             yield
 
-    def write(self, page: Page, parent_uuid: str | None) -> None:
-        """
-        Write a page.
-
-        :param parent_uuid: UUID of the parent row, if the resource has a parent
-        """
+    def write(self, page: Page) -> None:
+        """Write a page."""
         if not page.rows:
             return
         rows, raw_rows = page.rows, page.raw_rows
-        if (key := self._resource.parent_key) is not None:
-            raw_rows = [
-                raw if key in row else _with_key(raw, key, parent_uuid) for row, raw in zip(rows, raw_rows, strict=True)
-            ]
-            rows = [{key: parent_uuid, **row} for row in rows]
         for row in rows:
             self._remember_key(row)
         for table in self._nested:
@@ -212,9 +202,3 @@ def _nested_rows(row: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
     if not isinstance(nested, list) or not all(isinstance(item, dict) for item in nested):
         return []
     return [{table.parent_key: row.get("uuid"), **item} for item in nested]
-
-
-def _with_key(raw: bytes, key: str, value: str | None) -> bytes:
-    """Insert a key at the front of a raw JSON row, without encoding the row again."""
-    separator = b"" if raw[1:].lstrip() == b"}" else b", "
-    return json.dumps({key: value}).encode()[:-1] + separator + raw[1:].lstrip()

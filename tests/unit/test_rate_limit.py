@@ -113,6 +113,44 @@ def test_less_than_one_request_a_second() -> None:
     assert send(RateLimit(0.25, clock), clock, 3) == [0.0, 4.0, 8.0]
 
 
+@pytest.mark.parametrize("latency", [0.0, 0.05, 0.3, 5.0])
+def test_paced_requests_use_95_percent_at_any_latency(latency: float) -> None:
+    clock = Clock(0)
+    limit = RateLimit(40, clock)
+    sent, responses = [], []
+    for _ in range(400):
+        request = limit.slot(clock.sleep, paced=True)
+        request.__enter__()
+        sent.append(clock.now)
+        responses.append((clock.now + latency, request))
+    assert sent[-1] - sent[0] == pytest.approx(399 / 38)
+    for _, request in responses:
+        request.__exit__(None, None, None)
+
+
+def test_pause_applies_to_paced_requests() -> None:
+    clock = Clock(0)
+    limit = RateLimit(40, clock)
+    limit.pause(5)
+    with limit.slot(clock.sleep, paced=True):
+        assert clock.now == 5
+
+
+def test_paced_requests_follow_others_within_the_limit() -> None:
+    clock = Clock(0)
+    limit = RateLimit(10, clock)
+    responses = []
+    for _ in range(10):
+        with limit.slot(clock.sleep):
+            clock.now += 0.09
+            responses.append(clock.now)
+    paced = []
+    for _ in range(10):
+        with limit.slot(clock.sleep, paced=True):
+            paced.append(clock.now)
+    assert all(later - earlier >= 1.0 - 1e-9 for earlier, later in zip(responses, paced, strict=True))
+
+
 def test_threads_share_slots() -> None:
     clock = Clock(0)
     limit = RateLimit(8, clock)
