@@ -101,5 +101,10 @@ class RateLimit:
         now = self._clock()
         counted = [now if paced else math.inf]
         self._counted.append(counted)
-        self._next = now + (self._interval / PACED_SHARE if paced else self._interval)
+        if paced:
+            # A sleep that took too long is made up for, unless by more than one interval: on a busy machine most do.
+            interval = self._interval / PACED_SHARE
+            self._next = max(self._next, now - interval) + interval
+        else:
+            self._next = now + self._interval
         return counted

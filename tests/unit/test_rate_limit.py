@@ -123,9 +123,28 @@ def test_paced_requests_use_95_percent_at_any_latency(latency: float) -> None:
         request.__enter__()
         sent.append(clock.now)
         responses.append((clock.now + latency, request))
-    assert sent[-1] - sent[0] == pytest.approx(399 / 38)
+    # The first request counts as late, so that the second one may follow at once.
+    assert sent[-1] - sent[0] == pytest.approx(398 / 38)
+    assert all(later - earlier >= 1.0 for earlier, later in zip(sent, sent[40:], strict=False))
     for _, request in responses:
         request.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.02, 0.2])
+def test_paced_requests_make_up_for_oversleeping_within_the_limit(seconds: float) -> None:
+    clock = Clock(0)
+    limit = RateLimit(40, clock)
+
+    def sleep_too_long(wait: float) -> None:
+        clock.now += wait + (seconds if len(sent) % 2 else 0.0)
+
+    sent: list[float] = []
+    for _ in range(400):
+        with limit.slot(sleep_too_long, paced=True):
+            sent.append(clock.now)
+    assert all(later - earlier >= 1.0 for earlier, later in zip(sent, sent[40:], strict=False))
+    if seconds < 1 / 38:
+        assert sent[-1] - sent[0] <= 400 / 38
 
 
 def test_pause_applies_to_paced_requests() -> None:
