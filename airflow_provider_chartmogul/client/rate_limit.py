@@ -102,9 +102,9 @@ class RateLimit:
         counted = [now if paced else math.inf]
         self._counted.append(counted)
         if paced:
-            # A sleep that took too long is made up for, unless by more than one interval: on a busy machine most do.
+            # A sleep that took a little too long is made up for: on a busy machine most do.
             interval = self._interval / PACED_SHARE
-            self._next = max(self._next, now - interval) + interval
+            self._next = max(self._next, now - interval / 4) + interval
         else:
             self._next = now + self._interval
         return counted

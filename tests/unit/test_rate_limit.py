@@ -123,14 +123,14 @@ def test_paced_requests_use_95_percent_at_any_latency(latency: float) -> None:
         request.__enter__()
         sent.append(clock.now)
         responses.append((clock.now + latency, request))
-    # The first request counts as late, so that the second one may follow at once.
-    assert sent[-1] - sent[0] == pytest.approx(398 / 38)
+    # The first request counts as a little late.
+    assert sent[-1] - sent[0] == pytest.approx(398.75 / 38)
     assert all(later - earlier >= 1.0 for earlier, later in zip(sent, sent[40:], strict=False))
     for _, request in responses:
         request.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize("seconds", [0.01, 0.02, 0.2])
+@pytest.mark.parametrize("seconds", [0.005, 0.02, 0.2])
 def test_paced_requests_make_up_for_oversleeping_within_the_limit(seconds: float) -> None:
     clock = Clock(0)
     limit = RateLimit(40, clock)
@@ -143,7 +143,7 @@ def test_paced_requests_make_up_for_oversleeping_within_the_limit(seconds: float
         with limit.slot(sleep_too_long, paced=True):
             sent.append(clock.now)
     assert all(later - earlier >= 1.0 for earlier, later in zip(sent, sent[40:], strict=False))
-    if seconds < 1 / 38:
+    if seconds < 1 / 38 / 4:
         assert sent[-1] - sent[0] <= 400 / 38
 
 
