@@ -14,6 +14,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from airflow_provider_chartmogul.api.requests import ApiRequest
 from airflow_provider_chartmogul.api.resources import Resource
@@ -28,6 +29,9 @@ MAX_PAGE_BYTES = 128_000_000
 
 #: A walk tolerates this many empty pages in a row that say there is more.
 MAX_EMPTY_PAGES = 10
+
+#: Stands for the rows of a page where the rest of it is read.
+_MARK = "rows of the page"
 
 _decoder = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -63,7 +67,7 @@ def walk(
     :raises PaginationError: if the walk would never end, or would miss rows
     :raises NotFoundError: thrown in by the caller, unless the resource has another path to fall back to
     """
-    path = resource.path.replace("{uuid}", parent_uuid or "")
+    path = resource.path.replace("{uuid}", quote(parent_uuid or "", safe=""))
     cursor: str | None = None
     cursors: set[str] = set()
     empty_pages = 0
@@ -127,9 +131,10 @@ def parse_page(response: ApiResponse, resource: Resource, parent_uuid: str | Non
         )
     if (key := resource.parent_key) is not None:
         raw_rows = [
-            raw if key in row else _with_key(raw, key, parent_uuid) for row, raw in zip(rows, raw_rows, strict=True)
+            raw if row.get(key) is not None else _with_key(raw, key, parent_uuid)
+            for row, raw in zip(rows, raw_rows, strict=True)
         ]
-        rows = [{key: parent_uuid, **row} for row in rows]
+        rows = [row if row.get(key) is not None else {key: parent_uuid} | {**row, key: parent_uuid} for row in rows]
     if not resource.is_paged:
         summary = rest.get("summary")
         return Page(rows, raw_rows, summary=summary if isinstance(summary, dict) else None)
@@ -149,17 +154,18 @@ def _split_rows(body: bytes, rows_key: str) -> tuple[list[Any], list[bytes], dic
         rows, raw_rows, position = [], [], start.end()
         while text[position] != "]":
             row, end = _decoder.raw_decode(text, position)
-            raw = text[position:end]
             rows.append(row)
-            raw_rows.append(_dump(row) if "\n" in raw or "\r" in raw else raw.encode())
+            # Line breaks stand between the values of a row only; inside a text they are escaped.
+            raw_rows.append(text[position:end].replace("\n", " ").replace("\r", " ").encode())
             position = _skip_space(text, end)
             if text[position] == "," and text[position := _skip_space(text, position + 1)] == "]":
                 return None
-        # Reading what is left proves that the rows were those of the object itself, not of something inside it.
-        rest = json.loads(f"{text[: start.end()]}{text[position:]}")
+        # Reading the rest with a mark in place of the rows proves that they were those of the object itself, and not of
+        # something inside it.
+        rest = json.loads(f'{text[: start.end()]}"{_MARK}"{text[position:]}')
     except (ValueError, IndexError, RecursionError):
         return None
-    return (rows, raw_rows, rest) if isinstance(rest, dict) and rest.get(rows_key) == [] else None
+    return (rows, raw_rows, rest) if isinstance(rest, dict) and rest.get(rows_key) == [_MARK] else None
 
 
 def _with_key(raw: bytes, key: str, value: str | None) -> bytes:
@@ -167,6 +173,18 @@ def _with_key(raw: bytes, key: str, value: str | None) -> bytes:
     members = raw[1:].lstrip()
     separator = b"" if members == b"}" else b","
     return json.dumps({key: value}, separators=(",", ":")).encode()[:-1] + separator + members
+
+
+def row_uuid(row: Mapping[str, Any], resource: Resource) -> str:
+    """
+    Return a row's UUID, under which the rows of another resource are listed.
+
+    :raises PaginationError: if it has none
+    """
+    uuid = row.get("uuid")
+    if not isinstance(uuid, str) or not uuid:
+        raise PaginationError(f"a row of {resource.name} has no uuid, so that nothing can be listed under it")
+    return uuid
 
 
 def _skip_space(text: str, position: int) -> int:

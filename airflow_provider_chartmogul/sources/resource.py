@@ -8,8 +8,8 @@ Nothing is written at the destination before the walk is complete.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_chartmogul.api.resources import Resource, Table
 from airflow_provider_chartmogul.client.sync_client import SyncClient
+from airflow_provider_chartmogul.exceptions import InsufficientDiskSpaceError
 from airflow_provider_chartmogul.intervals.interval import Interval
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
@@ -100,11 +101,11 @@ def fetch_rows(
     pages = rows = 0
     started = last_logged = time.monotonic()
     walk = client.iter_pages(source.resource, source.query, retry_seconds=retry_seconds, cancellation=cancellation)
-    with files.open(), closing(walk):
+    with _disk_errors(folder), files.open(), closing(walk):
         for page in walk:
             cancellation.check()
             files.write(page)
-            if page.summary is not None:
+            if page.summary is not None and output.keeps_all_columns:
                 log.info("Summary of the %s: %s", name, page.summary)
             pages, rows, now = pages + 1, rows + len(page.rows), time.monotonic()
             if now - last_logged >= PROGRESS_SECONDS:
@@ -112,3 +113,14 @@ def fetch_rows(
                 log.info("Read %d pages of %s: %d rows, %.0f rows/s", pages, name, rows, rows / (now - started))
     log.info("Read all %d rows of %s (%d pages, %.1f s)", rows, name, pages, time.monotonic() - started)
     return files.finish(log)
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Name the folder that cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        raise InsufficientDiskSpaceError(
+            f"could not write to {folder} ({error.strerror or error}): give another folder as download_dir"
+        ) from error

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
+from textwrap import shorten
 from types import ModuleType
 from typing import Any
 
@@ -61,6 +62,8 @@ class ResourceOutput:
         self.is_raw = output_format in RAW_FORMATS
         #: The tables, the main one first; in raw formats only the main one, whose rows contain the others.
         self.tables = resource.tables[:1] if self.is_raw else resource.tables
+        #: Whether no column is left out, so that the log may show the summary of all.
+        self.keeps_all_columns = columns is None and not exclude_columns
         self._column_types = column_types
         self._selections = {
             table.name: ColumnSelection(
@@ -155,7 +158,7 @@ class RowFiles:
                     "Table %s: some rows have keys that this version does not know, or values that do not fit their "
                     "column; these are in the column _extra: %s",
                     table.name,
-                    ", ".join(sorted(extra_keys)),
+                    shorten(", ".join(map(ascii, sorted(extra_keys))), 500, placeholder=" …"),
                 )
         if self._repeated_keys:
             log.info("%d rows came more than once during the walk; kept the last of each", len(self._repeated_keys))
@@ -172,7 +175,7 @@ class RowFiles:
     def _remember_key(self, row: Mapping[str, Any]) -> None:
         """Remember the row's key by its hash. A collision is harmless: ``keep_last_rows`` compares the keys."""
         key = tuple(row.get(name) for name in self._resource.main_table.primary_key)
-        if None in key or not key:
+        if not key or not all(part and isinstance(part, (str, int)) for part in key):
             return
         if (digest := hash(key)) in self._seen_key_hashes:
             self._repeated_keys[key] = {table.name: len(_nested_rows(row, table)) for table in self._nested}
@@ -199,6 +202,10 @@ def _import_tables() -> ModuleType:
 def _nested_rows(row: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
     """Return the rows of a nested table, each with the key of its row in the main table."""
     nested = row.get(table.rows_key)
-    if not isinstance(nested, list) or not all(isinstance(item, dict) for item in nested):
-        return []
-    return [{table.parent_key: row.get("uuid"), **item} for item in nested]
+    items = [nested] if isinstance(nested, dict) else nested if isinstance(nested, list) else []
+    return [_with_parent(item, table.parent_key, row.get("uuid")) for item in items if isinstance(item, dict)]
+
+
+def _with_parent(item: Mapping[str, Any], key: str, uuid: object) -> dict[str, Any]:
+    """Put the parent's key in front of a nested row, unless the row has it."""
+    return dict(item) if item.get(key) is not None else {key: uuid} | {**item, key: uuid}

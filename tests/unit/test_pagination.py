@@ -53,7 +53,22 @@ def test_rows_keep_their_own_bytes() -> None:
 
 def test_row_over_several_lines_is_written_on_one() -> None:
     body = b'{"entries": [{\n"a": 1\n}], "has_more": false, "cursor": null}'
-    assert parse_page(response(body), CUSTOMERS).raw_rows == [b'{"a":1}']
+    assert parse_page(response(body), CUSTOMERS).raw_rows == [b'{ "a": 1 }']
+
+
+def test_row_over_several_lines_keeps_its_numbers() -> None:
+    body = b'{"entries": [{\r\n"a": 1e400, "b": 0.12345678901234567890}], "has_more": false, "cursor": null}'
+    assert parse_page(response(body), CUSTOMERS).raw_rows == [b'{  "a": 1e400, "b": 0.12345678901234567890}']
+
+
+def test_rows_key_before_an_empty_page_is_not_mistaken_for_the_rows() -> None:
+    body = {"meta": {"entries": [{"uuid": "META"}]}, "entries": [], "has_more": False, "cursor": None}
+    assert parse_page(response(body), CUSTOMERS).rows == []
+
+
+def test_uuid_of_a_parent_is_quoted() -> None:
+    (request,) = requests_of([page(has_more=False)], RESOURCES["plan_group_plans"], parent_uuid="../account?x")
+    assert request.path == "/plan_groups/..%2Faccount%3Fx/plans"
 
 
 def test_rows_key_inside_another_value_is_not_mistaken_for_the_rows() -> None:
