@@ -94,7 +94,15 @@ class ExampleRuns:
             time.sleep(2)
 
     def check(self, runs: list[dict[str, Any]]) -> None:
-        """Check that every run succeeded and that the objects hold exactly the expected rows of each day."""
+        """
+        Check the finished runs and their objects.
+
+        Every triggered run is there, every run has succeeded, and the objects hold exactly the expected rows of each
+        day. The schedule has created one run, or two if midnight has passed since.
+        """
+        run_types = Counter(run["run_type"] for run in runs)
+        assert run_types["manual"] == self._triggered
+        assert 1 <= run_types["scheduled"] <= 2
         assert {run["dag_run_id"]: run["state"] for run in runs if run["state"] != "success"} == {}
         objects = {path.name: path for path in (self.lake / "activities").iterdir()}
         assert sorted(objects) == sorted(f"{self.window(run)[0]:%Y-%m-%d}.zip" for run in runs)

@@ -103,7 +103,6 @@ def test_runs_succeed_after_one_of_two_workers_is_killed(
     print(f"\n{len(finished)} runs; tasks completed before the kill: {before}, in total: {after}")
     print(f"killed tasks: {sorted(task['task_id'] for task in killed)}; POSTs: {sandbox.count_requests('POST')}")
 
-    assert len(finished) == RUNS
     runs.check(finished)
     assert after[WORKERS[0]] == before[WORKERS[0]]
     assert after[WORKERS[1]] > before[WORKERS[1]]
