@@ -72,7 +72,9 @@ class CsvScanner:
         body = chunk.rstrip(b'"')
         # Whether the last of several quotes closes a field shows only with the next byte. Pairs mean nothing.
         self._held_quotes = b'"' * (2 - quotes % 2) if (quotes := len(chunk) - len(body)) else b""
-        text = _QUOTED_FIELD.sub(b'"', self._state + body + b"\n")
+        text = b"".join((self._state, body, b"\n"))
+        if b'"' in text:
+            text = _QUOTED_FIELD.sub(b'"', text)
         lines = text.splitlines()
         self._records += len(lines) - lines.count(b"") - self._in_record
         if not text.endswith(b"\n"):
