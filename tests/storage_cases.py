@@ -75,6 +75,17 @@ class TestPublishing:
             "modified_at": None,
         }
 
+    @pytest.mark.parametrize("trailing", [b"\n", bytes(100)])
+    def test_trailing_bytes_are_published_too(
+        self, trailing: bytes, archive: bytes, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Every other tool opens such an archive."""
+        with serve_export(lambda request: Response(200, archive + trailing), monkeypatch):
+            transfer("e-1", f"{store.base}/x.zip")
+            transfer("e-1", f"{store.base}/x.csv")
+        assert store.read("x.zip") == archive + trailing
+        assert store.read("x.csv").count(b"\n") == 5001
+
     def test_placeholders_are_filled_in(self, sandbox: Sandbox, store: Store) -> None:
         export_id = create_export(activity_type="churn")
         transfer(
