@@ -16,13 +16,17 @@ EXPORT_PLACEHOLDERS = ("interval_start", "interval_end", "activity_type", "expor
 
 
 def export_values(source: ActivitiesExportSource) -> dict[str, Any]:
-    """Return the values of ``EXPORT_PLACEHOLDERS``; ``None`` for an open end of the window."""
+    """
+    Return the values of ``EXPORT_PLACEHOLDERS``; ``None`` for an open end of the window.
+
+    The ID of an export that has not been created yet is its own placeholder.
+    """
     return {
         "interval_start": source.request.start,
         "interval_end": source.request.end,
         # The API may echo a type that would create folders.
         "activity_type": re.sub(r"[^\w-]", "_", source.request.activity_type or "all"),
-        "export_id": source.export.id if source.export else "not-created-yet",
+        "export_id": source.export.id if source.export else "{export_id}",
         "chartmogul_conn_id": source.chartmogul_conn_id,
     }
 

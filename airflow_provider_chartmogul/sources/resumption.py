@@ -35,7 +35,7 @@ def create_or_resume_export(
     # The key is not part of the fingerprint, since it may be rotated between two tries.
     fingerprint = request.fingerprint(hook.chartmogul_conn_id, hook.settings.base_url)
     saved = _SavedExport(context, fingerprint, log)
-    if (export_id := saved.load()) is not None and (export := _resume(hook, export_id, log)) is not None:
+    if (export_id := saved.load()) is not None and (export := _resume(hook, export_id, request, log)) is not None:
         return export
     log.info("Creating an export of %s", request)
     export = hook.create_activities_export(
@@ -57,7 +57,7 @@ def clear_saved_export(context: Mapping[str, Any], log: TaskLog) -> None:
         log.warning("Could not write to Airflow's task state store (%s)", type(error).__name__)
 
 
-def _resume(hook: ChartMogulHook, export_id: str, log: TaskLog) -> ActivitiesExport | None:
+def _resume(hook: ChartMogulHook, export_id: str, request: ExportRequest, log: TaskLog) -> ActivitiesExport | None:
     """Return the export of an earlier try, or ``None`` if it is unusable."""
     try:
         export = hook.get_activities_export(export_id)
@@ -69,8 +69,9 @@ def _resume(hook: ChartMogulHook, export_id: str, log: TaskLog) -> ActivitiesExp
         log.info("Export %s of an earlier try has %s; creating a new one", export_id, reason)
         return None
     log.info(
-        "Resuming export %s of an earlier try; its status is '%s'. Clear the task to create a new one.",
+        "Resuming export %s of an earlier try (%s); its status is '%s'. Clear the task to create a new one.",
         export_id,
+        request,
         export.status_word,
     )
     return export

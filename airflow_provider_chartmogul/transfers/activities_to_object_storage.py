@@ -159,6 +159,7 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
 
     def execute(self, context: Context) -> str:
         from airflow_provider_chartmogul.sources.activities_export import ActivitiesExportSource
+        from airflow_provider_chartmogul.sources.placeholders import export_values
 
         with self._apply_soft_fail():
             request = self._export_request(context)
@@ -168,6 +169,8 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
                 delivery = self._delivery()
                 delivery.prepare()
                 planned = ActivitiesExportSource(self.chartmogul_conn_id, hook.settings.base_url, request)
+                # Rendered templates do not show it, since they keep the destination's placeholders.
+                self.log.info("The destination is %s", delivery.destination.fill(export_values(planned)).uri)
                 if (existing := self._find_existing_object(context, delivery, planned)) is not None:
                     return self._finish(context, [existing], hook)
                 self._cancellation.check()

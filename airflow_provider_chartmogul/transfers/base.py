@@ -175,6 +175,7 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
         if (existing := self._find_existing_object(context, delivery, source)) is not None:
             return self._finish(context, [existing], hook)
         stored = delivery.destination.fill(export_values(source))
+        self.log.info("Transferring export %s (%s) to %s", export.id, source.request, stored.uri)
         with self._temporary_folder() as folder:
             archive = download_archive(
                 hook, export, folder, delivery.format, log=self.log, cancellation=self._cancellation

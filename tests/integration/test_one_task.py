@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -83,6 +84,27 @@ def test_parameters_of_all_three_steps_are_used(sandbox: Sandbox, tmp_path: Path
     assert metadata["key"].endswith("churn-25.x")
     assert (metadata["activity_type"], metadata["format"]) == ("churn", "parquet")
     assert metadata["rows"] == len(sandbox.expected_rows(START - timedelta(days=7), END, "churn"))
+
+
+@both_modes
+def test_log_names_window_and_object_before_the_wait(
+    deferrable: bool,
+    sandbox: Sandbox,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The rendered templates show placeholders, and the name of the default window."""
+    caplog.set_level(logging.INFO)
+    sandbox.outcome = "never"
+    destination = f"file://{tmp_path}/{{interval_start:%Y-%m-%d}}-{{export_id}}.zip"
+    with pytest.raises(ChartMogulError, match="within the task's timeout"):
+        export_and_transfer(destination, deferrable=deferrable, timeout=0.1)
+    log = capfd.readouterr().out + caplog.text
+    before_the_wait = log.partition("Created activities export")[0]
+    assert f"The destination is file://{tmp_path}/2024-01-01-{{export_id}}.zip" in before_the_wait
+    window = "from 2024-01-01T00:00:00+00:00 to 2024-01-02T00:00:00+00:00"
+    assert f"Creating an export of all activities {window}" in before_the_wait
 
 
 class TestIfExists:

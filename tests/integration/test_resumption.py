@@ -49,9 +49,12 @@ def create(store: FakeTaskStateStore | None, *, try_number: int = 1, max_tries: 
     return str(run_task(task, try_number=try_number, max_tries=max_tries, **context).value)
 
 
-def test_retry_resumes_existing_export(sandbox: Sandbox, store: FakeTaskStateStore) -> None:
+def test_retry_resumes_existing_export(sandbox: Sandbox, store: FakeTaskStateStore, log: Callable[[], str]) -> None:
     first = create(store)
+    log()
     assert create(store, try_number=2) == first
+    window = "from 2024-01-01T00:00:00+00:00 to 2024-01-02T00:00:00+00:00"
+    assert f"Resuming export {first} of an earlier try (all activities {window})" in log()
     assert create(store, try_number=3) == first
     assert len(sandbox.exports) == 1
 

@@ -119,6 +119,22 @@ def test_progress_is_logged_at_most_every_ten_seconds(
     assert all(abs(float(match[2]) - 100 * float(match[1]) * 1e6 / len(content)) < 1.1 for match in matches)
 
 
+def test_log_names_window_and_object_before_the_download(
+    sandbox: Sandbox, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rendered templates show only placeholders."""
+    caplog.set_level(logging.INFO)
+    export_id = create_export(activity_type="churn")
+    transfer(export_id, f"file://{tmp_path}/{{interval_start:%Y-%m-%d}}.zip")
+    log = capfd.readouterr().out + caplog.text
+    window = "from 2024-01-01T00:00:00+00:00 to 2024-01-03T00:00:00+00:00"
+    before_the_download = log.partition("Downloaded export")[0]
+    assert (
+        f"Transferring export {export_id} (churn activities {window}) to file://{tmp_path}/2024-01-01.zip"
+        in before_the_download
+    )
+
+
 @pytest.mark.parametrize(
     ("export", "error", "message"),
     [
