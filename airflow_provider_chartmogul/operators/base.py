@@ -47,16 +47,13 @@ def is_literal(value: object) -> bool:
     return isinstance(value, (bytes, int, float, date, timedelta))
 
 
-def check_literals(parsers: _Parsers, parameters: Mapping[str, Any]) -> None:
+def is_declared(task: BaseOperator) -> bool:
     """
-    Check the parameters that are literals, when the DAG is parsed.
+    Return whether a task stands in the DAG as it is: its literals were written there.
 
-    :param parsers: the parameters to check, and what parses them
-    :raises ValueError: if one cannot be parsed
+    Otherwise Airflow creates it on the worker, out of a mapped task and the values of XComs.
     """
-    for name, parse in parsers.items():
-        if is_literal(value := parameters.get(name)):
-            parse(value, name)
+    return not task.has_dag() or task.dag.task_dict.get(task.task_id) is task
 
 
 class ChartMogulOperator(BaseOperator):
@@ -71,6 +68,30 @@ class ChartMogulOperator(BaseOperator):
     def __init__(self, *, chartmogul_conn_id: str = ChartMogulHook.default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.chartmogul_conn_id = chartmogul_conn_id
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Begin a mapped task; parameters that are literals are checked at once."""
+        cls._check_literals(kwargs)
+        return super().partial(**kwargs)
+
+    def _check_at_parse(self) -> None:
+        """
+        Check the parameters that are known when the DAG is parsed; subclasses call it at the end of their ``__init__``.
+
+        :raises ValueError: if one is invalid
+        """
+        if is_declared(self):
+            self._check_literals(vars(self))
+
+    @classmethod
+    def _check_literals(cls, given: Mapping[str, Any]) -> None:
+        """
+        Check the parameters that are literals; subclasses add theirs.
+
+        :param given: parameters by name; those that a mapped task gets later are missing
+        :raises ValueError: if one is invalid
+        """
 
 
 class WindowOperator(ChartMogulOperator):
@@ -103,33 +124,30 @@ class WindowOperator(ChartMogulOperator):
         self.partition_timezone = partition_timezone
 
     def _check_at_parse(self) -> None:
-        """
-        Check the parameters that are known when the DAG is parsed; subclasses call it at the end of their ``__init__``.
-
-        :raises ValueError: if one cannot be parsed, or the window is empty or reversed
-        """
         self._none_at_init = frozenset(name for name in self._parsers if getattr(self, name) is None)
-        if self._is_parsed:
-            check_literals(self._parsers, vars(self))
-            window = [self.interval_start, self.interval_end, *([] if self.lookback is None else [self.lookback])]
-            if all(map(is_literal, window)):
-                resolve_interval({}, start=self.interval_start, end=self.interval_end, lookback=self.lookback)
+        super()._check_at_parse()
         if self.map_index_template is None and next(self.iter_mapped_task_groups(), None) is not None:
             self.map_index_template = _MAP_INDEX_TEMPLATE
-
-    @property
-    def _is_parsed(self) -> bool:
-        """Whether this is the DAG's own task. Airflow makes mapped ones on the worker; ``execute`` checks those."""
-        return not self.has_dag() or self.dag.task_dict.get(self.task_id) is self  # type: ignore[no-untyped-call]
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """Begin a mapped task, whose tasks are named by what they do unless ``map_index_template`` is given."""
-        check_literals(cls._parsers, kwargs)
         partial = super().partial(**kwargs)
         if partial.kwargs.get("map_index_template") is None:
             partial.kwargs["map_index_template"] = _MAP_INDEX_TEMPLATE
         return partial
+
+    @classmethod
+    def _check_literals(cls, given: Mapping[str, Any]) -> None:
+        super()._check_literals(given)
+        for name, parse in cls._parsers.items():
+            if is_literal(value := given.get(name)):
+                parse(value, name)
+        start, end, lookback = (given.get(name) for name in ("interval_start", "interval_end", "lookback"))
+        # A mapped task may get its lookback later.
+        is_lookback_known = "lookback" in given and (lookback is None or is_literal(lookback))
+        if is_literal(start) and is_literal(end) and is_lookback_known:
+            resolve_interval({}, start=start, end=end, lookback=lookback)
 
     @jinja2.pass_context
     def map_index_name(self, context: Context) -> str:

@@ -23,6 +23,7 @@ from airflow_provider_chartmogul.api.exports import validate_export_id
 from airflow_provider_chartmogul.exceptions import ChartMogulError, ExportTimeoutError
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
 from airflow_provider_chartmogul.intervals.durations import parse_seconds
+from airflow_provider_chartmogul.operators.base import is_declared, is_literal
 from airflow_provider_chartmogul.sources.polling import ExportPoller, PollSettings, timeout_message
 from airflow_provider_chartmogul.triggers.deferral import defer_until_finished, raise_if_deferral_timed_out
 from airflow_provider_chartmogul.triggers.events import ExportEvent
@@ -83,6 +84,15 @@ class ActivitiesExportSensor(BaseSensorOperator):
         self.chartmogul_conn_id = chartmogul_conn_id
         self._poller: ExportPoller | None = None
         self._next_poll_delay = 0.0
+        if is_declared(self):
+            _check_export_id(export_id)
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Begin a mapped task; an ``export_id`` that is a literal is checked at once."""
+        if "export_id" in kwargs:
+            _check_export_id(kwargs["export_id"])
+        return super().partial(**kwargs)
 
     def execute(self, context: Context) -> str:
         with self._apply_soft_fail():
@@ -196,3 +206,13 @@ class ActivitiesExportSensor(BaseSensorOperator):
             if self.never_fail:
                 raise AirflowSkipException(f"Skipped, because never_fail is set: {error}") from error
             raise
+
+
+def _check_export_id(export_id: object) -> None:
+    """
+    Check an ``export_id`` that is a literal, when the DAG is parsed.
+
+    :raises InvalidExportIdError: if it is invalid
+    """
+    if export_id is None or is_literal(export_id):
+        validate_export_id(export_id)

@@ -32,7 +32,7 @@ from airflow_provider_chartmogul.formats.archive import Archive, sha256_of
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.runtime.disk_space import require_disk_space
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
-from airflow_provider_chartmogul.storage.delivery import LocalFile
+from airflow_provider_chartmogul.storage.delivery import LocalFile, check_dictionary
 
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
@@ -211,11 +211,19 @@ def check_column_types(column_types: Mapping[str, str] | None, output_format: st
         not installed
     :raises ColumnTypesError: for a type that Arrow does not have
     """
-    if column_types is not None and not isinstance(column_types, Mapping):
-        raise TransferSettingsError("column_types is a dictionary of Arrow types by column")
+    check_column_types_of_format(column_types, output_format)
     if output_format == "parquet":
         _parquet().parse_types(column_types)
-    elif column_types:
+
+
+def check_column_types_of_format(column_types: Mapping[str, str] | None, output_format: str) -> None:
+    """
+    Check ``column_types`` without pyarrow.
+
+    :raises TransferSettingsError: for another format than ``parquet``, and for what is not a dictionary
+    """
+    check_dictionary(column_types, "column_types", "Arrow types by column")
+    if column_types and output_format != "parquet":
         raise TransferSettingsError(f"column_types is for parquet, and has no meaning for {output_format}")
 
 

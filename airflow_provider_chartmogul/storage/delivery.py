@@ -103,10 +103,8 @@ class Delivery:
     upload_options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.if_exists not in IF_EXISTS:
-            raise TransferSettingsError(f"if_exists cannot be {self.if_exists!r}: it is one of {', '.join(IF_EXISTS)}")
-        if self.upload_options is not None and not isinstance(self.upload_options, Mapping):
-            raise TransferSettingsError("upload_options is a dictionary of options for put_file")
+        check_if_exists(self.if_exists)
+        check_dictionary(self.upload_options, "upload_options", "options for put_file")
         _ = self.format
         if self.destination.example().scheme == "file" and self.upload_options:
             raise TransferSettingsError("upload_options are for object stores; file:// has none")
@@ -191,6 +189,40 @@ class Delivery:
         }
 
 
+def check_if_exists(value: object) -> None:
+    """
+    Check an operator's ``if_exists``.
+
+    :raises TransferSettingsError: for a value that is not one of ``IF_EXISTS``
+    """
+    if value not in IF_EXISTS:
+        raise TransferSettingsError(f"if_exists cannot be {value!r}: it is one of {', '.join(IF_EXISTS)}")
+
+
+def check_dictionary(value: object, name: str, content: str) -> None:
+    """
+    Check an operator's parameter that is a dictionary or ``None``.
+
+    :param name: its name
+    :param content: what the dictionary contains
+    :raises TransferSettingsError: for another value
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise TransferSettingsError(f"{name} is a dictionary of {content}")
+
+
+def check_output_format(value: str | None, formats: Mapping[str, str]) -> None:
+    """
+    Check an operator's ``output_format``.
+
+    :param formats: the formats that the source can produce, by suffix
+    :raises TransferSettingsError: for another format
+    """
+    if value is not None and value not in formats.values():
+        known = ", ".join(sorted(set(formats.values())))
+        raise TransferSettingsError(f"output_format cannot be {value!r}: it is one of {known}")
+
+
 def choose_format(destination: Destination, formats: Mapping[str, str], output_format: str | None) -> str:
     """
     Return the format of objects, from ``output_format`` or the destination's suffix.
@@ -198,11 +230,9 @@ def choose_format(destination: Destination, formats: Mapping[str, str], output_f
     :param formats: the formats that the source can produce, by suffix
     :raises TransferSettingsError: if there is none, or the two say different ones
     """
+    check_output_format(output_format, formats)
     template = destination.template
     by_suffix = next((name for suffix, name in formats.items() if template.endswith(suffix)), None)
-    known = ", ".join(sorted(set(formats.values())))
-    if output_format is not None and output_format not in formats.values():
-        raise TransferSettingsError(f"output_format cannot be {output_format!r}: it is one of {known}")
     if by_suffix and output_format and by_suffix != output_format:
         raise TransferSettingsError(
             f"destination {template!r} says {by_suffix} and output_format says {output_format}: change one of them, or "
@@ -211,7 +241,7 @@ def choose_format(destination: Destination, formats: Mapping[str, str], output_f
     if (chosen := output_format or by_suffix) is None:
         raise TransferSettingsError(
             f"destination {template!r} has none of the suffixes {', '.join(formats)}: give it one, or give "
-            f"output_format ({known})"
+            f"output_format ({', '.join(sorted(set(formats.values())))})"
         )
     return chosen
 

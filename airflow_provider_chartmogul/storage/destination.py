@@ -65,6 +65,20 @@ class Destination:
         """The placeholders in the template."""
         return frozenset(name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None)
 
+    def check_values(self, values: Mapping[str, Any]) -> None:
+        """
+        Check that no placeholder of the template lacks its value.
+
+        :param values: values of placeholders, not necessarily of all; ``None`` where there is none for this object
+        :raises TransferSettingsError: for a placeholder without a value
+        """
+        for name in sorted(self.placeholders.intersection(values)):
+            if values[name] is None:
+                raise TransferSettingsError(
+                    f"destination {self.template!r} has {{{name}}}, but {name} is None for this task: remove the "
+                    f"placeholder, or give the task {name}"
+                )
+
     def fill(self, values: Mapping[str, Any]) -> StoredObject:
         """
         Fill in the placeholders.
@@ -73,12 +87,7 @@ class Destination:
         :raises TransferSettingsError: for a placeholder without a value, or a format that does not fit its value
         :raises DestinationError: if the result is not the full name of one object
         """
-        for name in sorted(self.placeholders):
-            if values[name] is None:
-                raise TransferSettingsError(
-                    f"destination {self.template!r} has {{{name}}}, but {name} is None for this task: remove the "
-                    f"placeholder, or give the task {name}"
-                )
+        self.check_values(values)
         try:
             name = _PlaceholderFormatter().vformat(self.template, (), values)
         except (ValueError, TypeError) as error:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_chartmogul.api.exports import validate_export_id
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
+from airflow_provider_chartmogul.operators.base import is_literal
 from airflow_provider_chartmogul.transfers.base import ExportToObjectStorageOperator
 
 if TYPE_CHECKING:
@@ -84,6 +85,13 @@ class ActivitiesExportToObjectStorageOperator(ExportToObjectStorageOperator):
             **kwargs,
         )
         self.export_id: Any = export_id
+        self._check_at_parse()
+
+    @classmethod
+    def _check_literals(cls, given: Mapping[str, Any]) -> None:
+        super()._check_literals(given)
+        if "export_id" in given and (given["export_id"] is None or is_literal(given["export_id"])):
+            validate_export_id(given["export_id"])
 
     def execute(self, context: Context) -> str:
         with fail_without_retry():

@@ -156,6 +156,7 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
         self.timeout = parse_seconds(timeout, "timeout")
         self.max_failure_seconds = parse_seconds(max_failure_seconds, "max_failure_seconds")
         self.soft_fail = soft_fail
+        self._check_at_parse()
 
     def execute(self, context: Context) -> str:
         from airflow_provider_chartmogul.sources.activities_export import ActivitiesExportSource

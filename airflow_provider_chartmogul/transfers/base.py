@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +110,20 @@ class ToObjectStorageOperator(ChartMogulOperator):
 
 class ExportToObjectStorageOperator(ToObjectStorageOperator):
     """An operator that publishes a finished activities export as one object."""
+
+    @classmethod
+    def _check_literals(cls, given: Mapping[str, Any]) -> None:
+        # Imported here, so that importing this module loads nothing that transfers.
+        from airflow_provider_chartmogul.sources.activities_export import FORMATS, check_column_types_of_format
+        from airflow_provider_chartmogul.sources.placeholders import EXPORT_PLACEHOLDERS
+        from airflow_provider_chartmogul.transfers.literals import check_object_settings
+
+        super()._check_literals(given)
+        destination, output_format = check_object_settings(given, EXPORT_PLACEHOLDERS, FORMATS)
+        if destination is not None:
+            destination.check_values({name: given.get(name, "") for name in ("interval_start", "interval_end")})
+        if output_format is not None and isinstance(column_types := given.get("column_types"), Mapping):
+            check_column_types_of_format(column_types, output_format)
 
     def _delivery(self) -> Delivery:
         """

@@ -158,15 +158,19 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         self._check_at_parse()
 
     @classmethod
-    def partial(cls, **kwargs: Any) -> Any:
-        if is_literal(resource := kwargs.get("resource")):
-            get_resource(resource)
-        return super().partial(**kwargs)
+    def _check_literals(cls, given: Mapping[str, Any]) -> None:
+        # Imported here, so that importing this module loads nothing that transfers.
+        from airflow_provider_chartmogul.sources.placeholders import resource_placeholders
+        from airflow_provider_chartmogul.sources.row_files import FORMATS
+        from airflow_provider_chartmogul.transfers.literals import check_object_settings
 
-    def _check_at_parse(self) -> None:
-        super()._check_at_parse()
-        if self._is_parsed and is_literal(self.resource):
-            self._check_window_parameters(get_resource(self.resource))
+        super()._check_literals(given)
+        if is_literal(name := given.get("resource")):
+            resource = get_resource(name)
+            _check_window_parameters(resource, given)
+            if is_literal(destination := given.get("destination")):
+                _check_window_placeholders(resource, destination)
+            check_object_settings(given, resource_placeholders(resource), FORMATS)
 
     def execute(self, context: Context) -> str:
         from airflow_provider_chartmogul.sources.resource import fetch_rows
@@ -205,7 +209,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         query = resource.build_query(self.query_params)
         if resource.has_window:
             query.setdefault("interval", "day")
-        self._check_window_parameters(resource)
+        _check_window_parameters(resource, vars(self))
         interval = None
         if resource.has_window:
             interval = self._resolve_interval(context)
@@ -234,18 +238,6 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
             interval=interval,
         )
 
-    def _check_window_parameters(self, resource: Resource) -> None:
-        """
-        Check that a resource without a window gets no parameters of one.
-
-        :raises TransferSettingsError: naming the parameter
-        """
-        given = [name for name, default in _WINDOW_DEFAULTS.items() if getattr(self, name) != default]
-        if given and not resource.has_window:
-            raise TransferSettingsError(
-                f"{resource.name} is a complete snapshot and has no window: remove {', '.join(given)}"
-            )
-
     def _output(self, resource: Resource) -> ResourceOutput:
         """
         Check the parameters that say what the objects contain.
@@ -271,11 +263,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         from airflow_provider_chartmogul.sources.placeholders import resource_placeholders
         from airflow_provider_chartmogul.storage.destination import Destination
 
-        if not resource.has_window and "{interval_" in str(self.destination):
-            raise TransferSettingsError(
-                f"{resource.name} is a complete snapshot and has no window: use {{extracted_at}} in the destination, "
-                "not {interval_start} or {interval_end}"
-            )
+        _check_window_placeholders(resource, self.destination)
         return Destination.parse(self.destination, resource_placeholders(resource), self.object_storage_conn_id)
 
     def _delivery(self, resource: Resource, output: ResourceOutput) -> Delivery:
@@ -355,3 +343,30 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
     def _map_index_name(self, context: Context) -> str:
         resource = get_resource(self.resource)
         return f"{resource.name}, {self._resolve_interval(context)}" if resource.has_window else resource.name
+
+
+def _check_window_parameters(resource: Resource, given: Mapping[str, Any]) -> None:
+    """
+    Check that a resource without a window gets no parameters of one.
+
+    :param given: parameters by name
+    :raises TransferSettingsError: naming the parameter
+    """
+    names = [name for name, default in _WINDOW_DEFAULTS.items() if given.get(name, default) != default]
+    if names and not resource.has_window:
+        raise TransferSettingsError(
+            f"{resource.name} is a complete snapshot and has no window: remove {', '.join(names)}"
+        )
+
+
+def _check_window_placeholders(resource: Resource, destination: object) -> None:
+    """
+    Check that the destination of a resource without a window has no placeholders of one.
+
+    :raises TransferSettingsError: naming the placeholder to use
+    """
+    if not resource.has_window and "{interval_" in str(destination):
+        raise TransferSettingsError(
+            f"{resource.name} is a complete snapshot and has no window: use {{extracted_at}} in the destination, "
+            "not {interval_start} or {interval_end}"
+        )

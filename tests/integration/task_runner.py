@@ -79,6 +79,14 @@ class TaskRun:
         return self.ti.xcoms
 
 
+def render(task: BaseOperator, **values: Any) -> BaseOperator:
+    """Set template fields, as Airflow does before it runs a task; invalid literals would fail at parse."""
+    for name, value in values.items():
+        assert name in task.template_fields
+        setattr(task, name, value)
+    return task
+
+
 def run_task(
     operator: BaseOperator,
     *,

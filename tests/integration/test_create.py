@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_chartmogul.operators.activities_export import CreateActivitiesExportOperator
 from airflow_provider_chartmogul.sandbox import Sandbox
-from tests.integration.task_runner import run_task
+from tests.integration.task_runner import render, run_task
 
 DAY = {"data_interval_start": pendulum.datetime(2024, 1, 1), "data_interval_end": pendulum.datetime(2024, 1, 2)}
 NO_WIDTH = {name: pendulum.datetime(2024, 1, 2) for name in DAY}
@@ -92,10 +92,7 @@ def test_activity_type_of_request(sandbox: Sandbox) -> None:
 def test_invalid_value_raises_before_a_request(
     rendered: dict[str, Any], context: dict[str, Any], message: str, sandbox: Sandbox
 ) -> None:
-    task = create()
-    for name, value in rendered.items():  # as Airflow sets rendered templates; literals fail when the DAG is parsed
-        setattr(task, name, value)
     with pytest.raises(AirflowFailException) as raised:
-        run_task(task, **context)
+        run_task(render(create(), **rendered), **context)
     assert message in str(raised.value)
     assert sandbox.requests == []

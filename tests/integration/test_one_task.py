@@ -20,7 +20,7 @@ from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.exports import ExportParameters
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
 from tests.integration.servers import Response, ScriptedServer
-from tests.integration.task_runner import FakeTaskStateStore, TaskRun, run_task
+from tests.integration.task_runner import FakeTaskStateStore, TaskRun, render, run_task
 from tests.integration.test_formats import READERS
 
 START, END = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC)
@@ -256,17 +256,19 @@ class TestPermanentFailure:
         ("parameters", "message"),
         [
             ({"interval_start": "2024-01-05"}, "reversed"),
-            ({"activity_type": "{{ 'upsell' }}"}, "activity_type cannot be"),
+            ({"activity_type": "upsell"}, "activity_type cannot be"),
             ({"if_exists": "replace"}, "if_exists cannot be"),
-            ({"interval_start": None, "destination": "file:///x/{interval_start}.zip"}, "interval_start is None"),
+            ({"interval_start": ""}, "interval_start came out of its template"),
             ({"destination": "nostore://b/x.zip"}, "no file system"),
         ],
     )
     def test_invalid_parameters_raise_before_a_request(
         self, parameters: dict[str, Any], message: str, deferrable: bool, sandbox: Sandbox, tmp_path: Path
     ) -> None:
+        operator = ActivitiesToObjectStorageOperator(task_id="t", destination="{{ x }}", deferrable=deferrable)
+        values = {"destination": f"file://{tmp_path}/x.zip", **parameters}
         with pytest.raises(AirflowFailException, match=message):
-            export_and_transfer(**{"destination": f"file://{tmp_path}/x.zip", "deferrable": deferrable, **parameters})
+            run_task(render(operator, **values), **DAY)
         assert sandbox.requests == []
 
 

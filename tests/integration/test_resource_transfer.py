@@ -20,7 +20,7 @@ from airflow_provider_chartmogul.exceptions import ChartMogulError, PaginationEr
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.transfers.chartmogul_to_object_storage import ChartMogulToObjectStorageOperator
 from tests.integration.servers import Response, ScriptedServer, json_response
-from tests.integration.task_runner import TaskRun, run_task
+from tests.integration.task_runner import TaskRun, render, run_task
 
 SNAPSHOTS = [name for name, resource in RESOURCES.items() if not resource.has_window]
 PAGED = [name for name in SNAPSHOTS if RESOURCES[name].is_paged]
@@ -336,17 +336,14 @@ def test_unknown_resource_of_a_mapped_task_is_refused_at_parse() -> None:
         ({"exclude_columns": ["uuid"]}, "identifies a row"),
         ({"destination": "s3://b/x.parquet", "column_types": {"phone": "int64"}}, "phone"),
         ({"column_types": {"mrr": "int64"}}, "have no meaning for jsonl"),
-        ({"resource": "{{ 'customers' }}", "partition_length": "P1D"}, "no window: remove partition_length"),
+        ({"partition_length": "P1D"}, "no window: remove partition_length"),
     ],
 )
 def test_bad_input_fails_before_any_request(kwargs: dict[str, Any], message: str, sandbox: Sandbox) -> None:
-    task = ChartMogulToObjectStorageOperator(
-        task_id="t", **{"resource": "customers", "destination": "s3://b/x.jsonl", **kwargs}
-    )
-    task.render_template_fields({})
+    task = ChartMogulToObjectStorageOperator(task_id="t", resource="customers", destination="s3://b/x.jsonl")
     before = len(sandbox.requests)
     with pytest.raises(AirflowFailException, match=message):
-        run_task(task)
+        run_task(render(task, **kwargs))
     assert len(sandbox.requests) == before
 
 

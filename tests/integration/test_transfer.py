@@ -23,7 +23,11 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_chartmogul.exceptions import DownloadError, ExportNotReadyError, UnexpectedResponseError
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.storage import download
+from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
+    ActivitiesExportToObjectStorageOperator,
+)
 from tests.integration.servers import RecordedRequest, Response, ScriptedServer
+from tests.integration.task_runner import TaskRun, render, run_task
 from tests.integration.transfers import create_export, serve_export, transfer
 from tests.stores import Store
 
@@ -169,6 +173,12 @@ def test_placeholder_of_an_open_end_is_an_error(sandbox: Sandbox, store: Store) 
     assert store.list() == []
 
 
+def transfer_rendered(values: dict[str, Any]) -> TaskRun:
+    """Transfer with parameters that are known when the task runs."""
+    task = ActivitiesExportToObjectStorageOperator(task_id="t", export_id="{{ x }}", destination="{{ x }}")
+    return run_task(render(task, **values))
+
+
 @pytest.mark.parametrize(
     ("destination", "parameters", "message"),
     [
@@ -187,7 +197,7 @@ def test_invalid_settings_raise_before_a_request(
     destination: str, parameters: dict[str, Any], message: str, sandbox: Sandbox
 ) -> None:
     with pytest.raises(AirflowFailException) as raised:
-        transfer(parameters.pop("export_id", "e-1"), destination, **parameters)
+        transfer_rendered({"export_id": "e-1", "destination": destination, **parameters})
     assert message in str(raised.value)
     assert sandbox.requests == []
 
@@ -211,5 +221,5 @@ def test_unusable_destination_raises_before_the_download(
     destination: str, parameters: dict[str, Any], message: str, sandbox: Sandbox, airflow_db: None
 ) -> None:
     with pytest.raises(AirflowFailException, match=message):
-        transfer(create_export(), destination, **parameters)
+        transfer_rendered({"export_id": create_export(), "destination": destination, **parameters})
     assert [request for request in sandbox.requests if request.host == "download"] == []

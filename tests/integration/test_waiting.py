@@ -25,7 +25,7 @@ from airflow_provider_chartmogul.exceptions import ChartMogulError
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
 from tests.integration.servers import Response, ScriptedServer, closed_port
-from tests.integration.task_runner import FakeTaskInstance, first_rescheduled_at, run_task
+from tests.integration.task_runner import FakeTaskInstance, first_rescheduled_at, render, run_task
 from tests.integration.waits import EXPORT_ID, MODES, PENDING, SUCCEEDED, api_error, export, new_sensor
 
 pytestmark = pytest.mark.usefixtures("short_waits")
@@ -141,7 +141,9 @@ def test_wait_ends_the_same_in_every_mode(
 ) -> None:
     with ScriptedServer(*case.responses) as server:
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json(requests_per_second=100))
-        task = new_sensor(**{**MODES[mode], "soft_fail": soft_fail, **case.sensor})
+        parameters = {name: value for name, value in case.sensor.items() if name != "export_id"}
+        task = new_sensor(**MODES[mode], soft_fail=soft_fail, **parameters)
+        render(task, export_id=case.sensor.get("export_id", EXPORT_ID))
         if case.error is None:
             run = run_task(task)
             assert run.value == EXPORT_ID
