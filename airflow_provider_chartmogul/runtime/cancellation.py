@@ -90,10 +90,9 @@ class Cancellation:
             running.completion.wait()
         except BaseException:
             running.cancel()
-            # More important than what ended the task.
-            if isinstance(running.completion.error, UploadStillRunningError):
-                raise running.completion.error from None
-            raise
+            # An upload that may still publish its object is more important than what ended the task.
+            if not isinstance(running.completion.error, UploadStillRunningError):
+                raise
         finally:
             self._upload = None
         if running.completion.error is not None:
@@ -101,7 +100,7 @@ class Cancellation:
 
 
 class _Upload:
-    """A coroutine that runs in the event loop of another thread."""
+    """A coroutine in the event loop of another thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.completion = _Completion()
@@ -121,20 +120,17 @@ class _Upload:
         self._loop.call_soon_threadsafe(start)
 
     def _set_result(self, task: asyncio.Task[Any]) -> None:
-        self.completion.set_result(
-            TaskCancelledError("the task was cancelled during the upload; nothing was published")
-            if task.cancelled()
-            else task.exception()
-        )
+        cancelled = TaskCancelledError("the task was cancelled during the upload; nothing was published")
+        self.completion.set_result(cancelled if task.cancelled() else task.exception())
 
     def cancel(self) -> None:
-        """Cancel the upload and wait until it has ended, for a limited time."""
+        """Cancel the upload, and wait for a limited time until it has ended."""
         if self.completion.is_set or self._process != os.getpid():
             return
 
         def cancel() -> None:
             if self._task is None:
-                # A signal came between run() and start(), which is still to come.
+                # A signal interrupted start(), which will find the result.
                 self.completion.set_result(TaskCancelledError("the task was cancelled before the upload began"))
             elif not self._task.cancelling():
                 # A second cancel would interrupt the upload while it cleans up.
@@ -159,29 +155,23 @@ class _Completion:
 
     Polled instead of locked. A handler would wait forever for a lock that its thread is about to take, and Python
     calls no handler while a thread waits for a lock.
+
+    :ivar error: the error that ended the upload; ``None`` while it runs, and if it succeeded
     """
 
     def __init__(self) -> None:
-        self._results: list[BaseException | None] = []
-
-    @property
-    def is_set(self) -> bool:
-        return bool(self._results)
-
-    @property
-    def error(self) -> BaseException | None:
-        """The error that ended the upload; ``None`` while it runs, and if it succeeded."""
-        return self._results[0] if self._results else None
+        self.is_set = False
+        self.error: BaseException | None = None
 
     def set_result(self, error: BaseException | None) -> None:
         """Set the result; later calls change nothing."""
-        self._results.append(error)
+        if not self.is_set:
+            self.error = error
+            self.is_set = True
 
     def wait(self, seconds: float = float("inf")) -> bool:
         """Wait for the result; return whether it came in time."""
         deadline = time.monotonic() + seconds
-        while not self._results:
-            if time.monotonic() >= deadline:
-                return False
+        while not self.is_set and time.monotonic() < deadline:
             time.sleep(_CHECK_SECONDS)
-        return True
+        return self.is_set
