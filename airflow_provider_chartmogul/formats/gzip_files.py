@@ -10,7 +10,7 @@ from typing import IO, Any
 _gzip: Any
 try:
     from isal import igzip as _gzip
-except ImportError:  # no wheel for this machine
+except ImportError:  # isal has no wheel for some platforms
     import gzip as _gzip
 
 _LEVEL = 2

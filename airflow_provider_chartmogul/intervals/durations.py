@@ -49,17 +49,17 @@ def parse_duration(value: object, name: str) -> timedelta:
     raise IntervalError(f"{name} cannot be {value!r:.60}: it is a timedelta above zero, or ISO 8601 text such as P7D")
 
 
-def subtract_duration(value: datetime, duration: timedelta, name: str) -> datetime:
+def subtract_duration(end: datetime, duration: timedelta, name: str) -> datetime:
     """
-    Subtract a duration, of which pendulum's months are those of the calendar.
+    Subtract a duration; the months of a pendulum ``Duration`` count as calendar months.
 
     :param name: what an error calls the duration
     :raises IntervalError: when that is outside the calendar
     """
     try:
-        earlier = pendulum.instance(value) - duration
+        earlier = pendulum.instance(end) - duration
     except (ValueError, OverflowError) as error:
-        raise IntervalError(f"{name}, {duration}, before {value.isoformat()} is outside the calendar") from error
+        raise IntervalError(f"{name}, {duration}, before {end.isoformat()} is outside the calendar") from error
     return to_utc(earlier, name)
 
 
@@ -75,15 +75,19 @@ class CalendarDuration(NamedTuple):
         """
         Parse a duration as ``parse_duration`` does.
 
-        Whole days are the calendar's, those of a plain ``timedelta`` too, which cannot tell a day from 24 hours. A
-        duration with hours and without months is elapsed time.
+        * ``P1M`` is a calendar month.
+        * ``P1D`` and ``timedelta(days=1)`` are a calendar day, since a ``timedelta`` cannot tell it from 24 hours.
+        * ``P1DT12H`` is 36 hours of elapsed time.
+        * ``P1MT12H`` is a calendar month, then 12 hours.
 
         :raises IntervalError: when the value is not a duration above zero, or one of its parts is below zero
         """
         duration = parse_duration(value, name)
+        # An Interval is the time between two moments, so that its days are elapsed ones.
         if isinstance(duration, pendulum.Duration) and not isinstance(duration, pendulum.Interval):
             months = duration.years * 12 + duration.months
             days = duration.weeks * 7 + duration.remaining_days
+            # pendulum counts a year as 365 days and a month as 30.
             elapsed = duration.as_timedelta() - timedelta(days=duration.years * 365 + duration.months * 30 + days)
         else:
             months, days, elapsed = 0, duration.days, duration - timedelta(days=duration.days)
@@ -95,7 +99,7 @@ class CalendarDuration(NamedTuple):
 
     def after(self, start: datetime, times: int = 1) -> datetime:
         """
-        Return the time that is this duration, or a multiple of it, after another, in UTC.
+        Return ``start`` plus ``times`` this duration, in UTC.
 
         The multiple is added at once: the months after January 31st end on the last day of each month.
 
@@ -106,15 +110,15 @@ class CalendarDuration(NamedTuple):
             if self.months or self.days:
                 wall = pendulum.naive(*start.timetuple()[:6], start.microsecond)
                 wall = wall.add(months=times * self.months, days=times * self.days)
-                # This is the first one of an hour that comes twice. An hour that is left out becomes the one after
-                # it, so that a day without a midnight begins at its first moment.
+                # When clocks go back, this is the first of the two hours. When they go forward, a skipped time becomes
+                # the hour after, so that a day without a midnight begins at its first moment.
                 start = datetime(*wall.timetuple()[:6], wall.microsecond, tzinfo=start.tzinfo)
             return to_utc(start, "the time") + times * self.elapsed
         except (ValueError, OverflowError) as error:
             raise IntervalError(f"the window after {start.isoformat()} ends outside the calendar") from error
 
 
-#: The periods of the calendar by name. Each begins at midnight, weeks on Monday.
+#: The lengths of the calendar's periods, by name.
 PERIODS: Final = {
     "day": CalendarDuration(days=1),
     "week": CalendarDuration(days=7),

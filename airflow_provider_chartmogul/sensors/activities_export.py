@@ -116,6 +116,7 @@ class ActivitiesExportSensor(BaseSensorOperator):
             if not self.deferrable:
                 self._wait_on_worker(context)
             elif not self.poke(context):
+                # Raises TaskDeferred; the task continues in execute_complete.
                 defer_until_finished(self, self.export_id, settings, chartmogul_conn_id=self.chartmogul_conn_id)
         return str(self.export_id)
 
@@ -160,7 +161,7 @@ class ActivitiesExportSensor(BaseSensorOperator):
             raise AirflowSensorTimeout(message) from error
 
     def _seconds_since_first_poke(self, context: Context) -> float:
-        """Return the age of the wait in reschedule mode, where every poll has a process of its own."""
+        """Return the seconds since the first poll in reschedule mode, where every poll has its own process; else 0."""
         if self.deferrable or not self.reschedule:
             return 0.0
         ti: Any = context["ti"]
@@ -192,7 +193,7 @@ class ActivitiesExportSensor(BaseSensorOperator):
 
     @contextmanager
     def _apply_soft_fail(self) -> Iterator[None]:
-        """Skip the task on what ``soft_fail`` and ``never_fail`` cover, and on nothing else."""
+        """Skip on timeouts and permanent failures if ``soft_fail`` is set, and on any failure if ``never_fail`` is."""
         try:
             yield
         except AirflowSkipException:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-An activities export as the source of a transfer: its placeholders, its metadata, its file.
+An activities export as the source of a transfer: its metadata, its download and its conversion.
 
 The archive is downloaded to local disk and checked before anything is written at the destination.
 """
@@ -62,7 +62,7 @@ class ActivitiesExportSource:
 
     @property
     def uri(self) -> str:
-        """The asset that objects are made from: the activities of an account."""
+        """URI of the source asset: the activities at this API host."""
         return f"chartmogul://{urlsplit(self.base_url).netloc}/activities"
 
     def metadata(self, *, already_existed: bool) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class ActivitiesExportSource:
         }
 
 
-def finished_export(hook: ChartMogulHook, export_id: str) -> ActivitiesExport:
+def get_finished_export(hook: ChartMogulHook, export_id: str) -> ActivitiesExport:
     """
     Retrieve an export that has succeeded.
 

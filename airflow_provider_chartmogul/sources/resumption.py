@@ -3,8 +3,8 @@
 Resume an export after a worker crash, instead of creating a second one.
 
 Airflow 3.3 has a state store for each task instance that outlives its tries. It holds the export's ID, the request's
-fingerprint, and ``max_tries``: a retry leaves that number as it is, and clearing the task raises it, so that a cleared
-task creates a new export. Nothing is deleted on success, because a crash may still follow before the XCom is pushed.
+fingerprint, and ``max_tries``, which tells a retry from a cleared task: only clearing raises it. Before 3.3, every try
+creates an export. Nothing is deleted on success, because a crash may still follow before the XCom is pushed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def create_or_resume_export(
     :param context: the task's context
     :raises ChartMogulError: see ``ChartMogulHook.create_activities_export``
     """
-    # The key is not part of the fingerprint, since it may be rotated between two tries.
+    # The API key is left out of the fingerprint: it may be rotated between two tries.
     fingerprint = request.fingerprint(hook.chartmogul_conn_id, hook.settings.base_url)
     saved = _SavedExport(context, fingerprint, log)
     if (export_id := saved.load()) is not None and (export := _resume(hook, export_id, request, log)) is not None:
@@ -54,7 +54,10 @@ def clear_saved_export(context: Mapping[str, Any], log: TaskLog) -> None:
     try:
         store.delete(_KEY)
     except Exception as error:
-        log.warning("Could not write to Airflow's task state store (%s)", type(error).__name__)
+        log.warning(
+            "Could not delete from Airflow's task state store (%s); the next try may resume the export",
+            type(error).__name__,
+        )
 
 
 def _resume(hook: ChartMogulHook, export_id: str, request: ExportRequest, log: TaskLog) -> ActivitiesExport | None:
@@ -106,6 +109,7 @@ class _SavedExport:
             )
             return None
         if not isinstance(state, dict) or {name: state.get(name) for name in self._identity} != self._identity:
+            # Of another request, or from before the task was cleared.
             return None
         try:
             return validate_export_id(state.get("export_id"))
@@ -113,7 +117,7 @@ class _SavedExport:
             return None
 
     def save(self, export_id: str) -> None:
-        """Save the export ID; called right after the POST, since a crash in between costs an export."""
+        """Save the export ID. Call this right after the POST: if the worker crashes before it, the export is lost."""
         if self._store is None:
             return
         try:

@@ -96,7 +96,7 @@ class ResourceOutput:
 
 class RowFiles:
     """
-    The local files that a walk fills, one per table.
+    The local files of a resource, one per table, filled in one pass over all of its pages.
 
     :param folder: where the files are created
     :param extracted_at: when the walk began
@@ -123,7 +123,7 @@ class RowFiles:
             yield
 
     def write(self, page: Page) -> None:
-        """Write a page."""
+        """Write a page's nested rows to their own files, and the rest to that of the main table."""
         if not page.rows:
             return
         rows, raw_rows = page.rows, page.raw_rows
@@ -189,7 +189,7 @@ class RowFiles:
 
 
 def _import_tables() -> ModuleType:
-    """Import pyarrow, which is optional, only where tables are written."""
+    """Import the module that needs pyarrow, which is optional, only where tables are written."""
     try:
         return import_module("airflow_provider_chartmogul.formats.tables")
     except ImportError as error:

@@ -175,14 +175,14 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
             ActivitiesExportSource,
             convert_archive,
             download_archive,
-            finished_export,
+            get_finished_export,
             reported_request,
         )
         from airflow_provider_chartmogul.sources.placeholders import export_values
         from airflow_provider_chartmogul.storage.delivery import TransferResult
 
         delivery.prepare()
-        export = finished_export(hook, export_id)
+        export = get_finished_export(hook, export_id)
         source = ActivitiesExportSource(
             self.chartmogul_conn_id, hook.settings.base_url, request or reported_request(export), export
         )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
@@ -15,10 +15,11 @@ from airflow_provider_chartmogul.triggers.activities_export import ActivitiesExp
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
 
-#: The trigger keeps the deadline; Airflow's own limit of the deferral only catches a triggerer that is down then.
+#: The trigger enforces the deadline. Airflow's own limit of the deferral comes this much later, in case no triggerer
+#: runs.
 _BACKSTOP = timedelta(minutes=5)
 
-#: How Airflow 3 and Airflow 2 resume a task whose deferral ran into that limit (``next_kwargs["error"]``).
+#: ``next_kwargs["error"]`` of a task that Airflow resumes because that limit has passed: on Airflow 3, on Airflow 2.
 _TRIGGER_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")
 
 
@@ -29,9 +30,9 @@ def defer_until_finished(
     *,
     chartmogul_conn_id: str,
     kwargs: dict[str, Any] | None = None,
-) -> None:
+) -> NoReturn:
     """
-    Defer a task until an export is finished; it resumes in its ``execute_complete``.
+    Defer the task until an export is finished; the task resumes in its ``execute_complete``.
 
     :param settings: how to poll, with a deadline
     :param kwargs: arguments of ``execute_complete``, besides the event
@@ -57,9 +58,10 @@ def raise_if_deferral_timed_out(task: BaseOperator, next_kwargs: dict[str, Any] 
     """
     Raise if a task resumes without an event, because Airflow's limit of the deferral has passed.
 
+    :param next_kwargs: what Airflow stored for the resumption; any other error in it is left to the caller
     :param timeout: the limit of the wait, in seconds
-    :raises ExportTimeoutError: if ``timeout`` passed first
-    :raises AirflowTaskTimeout: if the task's ``execution_timeout`` passed first
+    :raises ExportTimeoutError: if ``timeout`` was the earlier limit
+    :raises AirflowTaskTimeout: if the task's ``execution_timeout`` was the earlier limit
     """
     if (next_kwargs or {}).get("error") not in _TRIGGER_TIMEOUTS:
         return
