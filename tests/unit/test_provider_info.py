@@ -135,6 +135,7 @@ def test_every_module_of_a_folder_is_listed(kind: str) -> None:
         "base",
         "deferral",
         "events",
+        "literals",
         "shared_client",
     }
     assert found == {
