@@ -143,7 +143,7 @@ _TRACKED = "disabled:boolean disabled_at:time disabled_by edit_history_summary:j
 
 _PLAN = "uuid external_id name interval_count:integer interval_unit data_source_uuid"
 
-#: The settings of an account that are left out unless they are asked for.
+#: The settings of an account that a response leaves out unless the request includes them.
 _ACCOUNT_SETTINGS = _columns(
     "churn_recognition churn_when_zero_mrr:json auto_churn_subscription:json refund_handling "
     "proximate_movement_reclassification"

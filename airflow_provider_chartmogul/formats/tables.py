@@ -61,7 +61,7 @@ class TableWriter:
     :param extracted_at: when the rows were extracted, with a time zone
     :param selection: the columns to keep
     :param column_types: types that differ from the catalogue's, and columns for values inside a JSON column. The latter
-        are kept always, as they have been asked for by name
+        are kept always, since the user names them
     :raises ColumnTypesError: as ``check_column_types``
     """
 

@@ -133,7 +133,7 @@ def download_archive(
     """
     Download the export's archive into a folder.
 
-    :param hook: asked for a new URL if the storage refuses the first one
+    :param hook: gets a new URL if the storage refuses the first one
     :param output_format: what the archive will be converted to, which decides how much disk space is required
     :raises InsufficientDiskSpaceError: before anything is downloaded
     :raises UnusableExportError: if the export has expired, or the storage has no file for it

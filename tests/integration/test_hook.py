@@ -120,7 +120,7 @@ class TestTestConnection:
         assert "chartmogul.invalid" in message
 
     @pytest.mark.parametrize(
-        "answer",
+        "first_response",
         [
             Response(200, b"<html><title>Welcome to nginx</title></html>"),
             Response(404, b"<html><title>404 Not Found</title></html>"),
@@ -128,8 +128,8 @@ class TestTestConnection:
             Response(301, headers={"Location": "https://www.example.com/"}),
         ],
     )
-    def test_server_is_not_chartmogul(self, answer: Response, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ScriptedServer(answer) as server:
+    def test_server_is_not_chartmogul(self, first_response: Response, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(first_response) as server:
             works, message = use(server, monkeypatch).test_connection()
         assert not works
         assert "does not look like ChartMogul" in message
@@ -202,7 +202,7 @@ class TestKeyStaysAtItsHost:
 
 class TestPostIsSentOnce:
     @pytest.mark.parametrize(
-        "answer",
+        "first_response",
         [
             Response(500, b"Internal Server Error"),
             Response(502, b"<html><title>Bad gateway</title></html>"),
@@ -219,9 +219,9 @@ class TestPostIsSentOnce:
         ids=str,
     )
     def test_post_is_not_repeated_if_it_may_have_been_acted_on(
-        self, answer: Response, monkeypatch: pytest.MonkeyPatch
+        self, first_response: Response, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with ScriptedServer(answer) as server:
+        with ScriptedServer(first_response) as server:
             with pytest.raises(ChartMogulError):
                 use(server, monkeypatch).create_activities_export()
             time.sleep(0.2)
@@ -251,7 +251,7 @@ class TestPostIsSentOnce:
 
 class TestGetIsRetried:
     @pytest.mark.parametrize(
-        "answer",
+        "first_response",
         [Response(s) for s in (408, 425, 429, 500, 502, 503, 504, 520, 524)]
         + [
             Response(200, b"<html>"),
@@ -261,8 +261,8 @@ class TestGetIsRetried:
         ],
         ids=str,
     )
-    def test_get_is_retried_until_it_succeeds(self, answer: Response, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ScriptedServer(answer, json_response({"id": "e-1", "status": "succeeded"})) as server:
+    def test_get_is_retried_until_it_succeeds(self, first_response: Response, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ScriptedServer(first_response, json_response({"id": "e-1", "status": "succeeded"})) as server:
             assert use(server, monkeypatch).get_activities_export("e-1").status is ExportStatus.SUCCEEDED
             assert len(server.requests) == 2
 
@@ -280,7 +280,7 @@ class TestGetIsRetried:
 
 
 @pytest.mark.parametrize(
-    ("answer", "message_part"),
+    ("first_response", "message_part"),
     [
         (json_response({"code": 400, "message": 'Parameter "x" is missing', "param": "x"}, 400), "400: Parameter"),
         (json_response({"code": 401, "message": "No valid API key provided", "param": None}, 401), "No valid API key"),
@@ -291,9 +291,9 @@ class TestGetIsRetried:
     ],
 )
 def test_permanent_errors_fail_at_once_with_chartmoguls_message(
-    answer: Response, message_part: str, monkeypatch: pytest.MonkeyPatch
+    first_response: Response, message_part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ScriptedServer(answer) as server:
+    with ScriptedServer(first_response) as server:
         with pytest.raises(AirflowFailException) as raised, fail_without_retry():
             use(server, monkeypatch).get_activities_export("e-1")
         assert message_part in str(raised.value)

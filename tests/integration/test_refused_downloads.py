@@ -2,7 +2,7 @@
 """
 A file URL that the storage refuses: a fresh one is requested, and what a second refusal means for the export.
 
-``test_downloads.py`` has how refusals are told apart.
+``test_downloads.py`` tests how refusals are classified.
 """
 
 from __future__ import annotations

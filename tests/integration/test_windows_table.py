@@ -42,8 +42,8 @@ ERRORS = {NO_INTERVAL: "no interval", NO_WIDTH: "no width"}
 def matches_this_airflow(versions: str) -> bool:
     """Return whether the installed Airflow is one of those in a row's column 'Airflow'."""
     first, later = re.fullmatch(r"(\d+\.\d+)( and later)?", versions).groups()  # type: ignore[union-attr]
-    installed, wanted = ([int(part) for part in text.split(".")[:2]] for text in (airflow_version, first))
-    return installed >= wanted if later else installed == wanted
+    installed, needed = ([int(part) for part in text.split(".")[:2]] for text in (airflow_version, first))
+    return installed >= needed if later else installed == needed
 
 
 def evaluate(code: str) -> Any:
