@@ -8,8 +8,6 @@ import random
 import time
 from collections.abc import AsyncIterator
 from functools import cache
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -29,9 +27,13 @@ _FINAL_POLL_SECONDS = 5.0
 
 
 @cache
-def _import_shared_client() -> ModuleType:
-    """Import the aiohttp client; done in a thread, because the slow import would block the other triggers."""
-    return import_module("airflow_provider_chartmogul.hooks.shared_client")
+def _import_client_and_stats() -> tuple[Any, Any]:
+    """Import the aiohttp client and Airflow's metrics; in a thread, because slow imports block the other triggers."""
+    from airflow.providers.common.compat.sdk import Stats
+
+    from airflow_provider_chartmogul.hooks.shared_client import shared_client
+
+    return shared_client, Stats
 
 
 class ActivitiesExportTrigger(BaseTrigger):
@@ -96,13 +98,10 @@ class ActivitiesExportTrigger(BaseTrigger):
         yield TriggerEvent(event.serialize())
 
     async def _poll_until_finished(self) -> ExportEvent:
-        shared_client = await asyncio.to_thread(_import_shared_client)
-        # Not at the top, since Airflow's metrics are slow to import where a DAG is parsed.
-        from airflow.providers.common.compat.sdk import Stats
-
+        shared_client, stats = await asyncio.to_thread(_import_client_and_stats)
         age = max(0.0, time.time() - self.settings.started)
-        poller = ExportPoller(self.export_id, self.settings, now=time.monotonic(), log=self.log, stats=Stats, age=age)
-        async with shared_client.shared_client(self.chartmogul_conn_id) as client:
+        poller = ExportPoller(self.export_id, self.settings, now=time.monotonic(), log=self.log, stats=stats, age=age)
+        async with shared_client(self.chartmogul_conn_id) as client:
             delay: float | None = max(poller.first_delay(), _EARLIEST_POLL_SECONDS * random.uniform(1.0, 1.1) - age)
             # The poller returns no delay once the export has succeeded.
             while delay is not None:

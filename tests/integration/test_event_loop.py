@@ -103,7 +103,8 @@ def test_waits_do_not_block_the_event_loop(sandbox: Sandbox, monkeypatch: pytest
 
     assert statuses == {"success": 100}
     assert monitor.blocking_calls == []
-    assert monitor.longest_callback < 0.25
+    # The garbage collector may run in any callback, over all objects of the tests before this one.
+    assert monitor.longest_callback < 1.0
 
 
 def test_monitor_detects_what_blocks(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
