@@ -36,7 +36,7 @@ def statements(task: Any) -> list[exp.Expression]:
 def test_dag_has_its_tasks_in_order(name: str) -> None:
     dag = load_example(name)
     assert dag.dag_id == f"example_{name}"
-    assert "**Not run against" in dag.doc_md
+    assert "**Not tested against" in dag.doc_md
     order = [task.task_id for task in dag.topological_sort()]
     middle = ["create", "stage"] if name == "redshift" else ["stage"]
     assert order == ["export", *middle, "check", "load", "drop"]
