@@ -61,7 +61,7 @@ MATRIX = (
     Airflow("2.11", ("apache-airflow==2.11.*",), ("3.12", "3.11"), system=True),
     # Airflow 3.0 does not set the content type that newer versions of FastAPI require, so dag.test() fails with them.
     # Airflow's own constraints have these versions.
-    Airflow("3.0", ("apache-airflow==3.0.*", "fastapi<0.117", "cadwyn<5.5"), ("3.11", "3.12")),
+    Airflow("3.0", ("apache-airflow==3.0.*", "fastapi<0.117", "cadwyn<5.5", "universal-pathlib<0.3"), ("3.11", "3.12")),
     Airflow("3.1", ("apache-airflow==3.1.*",), ("3.12", "3.11", "3.13")),
     # Airflow 3.2's task API cannot be imported with FastAPI 0.136 or later ("needs a discriminator field"). In
     # dag.test(), svcs 26 closes the task API before the first request.

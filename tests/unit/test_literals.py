@@ -159,6 +159,7 @@ def test_check_loads_neither_pyarrow_nor_file_systems() -> None:
         "import sys\n"
         "from airflow.providers.common.compat.sdk import BaseOperator, BaseSensorOperator\n"
         "from airflow_provider_chartmogul.transfers.activities_to_object_storage import *\n"
+        "BaseOperator(task_id='b')\n"  # what Airflow itself loads for a task
         "before = {module.partition('.')[0] for module in sys.modules}\n"
         "ActivitiesToObjectStorageOperator(task_id='t', destination='s3://b/x.parquet', column_types={'a': 'int64'})\n"
         "print('added', *sorted({module.partition('.')[0] for module in sys.modules} - before))\n"
