@@ -19,7 +19,6 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_chartmogul.api import account, exports
 from airflow_provider_chartmogul.api.exports import ActivitiesExport, ExportRequest
 from airflow_provider_chartmogul.api.requests import API_VERSION, ApiRequest
-from airflow_provider_chartmogul.api.resources import Resource, get_resource
 from airflow_provider_chartmogul.client.settings import ConnectionSettings
 from airflow_provider_chartmogul.exceptions import (
     AuthenticationError,
@@ -35,6 +34,7 @@ from airflow_provider_chartmogul.get_provider_info import get_provider_info
 if TYPE_CHECKING:
     import requests
 
+    from airflow_provider_chartmogul.api.resources import Resource
     from airflow_provider_chartmogul.client.sync_client import SyncClient
 
 T = TypeVar("T")
@@ -274,6 +274,9 @@ class ChartMogulHook(BaseHook):
         :raises PaginationError: if a response is not a page of this resource, or the walk would never end
         :raises ChartMogulError: if a page cannot be read
         """
+        # Not imported with the module, which would slow down every DAG file that uses an operator for activities.
+        from airflow_provider_chartmogul.api.resources import get_resource
+
         entry = get_resource(resource)
         if entry.has_window:
             raise InvalidResourceError(
