@@ -77,6 +77,8 @@ def operator(output_format: str, api: str, target: Path, *, isal: bool) -> Trans
     os.environ["AIRFLOW_CONN_CHARTMOGUL_DEFAULT"] = json.dumps(
         {"conn_type": "chartmogul", "host": api, "password": "the-api-key-of-the-benchmark"}
     )
+    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
     from airflow_provider_chartmogul.formats import archive
     from airflow_provider_chartmogul.storage import download, object_storage  # noqa: F401 - the operator uses download
     from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
@@ -90,6 +92,8 @@ def operator(output_format: str, api: str, target: Path, *, isal: bool) -> Trans
     destination = f"file://{target}"
     task = ActivitiesExportToObjectStorageOperator(task_id="transfer", export_id=EXPORT_ID, destination=destination)
     object_storage.StoredObject.parse(destination).prepare()
+    # Airflow creates the collector on its first use, and then imports the assets of all providers.
+    get_hook_lineage_collector()
     context: Any = {"ti": _TaskInstance(), "task": task}
 
     def transfer() -> None:
