@@ -162,10 +162,10 @@ class Archive:
                 _check_member(info)
                 # Opening compares the name in the member's own header with the directory's.
                 archive.open(info).close()
-            self._file.seek(0)
-            # One wrong bit in a length hides a whole member, which zipfile does not notice.
-            hides_first = not entries and self._file.read(4) == b"PK\x03\x04"
-            if hides_first or any(b"PK\x01\x02" in info.extra + info.comment for info in entries):
+            # A wrong count or length hides members, which zipfile does not notice. Nothing stands in front of the
+            # directory of an archive without members.
+            hides_all = not entries and archive.start_dir > 0
+            if hides_all or any(b"PK\x01\x02" in info.extra + info.comment for info in entries):
                 raise zipfile.BadZipFile("its directory does not list all members")
         except _ZIP_ERRORS as error:
             raise self._unsound(str(error)) from error

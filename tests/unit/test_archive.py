@@ -361,6 +361,18 @@ def test_changed_bytes_raise_an_archive_error_or_none(
     assert len(read_all(path)) >= len(found.members) > 0
 
 
+def test_archive_whose_end_record_hides_all_members_is_refused(tmp_path: Path) -> None:
+    """The first member's signature is damaged, too, so that nothing but the bytes in front of the directory is left."""
+    damaged = bytearray(WRITERS[0](SMALL[0]))
+    damaged[0] = 0
+    end = damaged.rindex(b"PK\x05\x06")
+    damaged[end + 8 : end + 16] = bytes(8)
+    path = tmp_path / "archive.zip"
+    path.write_bytes(damaged)
+    with pytest.raises(ArchiveError):
+        check_file(path)
+
+
 @given(st.binary(max_size=200).map(lambda noise: b"PK\x03\x04" + noise) | st.binary(min_size=1, max_size=200))
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_noise_is_refused(tmp_path: Path, noise: bytes) -> None:
