@@ -177,11 +177,6 @@ def _add_session(airflow: Airflow) -> None:
         if airflow.lowest:
             # Beside the lowest requests and urllib3 there is only a ChartMogul client from before these lists.
             ignored.append("--deselect=tests/integration/test_sandbox_lists.py::test_official_client_reads_all_lists")
-        if airflow.name == "3.0":
-            # Airflow 3.0 itself drops the extra of an event that is added by a reference to an asset.
-            ignored.append(
-                "--deselect=tests/integration/test_lineage.py::test_event_of_a_reference_has_the_metadata_as_extra"
-            )
         parallel = ("--numprocesses", "4", "--dist", "worksteal")  # the same as in `make test`
         session.run("pytest", *parallel, "tests/unit", "tests/integration", *ignored, env=env)
         if airflow.system:
