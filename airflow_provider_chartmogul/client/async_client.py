@@ -135,7 +135,7 @@ def _describe_error(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "the response timed out"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        # aiohttp 3.10 gives it no `os_error`.
+        # It has no `os_error`.
         return describe_tls_error(error.certificate_error)
     if isinstance(error, aiohttp.ClientSSLError):
         return describe_tls_error(error.os_error)

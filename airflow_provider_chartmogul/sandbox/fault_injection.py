@@ -30,7 +30,7 @@ from airflow_provider_chartmogul.sandbox.list_faults import PageFaults
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # The modifications of the current request. aiohttp.web.Request could hold them, but newer releases warn of text keys,
-# and aiohttp 3.10 does not have the typed keys that these want.
+# and older ones do not have the typed keys that these want.
 _MODIFICATIONS: ContextVar[Mapping[str, Hit]] = ContextVar("modifications", default=MappingProxyType({}))
 
 _CHUNK_BYTES = 64 * 1024

@@ -19,7 +19,9 @@ import airflow_provider_chartmogul as package
 
 names = [module.name for module in pkgutil.walk_packages(package.__path__, "airflow_provider_chartmogul.")]
 optional_dependencies = {
+    "airflow_provider_chartmogul.formats.column_values": "pyarrow",
     "airflow_provider_chartmogul.formats.parquet": "pyarrow",
+    "airflow_provider_chartmogul.formats.tables": "pyarrow",
     "airflow_provider_chartmogul.lineage.openlineage": "openlineage",
 }
 for name in names:
@@ -35,7 +37,7 @@ print(json.dumps({"file": package.__file__, "version": package.__version__, "mod
 
 
 def test_every_module_can_be_imported(environment: Environment) -> None:
-    """Two modules need packages that are not installed by default, and their error names the package."""
+    """Some modules need packages that are not installed by default, and their error names the package."""
     result = json.loads(environment.run("python", "-W", "ignore", "-c", IMPORTS).splitlines()[-1])
     assert result["version"] == version()
     assert Path(result["file"]).is_relative_to(environment.bin.parent)
