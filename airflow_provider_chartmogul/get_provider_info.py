@@ -9,8 +9,15 @@ from airflow_provider_chartmogul import __version__
 
 _INTEGRATION = "ChartMogul"
 
-
 _PACKAGE = "airflow_provider_chartmogul"
+
+#: How Airflow handles the URIs of ChartMogul's assets.
+_ASSET_URI = {
+    "schemes": ["chartmogul"],
+    "handler": f"{_PACKAGE}.lineage.assets.sanitize_uri",
+    "factory": f"{_PACKAGE}.lineage.assets.create_asset",
+    "to_openlineage_converter": f"{_PACKAGE}.lineage.assets.convert_asset_to_openlineage",
+}
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -69,6 +76,9 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         ],
+        "asset-uris": [_ASSET_URI],
+        # The same, under the key that Airflow 2 reads.
+        "dataset-uris": [_ASSET_URI],
         "hooks": [
             {"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.hooks.chartmogul"]},
         ],

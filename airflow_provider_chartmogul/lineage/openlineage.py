@@ -2,18 +2,16 @@
 """
 The datasets that OpenLineage gets for a transfer.
 
-https://openlineage.io/docs/spec/naming defines the namespaces of object stores. It has none for ChartMogul, which gets
-the API's host. Only the OpenLineage provider calls this module, and only this module needs that provider.
+https://openlineage.io/docs/spec/naming defines the namespaces of object stores; ``assets.py`` defines ChartMogul's.
+Only the OpenLineage provider calls this module, and only this module needs that provider.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.openlineage.facet import (
-    Dataset,
     OutputDataset,
     OutputStatisticsOutputDatasetFacet,
     SchemaDatasetFacet,
@@ -21,6 +19,7 @@ from airflow.providers.common.compat.openlineage.facet import (
 )
 from airflow.providers.openlineage.extractors.base import OperatorLineage
 
+from airflow_provider_chartmogul.lineage.assets import openlineage_dataset
 from airflow_provider_chartmogul.storage.delivery import TransferResult
 
 #: OpenLineage's name of a store, where it is not the URI's scheme.
@@ -33,9 +32,8 @@ def operator_lineage(results: Sequence[TransferResult]) -> OperatorLineage[Any, 
 
     :param results: the objects that were written; none give neither
     """
-    sources = {urlsplit(result.source_uri) for result in results}
     return OperatorLineage(
-        inputs=[Dataset(f"{source.scheme}://{source.netloc}", source.path.lstrip("/")) for source in sources],
+        inputs=[openlineage_dataset(uri) for uri in dict.fromkeys(result.source_uri for result in results)],
         outputs=[_output_dataset(result) for result in results],
     )
 

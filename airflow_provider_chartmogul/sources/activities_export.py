@@ -14,7 +14,6 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from airflow_provider_chartmogul.api.exports import ActivitiesExport, ExportRequest, ExportStatus
 from airflow_provider_chartmogul.exceptions import (
@@ -29,6 +28,7 @@ from airflow_provider_chartmogul.exceptions import (
     UnusableExportError,
 )
 from airflow_provider_chartmogul.formats.archive import Archive, sha256_of
+from airflow_provider_chartmogul.lineage.assets import asset_uri
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.runtime.disk_space import require_disk_space
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
@@ -63,7 +63,7 @@ class ActivitiesExportSource:
     @property
     def uri(self) -> str:
         """URI of the source asset: the activities at this API host."""
-        return f"chartmogul://{urlsplit(self.base_url).netloc}/activities"
+        return asset_uri(self.base_url, "activities")
 
     def metadata(self, *, already_existed: bool) -> dict[str, Any]:
         """

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from airflow_provider_chartmogul.api.resources import Resource, Table
 from airflow_provider_chartmogul.client.sync_client import SyncClient
 from airflow_provider_chartmogul.exceptions import InsufficientDiskSpaceError
 from airflow_provider_chartmogul.intervals.interval import Interval
+from airflow_provider_chartmogul.lineage.assets import asset_uri
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
 from airflow_provider_chartmogul.sources.row_files import ResourceOutput, RowFiles
@@ -54,7 +54,7 @@ class ResourceSource:
     @property
     def uri(self) -> str:
         """The URI of the asset that the objects are made from."""
-        return f"chartmogul://{urlsplit(self.base_url).netloc}/{self.resource.name}"
+        return asset_uri(self.base_url, self.resource.name)
 
     def metadata(self, table: Table, *, already_existed: bool) -> dict[str, Any]:
         """

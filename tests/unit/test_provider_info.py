@@ -81,8 +81,10 @@ def test_provider_info_is_valid_as_provider_yaml() -> None:
     # Airflow before 3.2 does not know the connection form's keys, and its manager does not look at them.
     plain = {key: CONNECTION_TYPE[key] for key in ("connection-type", "hook-class-name")}
     schema = (Path(airflow.__path__[0]) / "provider.yaml.schema.json").read_text()
+    # Airflow 2 does not know assets, which were datasets then.
+    known = {key: value for key, value in INFO.items() if key != "asset-uris" or '"asset-uris"' in schema}
     described = {
-        **INFO,
+        **known,
         **of_releases,
         **(dependencies if '"dependencies"' in schema else {}),
         **({} if '"conn-fields"' in schema else {"connection-types": [plain]}),

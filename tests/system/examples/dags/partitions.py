@@ -22,5 +22,5 @@ with DAG(
             "{{ var.value.chartmogul_destination }}"
             "/partitions/{interval_start:%Y-%m-%dT%H}_{interval_end:%Y-%m-%dT%H}.csv.gz"
         ),
-        outlets=[Asset("chartmogul://partitions")],
+        outlets=[Asset("chartmogul://api.chartmogul.com/partitions")],
     )
