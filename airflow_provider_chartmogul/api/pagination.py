@@ -43,7 +43,8 @@ class Page:
     A page of a list.
 
     :param rows: the rows; those under a parent have its key in front
-    :param raw_rows: each row as the bytes of the response, on one line, with the same key in front
+    :param raw_rows: each row as the bytes of the response, on one line, with the same key in front; empty unless the
+        walk includes raw rows
     :param has_more: whether there is a page after this one
     :param cursor: what to request the next page with
     :param summary: the summary of the rows, which metrics have
@@ -57,13 +58,14 @@ class Page:
 
 
 def walk(
-    resource: Resource, query: Mapping[str, str], parent_uuid: str | None = None
+    resource: Resource, query: Mapping[str, str], parent_uuid: str | None = None, *, include_raw_rows: bool = False
 ) -> Generator[ApiRequest[Page], Page, None]:
     """
     Yield the requests for all pages of a resource; each page is sent into the generator.
 
     :param query: the query without paging, as ``Resource.build_query`` returns it
     :param parent_uuid: the row of the parent to walk under, for a resource with a parent
+    :param include_raw_rows: whether pages have raw rows, which cost as much to find as the rows cost to parse
     :raises PaginationError: if the walk would never end, or would miss rows
     :raises NotFoundError: thrown in by the caller, unless the resource has another path to fall back to
     """
@@ -79,7 +81,7 @@ def walk(
             page = yield ApiRequest(
                 "GET",
                 path,
-                partial(parse_page, resource=resource, parent_uuid=parent_uuid),
+                partial(parse_page, resource=resource, parent_uuid=parent_uuid, include_raw_rows=include_raw_rows),
                 query={**query, **paging},
                 max_response_bytes=MAX_PAGE_BYTES,
             )
@@ -106,23 +108,28 @@ def walk(
             )
 
 
-def parse_page(response: ApiResponse, resource: Resource, parent_uuid: str | None = None) -> Page:
+def parse_page(
+    response: ApiResponse, resource: Resource, parent_uuid: str | None = None, *, include_raw_rows: bool = False
+) -> Page:
     """
     Read a page.
 
     :param parent_uuid: the row of the parent that it was requested for
+    :param include_raw_rows: whether the page has raw rows
     :raises UnexpectedResponseError: for what is not a JSON object
     :raises PaginationError: for an object that is not a page of this resource
     """
     if resource.rows_key is None:
         row = parse_json_object(response)
-        return Page([row], [_dump(row)])
-    split = _split_rows(response.body, resource.rows_key)
+        return Page([row], [_dump(row)] if include_raw_rows else [])
+    split = _split_rows(response.body, resource.rows_key) if include_raw_rows else None
+    raw_rows: list[bytes] = []
     if split is None:
-        # A shape that has not been seen: other keys in front, the key inside another value.
+        # Raw rows are dumped for a shape that has not been seen: other keys in front, the key inside another value.
         rest = parse_json_object(response)
         rows = rest.get(resource.rows_key)
-        raw_rows = [_dump(row) for row in rows] if isinstance(rows, list) else []
+        if include_raw_rows and isinstance(rows, list):
+            raw_rows = [_dump(row) for row in rows]
     else:
         rows, raw_rows, rest = split
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -130,10 +137,11 @@ def parse_page(response: ApiResponse, resource: Resource, parent_uuid: str | Non
             f"the response is not a page of {resource.name}: it has no list of objects under {resource.rows_key!r}"
         )
     if (key := resource.parent_key) is not None:
-        raw_rows = [
-            raw if row.get(key) is not None else _with_key(raw, key, parent_uuid)
-            for row, raw in zip(rows, raw_rows, strict=True)
-        ]
+        if include_raw_rows:
+            raw_rows = [
+                raw if row.get(key) is not None else _with_key(raw, key, parent_uuid)
+                for row, raw in zip(rows, raw_rows, strict=True)
+            ]
         rows = [row if row.get(key) is not None else {key: parent_uuid} | {**row, key: parent_uuid} for row in rows]
     if not resource.is_paged:
         summary = rest.get("summary")

@@ -38,6 +38,7 @@ def iter_child_pages(
     resource: Resource,
     query: Mapping[str, str],
     *,
+    include_raw_rows: bool = False,
     retry_seconds: float,
     cancellation: Cancellation,
     log: TaskLog,
@@ -49,6 +50,7 @@ def iter_child_pages(
     many pages are held as there are in the walks of about one page of the parent.
 
     :param query: as ``Resource.build_query`` returns it
+    :param include_raw_rows: whether pages have the bytes of each row
     :param retry_seconds: how long to keep retrying transient failures of one page, in seconds
     :param cancellation: when it is cancelled, or the caller stops iterating, no more requests are sent
     :raises TaskCancelledError: if the task was cancelled
@@ -65,7 +67,13 @@ def iter_child_pages(
 
     def read(parent_uuid: str) -> list[Page] | NotFoundError:
         pages = client.walk(
-            resource, query, parent_uuid=parent_uuid, retry_seconds=retry_seconds, cancellation=stopping, paced=True
+            resource,
+            query,
+            parent_uuid=parent_uuid,
+            include_raw_rows=include_raw_rows,
+            retry_seconds=retry_seconds,
+            cancellation=stopping,
+            paced=True,
         )
         try:
             return list(pages)

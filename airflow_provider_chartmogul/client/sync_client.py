@@ -100,6 +100,7 @@ class SyncClient:
         resource: Resource,
         query: Mapping[str, str],
         *,
+        include_raw_rows: bool = False,
         retry_seconds: float = 3600.0,
         cancellation: Cancellation | None = None,
     ) -> Generator[Page, None, None]:
@@ -110,6 +111,7 @@ class SyncClient:
         be read to its end.
 
         :param query: as ``Resource.build_query`` returns it
+        :param include_raw_rows: whether pages have the bytes of each row
         :param retry_seconds: how long to keep retrying transient failures of one page, in seconds
         :param cancellation: when it is cancelled, the walk ends
         :raises TaskCancelledError: if it was cancelled
@@ -118,9 +120,21 @@ class SyncClient:
         """
         cancellation = cancellation or Cancellation()
         if resource.parent is None:
-            return self.walk(resource, query, retry_seconds=retry_seconds, cancellation=cancellation)
+            return self.walk(
+                resource,
+                query,
+                include_raw_rows=include_raw_rows,
+                retry_seconds=retry_seconds,
+                cancellation=cancellation,
+            )
         return iter_child_pages(
-            self, resource, query, retry_seconds=retry_seconds, cancellation=cancellation, log=self._log
+            self,
+            resource,
+            query,
+            include_raw_rows=include_raw_rows,
+            retry_seconds=retry_seconds,
+            cancellation=cancellation,
+            log=self._log,
         )
 
     def walk(
@@ -129,6 +143,7 @@ class SyncClient:
         query: Mapping[str, str],
         *,
         parent_uuid: str | None = None,
+        include_raw_rows: bool = False,
         retry_seconds: float,
         cancellation: Cancellation,
         paced: bool = False,
@@ -137,9 +152,10 @@ class SyncClient:
         Yield the pages of one walk from its first to its last.
 
         :param parent_uuid: the row of the parent to walk under, for a resource with a parent
+        :param include_raw_rows: whether pages have the bytes of each row
         :param paced: the walk is one of very many; see ``RateLimit``
         """
-        requests_of_walk = walk(resource, query, parent_uuid)
+        requests_of_walk = walk(resource, query, parent_uuid, include_raw_rows=include_raw_rows)
         request = next(requests_of_walk)
         while True:
             try:

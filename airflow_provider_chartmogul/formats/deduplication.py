@@ -4,6 +4,8 @@ Remove rows that came twice from a local file.
 
 A row that changes during a walk may move to a later page and come again. The row that came last is the newest. The file
 is read twice, in constant memory: to find the rows of the keys in question, and to copy all others.
+
+In a table, an identifier that does not fit the type of its column is in the column ``_extra``, and is found there.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_chartmogul.formats.column_selection import EXTRA
 from airflow_provider_chartmogul.formats.gzip_files import open_to_read, open_to_write
 
 #: A field of a CSV record with what ends it.
@@ -31,7 +34,7 @@ def keep_last_rows(path: Path, output_format: str, key: Sequence[str], counts: M
 
     :param path: a file that ``JsonLinesWriter`` or ``TableWriter`` has written
     :param output_format: ``jsonl``, ``jsonl.gz``, ``parquet``, ``csv`` or ``csv.gz``
-    :param key: what identifies rows: keys of the API for JSON Lines, names of columns for tables
+    :param key: what identifies rows. Keys of the API and the names of their columns are the same for identifiers
     :param counts: how many rows to keep, by their values for ``key``. A value and its text are the same, since an
         identifier may come as either
     :return: the number of rows that are left
@@ -51,7 +54,17 @@ def keep_last_rows(path: Path, output_format: str, key: Sequence[str], counts: M
 
 
 def _to_text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return "" if value is None else str(value)
+
+
+def _fill_from_extra(values: tuple[str, ...], key: Sequence[str], extra: str | None) -> tuple[str, ...]:
+    """Return a row's values for the key, with those that are not in their columns taken from its ``_extra``."""
+    if all(values) or not extra:
+        return values
+    misfits = json.loads(extra)
+    return tuple(value or _to_text(misfits.get(name)) for name, value in zip(key, values, strict=True))
 
 
 def _find_repeated(keys: Iterator[tuple[str, ...]], counts: Mapping[tuple[str, ...], int]) -> tuple[set[int], int]:
@@ -82,7 +95,10 @@ def _read_text_keys(path: Path, output_format: str, key: Sequence[str]) -> Itera
         indexes = [names.index(name) for name in key]
         for record in records:
             fields = _read_fields(record, max(indexes) + 1)
-            yield tuple(fields[index] for index in indexes)
+            values = tuple(fields[index] for index in indexes)
+            if EXTRA in names and not all(values):
+                values = _fill_from_extra(values, key, _read_fields(record, len(names))[names.index(EXTRA)])
+            yield values
 
 
 def _copy_text(path: Path, new_path: Path, output_format: str, repeated: Set[int]) -> None:
@@ -136,9 +152,13 @@ def _read_parquet_keys(path: Path, key: Sequence[str]) -> Iterator[tuple[str, ..
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
+        names = [*key, *({EXTRA} & set(file.schema_arrow.names))]
         for number in range(file.num_row_groups):
-            columns = file.read_row_group(number, list(key)).select(list(key)).columns
-            yield from zip(*(map(_to_text, column.to_pylist()) for column in columns), strict=True)
+            rows = file.read_row_group(number, names)
+            columns = [map(_to_text, rows[name].to_pylist()) for name in key]
+            extras = rows[EXTRA].to_pylist() if EXTRA in names else [None] * len(rows)
+            for values, extra in zip(zip(*columns, strict=True), extras, strict=True):
+                yield _fill_from_extra(values, key, extra)
 
 
 def _copy_parquet(path: Path, new_path: Path, repeated: Set[int]) -> None:

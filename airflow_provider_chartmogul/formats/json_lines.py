@@ -43,9 +43,13 @@ class JsonLinesWriter:
         Write the rows of a page.
 
         :param rows: the rows
-        :param raw_rows: the same rows as the bytes of the response, each on one line
+        :param raw_rows: the same rows as the bytes of the response, each on one line; unused if columns are left out
+        :raises ValueError: if raw rows are missing
         """
-        if not self._selection.keeps_all:
+        if self._selection.keeps_all:
+            if len(raw_rows) != len(rows):
+                raise ValueError(f"the page has {len(rows)} rows, but {len(raw_rows)} raw rows")
+        else:
             raw_rows = [dump_json(self._selection.filter_row(row)).encode() for row in rows]
         if raw_rows:
             self._file.write(b"\n".join((*raw_rows, b"")))

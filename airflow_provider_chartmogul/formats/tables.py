@@ -193,7 +193,7 @@ class TableWriter:
         if selection.keeps_all:
             for nested in selection.nested_tables:
                 for position, row in enumerate(rows):
-                    if not _is_list_of_objects(value := row.get(nested.rows_key, [])):
+                    if not _has_nested_rows(value := row.get(nested.rows_key)):
                         extra.add(position, nested.rows_key, value)
         if unknown := set(filter(selection.keeps_unknown_key, set().union(*rows) - selection.known_keys)):
             for position, row in enumerate(rows):
@@ -272,8 +272,11 @@ def _to_csv(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(text, "Z", "") if column.type.tz else text
 
 
-def _is_list_of_objects(value: Any) -> bool:
-    return isinstance(value, list) and {dict}.issuperset(map(type, value))
+def _has_nested_rows(value: Any) -> bool:
+    """Tell whether all of a value is in a nested table; nothing is lost of one that is empty."""
+    if isinstance(value, list):
+        return {dict}.issuperset(map(type, value))
+    return value in (None, "") or isinstance(value, dict)
 
 
 def _read_values(key: str, rows: Sequence[Mapping[str, Any]], objects: Mapping[str, list[dict[str, Any]]]) -> list[Any]:

@@ -100,7 +100,13 @@ def fetch_rows(
     name = source.resource.name
     pages = rows = 0
     started = last_logged = time.monotonic()
-    walk = client.iter_pages(source.resource, source.query, retry_seconds=retry_seconds, cancellation=cancellation)
+    walk = client.iter_pages(
+        source.resource,
+        source.query,
+        include_raw_rows=output.needs_raw_rows,
+        retry_seconds=retry_seconds,
+        cancellation=cancellation,
+    )
     with _disk_errors(folder), files.open(), closing(walk):
         for page in walk:
             cancellation.check()

@@ -74,6 +74,8 @@ class ResourceOutput:
             )
             for table in self.tables
         }
+        #: Whether rows are written as the bytes of the response.
+        self.needs_raw_rows = self.is_raw and self._selections[resource.main_table.name].keeps_all
         if not self.is_raw:
             _import_tables().check_column_types(resource.main_table, column_types)
         elif column_types:
@@ -123,18 +125,15 @@ class RowFiles:
             yield
 
     def write(self, page: Page) -> None:
-        """Write a page's nested rows to their own files, and the rest to that of the main table."""
+        """Write a page's nested rows to their own files, and the rows to that of the main table."""
         if not page.rows:
             return
-        rows, raw_rows = page.rows, page.raw_rows
-        for row in rows:
+        for row in page.rows:
             self._remember_key(row)
         for table in self._nested:
-            nested = [item for row in rows for item in _nested_rows(row, table)]
+            nested = [item for row in page.rows for item in _nested_rows(row, table)]
             self._writers[table.name].write(nested, raw_rows=[])
-        if self._nested:
-            rows = [self._without_nested_rows(row) for row in rows]
-        self._writers[self._resource.main_table.name].write(rows, raw_rows)
+        self._writers[self._resource.main_table.name].write(page.rows, page.raw_rows)
 
     def finish(self, log: TaskLog) -> dict[str, LocalFile]:
         """
@@ -167,15 +166,10 @@ class RowFiles:
     def _path(self, table: Table) -> Path:
         return self._folder / f"{table.name}.{self._output.output_format}"
 
-    def _without_nested_rows(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a row of the main table without its nested lists; a value that is not a list of rows stays."""
-        nested = {table.rows_key for table in self._nested if not row.get(table.rows_key) or _nested_rows(row, table)}
-        return {key: value for key, value in row.items() if key not in nested}
-
     def _remember_key(self, row: Mapping[str, Any]) -> None:
         """Remember the row's key by its hash. A collision is harmless: ``keep_last_rows`` compares the keys."""
         key = tuple(row.get(name) for name in self._resource.main_table.primary_key)
-        if not key or not all(part and isinstance(part, (str, int)) for part in key):
+        if not key or not all(part and isinstance(part, (str, int, float)) for part in key):
             return
         if (digest := hash(key)) in self._seen_key_hashes:
             self._repeated_keys[key] = {table.name: len(_nested_rows(row, table)) for table in self._nested}
@@ -203,9 +197,5 @@ def _nested_rows(row: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
     """Return the rows of a nested table, each with the key of its row in the main table."""
     nested = row.get(table.rows_key)
     items = [nested] if isinstance(nested, dict) else nested if isinstance(nested, list) else []
-    return [_with_parent(item, table.parent_key, row.get("uuid")) for item in items if isinstance(item, dict)]
-
-
-def _with_parent(item: Mapping[str, Any], key: str, uuid: object) -> dict[str, Any]:
-    """Put the parent's key in front of a nested row, unless the row has it."""
-    return dict(item) if item.get(key) is not None else {key: uuid} | {**item, key: uuid}
+    key, uuid = table.parent_key, row.get("uuid")
+    return [item if item.get(key) is not None else {**item, key: uuid} for item in items if isinstance(item, dict)]

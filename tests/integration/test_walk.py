@@ -56,7 +56,9 @@ def walk(resource: str, *, retry_seconds: float = 60.0) -> list[Row]:
     entry = RESOURCES[resource]
     rows: list[Row] = []
     with ChartMogulHook() as hook:
-        for page in hook.client.iter_pages(entry, entry.build_query(None), retry_seconds=retry_seconds):
+        for page in hook.client.iter_pages(
+            entry, entry.build_query(None), include_raw_rows=True, retry_seconds=retry_seconds
+        ):
             assert [json.loads(raw) for raw in page.raw_rows] == page.rows
             rows += page.rows
     return rows

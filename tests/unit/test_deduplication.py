@@ -109,6 +109,29 @@ def test_identifier_and_its_text_are_the_same_key(tmp_path: Path, output_format:
 
 
 @pytest.mark.parametrize("output_format", FORMATS)
+@pytest.mark.parametrize("value", ['ev,"1"\n', 2**70, "\ud800", 1.5, -(10.0**20)])
+def test_last_row_stays_if_the_identifier_does_not_fit_its_column(
+    tmp_path: Path, output_format: str, value: Any
+) -> None:
+    rows = [
+        {"id": value, "event_type": "a", "external_id": 'a,"b"\n', "new": 1},
+        {"id": None, "event_type": "none"},
+        {"id": "another", "event_type": "other"},
+        {"id": value, "event_type": "b"},
+    ]
+    check(tmp_path, output_format, rows, rows[1:], {(value,): 1}, EVENTS)
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_key_of_several_columns_of_which_one_does_not_fit(tmp_path: Path, output_format: str) -> None:
+    rows = [
+        {"uuid": uuid, "plan_group_uuid": "g", "name": name}
+        for uuid, name in [(True, "1"), ("q", "2"), (None, "3"), (True, "4")]
+    ]
+    check(tmp_path, output_format, rows, rows[1:], {("g", True): 1}, PLAN_GROUP_PLANS)
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
 def test_rows_with_quotes_and_line_ends_stay_as_they_are(tmp_path: Path, output_format: str) -> None:
     texts = ['a"b', 'line\nline "\r\n\n', '","', "", '""', "x" * 200_000, "\n" * 500, "é\u2028\x85\x0c"]
     rows: list[Row] = [{"uuid": f"{text}{number}", "name": text} for number, text in enumerate(texts)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_chartmogul.api.pagination import MAX_EMPTY_PAGES, Page, parse_page, walk
 from airflow_provider_chartmogul.api.requests import ApiRequest
-from airflow_provider_chartmogul.api.resources import RESOURCES
+from airflow_provider_chartmogul.api.resources import RESOURCES, Resource
 from airflow_provider_chartmogul.api.responses import ApiResponse
 from airflow_provider_chartmogul.exceptions import NotFoundError, PaginationError, UnexpectedResponseError
 
@@ -22,6 +23,13 @@ CUSTOMERS, PLANS, NOTES = RESOURCES["customers"], RESOURCES["plans"], RESOURCES[
 
 def response(body: object) -> ApiResponse:
     return ApiResponse(200, {}, body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+def parse(body: object, resource: Resource = CUSTOMERS, parent_uuid: str | None = None) -> Page:
+    """Parse a page with its raw rows, after checking that it is the same page without them."""
+    parsed = parse_page(response(body), resource, parent_uuid, include_raw_rows=True)
+    assert parse_page(response(body), resource, parent_uuid) == replace(parsed, raw_rows=[])
+    return parsed
 
 
 def requests_of(pages: Iterable[Page | Exception], resource: Any = CUSTOMERS, **kwargs: Any) -> list[ApiRequest[Page]]:
@@ -45,7 +53,7 @@ def page(*, rows: int = 1, has_more: bool = True, cursor: str | None = None) -> 
 
 def test_rows_keep_their_own_bytes() -> None:
     body = b'{ "entries" : [ {"a": 1.50, "b":"\\u00e9"} ,{"a":100000000000000000001}], "has_more":true,"cursor":"x"}'
-    parsed = parse_page(response(body), CUSTOMERS)
+    parsed = parse(body)
     assert parsed.raw_rows == [b'{"a": 1.50, "b":"\\u00e9"}', b'{"a":100000000000000000001}']
     assert parsed.rows == [{"a": 1.5, "b": "é"}, {"a": 100000000000000000001}]
     assert (parsed.has_more, parsed.cursor) == (True, "x")
@@ -53,17 +61,17 @@ def test_rows_keep_their_own_bytes() -> None:
 
 def test_row_over_several_lines_is_written_on_one() -> None:
     body = b'{"entries": [{\n"a": 1\n}], "has_more": false, "cursor": null}'
-    assert parse_page(response(body), CUSTOMERS).raw_rows == [b'{ "a": 1 }']
+    assert parse(body).raw_rows == [b'{ "a": 1 }']
 
 
 def test_row_over_several_lines_keeps_its_numbers() -> None:
     body = b'{"entries": [{\r\n"a": 1e400, "b": 0.12345678901234567890}], "has_more": false, "cursor": null}'
-    assert parse_page(response(body), CUSTOMERS).raw_rows == [b'{  "a": 1e400, "b": 0.12345678901234567890}']
+    assert parse(body).raw_rows == [b'{  "a": 1e400, "b": 0.12345678901234567890}']
 
 
 def test_rows_key_before_an_empty_page_is_not_mistaken_for_the_rows() -> None:
     body = {"meta": {"entries": [{"uuid": "META"}]}, "entries": [], "has_more": False, "cursor": None}
-    assert parse_page(response(body), CUSTOMERS).rows == []
+    assert parse(body).rows == []
 
 
 def test_uuid_of_a_parent_is_quoted() -> None:
@@ -73,9 +81,9 @@ def test_uuid_of_a_parent_is_quoted() -> None:
 
 def test_rows_key_inside_another_value_is_not_mistaken_for_the_rows() -> None:
     body = {"meta": {"entries": [{"wrong": 1}]}, "entries": [{"right": 1}], "has_more": False, "cursor": None}
-    assert parse_page(response(body), CUSTOMERS).rows == [{"right": 1}]
+    assert parse(body).rows == [{"right": 1}]
     body = {"note": '"entries": [{"wrong": 1}]', "entries": [{"right": 1}], "has_more": False}
-    assert parse_page(response(body), CUSTOMERS).rows == [{"right": 1}]
+    assert parse(body).rows == [{"right": 1}]
 
 
 json_values = st.recursive(
@@ -97,7 +105,7 @@ def test_any_page_is_read_without_loss(
     body = json.dumps(
         {**more, "entries": rows, "has_more": False, "cursor": "c"}, indent=indent, ensure_ascii=ascii_only
     ).encode(errors="surrogatepass")
-    parsed = parse_page(ApiResponse(200, {}, body), CUSTOMERS) if ascii_only or _is_utf8(body) else None
+    parsed = parse(body) if ascii_only or _is_utf8(body) else None
     if parsed is not None:
         assert parsed.rows == rows
         assert [json.loads(raw) for raw in parsed.raw_rows] == rows
@@ -113,7 +121,7 @@ def _is_utf8(body: bytes) -> bool:
 
 
 def test_account_is_its_own_row() -> None:
-    parsed = parse_page(response({"name": "A"}), RESOURCES["account"])
+    parsed = parse({"name": "A"}, RESOURCES["account"])
     assert (parsed.rows, parsed.raw_rows, parsed.has_more) == ([{"name": "A"}], [b'{"name":"A"}'], False)
 
 
@@ -129,14 +137,14 @@ def test_account_is_its_own_row() -> None:
 )
 def test_other_object_is_not_a_page(body: dict[str, Any]) -> None:
     with pytest.raises(PaginationError, match="is not a page of customers") as raised:
-        parse_page(response(body), CUSTOMERS)
+        parse(body)
     assert not raised.value.transient, "asking again gives the same"
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"entries": [{"a": 1}', b'{"entries": [{"a": 1},]}'])
 def test_truncated_page_is_a_transient_error(body: bytes) -> None:
     with pytest.raises(UnexpectedResponseError) as raised:
-        parse_page(response(body), CUSTOMERS)
+        parse(body)
     assert raised.value.transient
 
 
@@ -151,7 +159,7 @@ def test_truncated_page_is_a_transient_error(body: bytes) -> None:
 )
 def test_rows_under_a_parent_have_its_key_in_front(row: bytes, raw: bytes) -> None:
     body = b'{"entries": [' + row + b'], "has_more": false}'
-    parsed = parse_page(response(body), RESOURCES["subscriptions"], "cus_1")
+    parsed = parse(body, RESOURCES["subscriptions"], "cus_1")
     assert parsed.raw_rows == [raw]
     assert parsed.rows == [json.loads(raw)]
     assert next(iter(parsed.rows[0])) == "customer_uuid"

@@ -266,10 +266,11 @@ def test_nested_rows_are_not_unknown_keys(tmp_path: Path) -> None:
         {"uuid": "1", "line_items": [{"uuid": "li_1"}], "transactions": []},
         {"uuid": "2", "line_items": None, "transactions": ["cash"]},
         {"uuid": "3"},
+        {"uuid": "4", "line_items": {"uuid": "li_2"}, "transactions": ""},
     ]
     selection = ColumnSelection(INVOICES, other_tables=get_resource("invoices").tables)
     written = write_rows(tmp_path, rows, INVOICES, selection=selection)
-    assert [extra_of(row) for row in written] == [None, {"line_items": None, "transactions": ["cash"]}, None]
+    assert [extra_of(row) for row in written] == [None, {"transactions": ["cash"]}, None, None]
 
 
 # Settings
