@@ -35,6 +35,8 @@ All errors of this package::
       * TableError                       the CSV cannot be read as a table
       * ColumnTypesError                 column_types does not fit the table
       * InsufficientDiskSpaceError       the local disk is full or read-only
+      * SourceError                      the source of a load is malformed
+      * ObjectChangedError               an object is not what its transfer wrote
       * ObjectStorageError               the object storage reported an error
         * DestinationError               the destination cannot be written to
         * ObjectExistsError              the object exists already
@@ -325,6 +327,21 @@ class DestinationError(ObjectStorageError):
 
 class ObjectExistsError(ObjectStorageError):
     """An object of that name exists already."""
+
+    permanent = True
+
+
+# Loads
+
+
+class SourceError(ChartMogulError, ValueError):
+    """The source of a load is not what a transfer leaves, or an object lacks its metadata."""
+
+    permanent = True
+
+
+class ObjectChangedError(ChartMogulError):
+    """An object has other content than its transfer wrote."""
 
     permanent = True
 

@@ -119,6 +119,14 @@ class Archive:
         info = self._find_csv()
         return self._read(info) if info else iter(())
 
+    def read_csvs(self) -> Iterator[Iterator[bytes]]:
+        """
+        Iterate over the CSVs, each as chunks of its text: the files named ``.csv``, or all files if there is none.
+
+        :raises ArchiveError: if a file is truncated or damaged
+        """
+        return map(self._read, self._csv_files)
+
     def write_csv(self, target: IO[bytes]) -> Content:
         """
         Write the CSV as text.
@@ -171,11 +179,13 @@ class Archive:
             raise self._unsound(str(error)) from error
         return entries
 
+    @property
+    def _csv_files(self) -> list[zipfile.ZipInfo]:
+        return [info for info in self._files if info.filename.lower().endswith(".csv")] or self._files
+
     def _find_csv(self) -> zipfile.ZipInfo | None:
         """Return the only file, or the only one named ``.csv``; ``None`` in an archive without files."""
-        files = self._files
-        if len(files) > 1:
-            files = [info for info in files if info.filename.lower().endswith(".csv")] or files
+        files = self._csv_files
         if len(files) > 1:
             raise TableError(
                 f"the archive holds several files ({', '.join(info.filename for info in files)}), which do not make "

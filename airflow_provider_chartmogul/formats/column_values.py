@@ -20,9 +20,9 @@ import pyarrow.compute as pc
 
 from airflow_provider_chartmogul.api.resources import JSON
 from airflow_provider_chartmogul.exceptions import ColumnTypesError
+from airflow_provider_chartmogul.formats.arrow_types import parse_types
 from airflow_provider_chartmogul.formats.columns import Column
 from airflow_provider_chartmogul.formats.json_text import dump_json, dump_json_values
-from airflow_provider_chartmogul.formats.parquet import parse_types
 
 #: The type that times are read as, before they get the type of their column.
 _TIME = pa.timestamp("us", "UTC")

@@ -3,15 +3,23 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
 _gzip: Any
+_zlib: Any
 try:
     from isal import igzip as _gzip
+    from isal import isal_zlib as _zlib
 except ImportError:  # isal has no wheel for some platforms
     import gzip as _gzip
+
+    _zlib = zlib
+
+#: What reading a damaged file raises.
+GZIP_ERRORS = (EOFError, _gzip.BadGzipFile, _zlib.error, zlib.error)
 
 _LEVEL = 2
 

@@ -17,68 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from airflow_provider_chartmogul.exceptions import ColumnTypesError, TableError
+from airflow_provider_chartmogul.formats.arrow_types import cast_text, parse_types
 from airflow_provider_chartmogul.formats.csv_text import MAX_HEADER_BYTES, read_columns
 
 #: pyarrow always reads up to 32 blocks ahead, so blocks account for most of the memory. A row can be as long as one.
 _BLOCK_BYTES = 2 << 20
 _ROW_GROUP_BYTES = 32 << 20
-
-#: Forms of times that Arrow does not read, or not together, and what they become.
-_TIME_FORMS = (
-    (r"^(\d{4}-\d\d-\d\d)$", r"\1T00:00:00Z"),
-    (r"(:\d\d(?:\.\d+)?) *(?:UTC|GMT)$", r"\1Z"),
-    (r"(:\d\d(?:\.\d+)?) +([+-]\d\d(?::?\d\d)?)$", r"\1\2"),
-    (r"([T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)$", r"\1Z"),
-)
-
-
-def parse_types(column_types: Mapping[str, str] | None) -> dict[str, pa.DataType]:
-    """
-    Parse ``column_types``, the names of Arrow types by column.
-
-    :param column_types: names such as ``int64``, ``date32``, ``timestamp[us, tz=UTC]``, ``decimal128(18, 2)``
-    :raises ColumnTypesError: for a name that is not an Arrow type's
-    """
-    return {column: _parse_type(column, name) for column, name in (column_types or {}).items()}
-
-
-def _parse_type(column: str, name: object) -> pa.DataType:
-    text = str(name).strip().replace(" ", "")
-    try:
-        if text.startswith("timestamp[") and text.endswith("]"):
-            unit, _, zone = text.removeprefix("timestamp[")[:-1].partition(",tz=")
-            return pa.timestamp(unit, zone or None)
-        if text.startswith("decimal128(") and text.endswith(")"):
-            precision, _, scale = text.removeprefix("decimal128(")[:-1].partition(",")
-            return pa.decimal128(int(precision), int(scale or 0))
-        return pa.type_for_alias(text)
-    except (ValueError, TypeError) as error:
-        raise ColumnTypesError(
-            f"column_types: {name!r} for column {column!r} is not the name of an Arrow type, such as int64, float64, "
-            "date32, timestamp[us, tz=UTC] or decimal128(18, 2)"
-        ) from error
-
-
-def cast_text(values: pa.Array | pa.Scalar, arrow_type: pa.DataType) -> pa.Array | pa.Scalar:
-    """
-    Convert text to a type. A time without a zone is in UTC, and a date is its midnight.
-
-    :raises pyarrow.ArrowInvalid: for a value that does not fit
-    """
-    if not pa.types.is_timestamp(arrow_type):
-        return pc.cast(values, arrow_type)
-    try:
-        return pc.cast(values, arrow_type)
-    except pa.ArrowInvalid:
-        # Arrow requires that all values have a zone, or none, and it knows fewer forms of both.
-        for pattern, replacement in _TIME_FORMS:
-            values = pc.replace_substring_regex(values, pattern, replacement)
-        return pc.cast(pc.cast(values, pa.timestamp(arrow_type.unit, "UTC")), arrow_type)
 
 
 class _ChunkStream(io.RawIOBase):

@@ -19,7 +19,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_FILE_PREFIX = ".chartmogul-"
+#: The beginning of the names of hidden files.
+HIDDEN_PREFIX = ".chartmogul-"
 _FOLDER_PREFIX = ".chartmogul_tmp-"
 
 #: The file that is locked for a folder.
@@ -49,7 +50,7 @@ def hidden_file(target: Path) -> Iterator[Path]:
     :param target: the name that it will be given
     """
     # A digest, since the target's name may be as long as a name can be.
-    prefix = f"{_FILE_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
+    prefix = f"{HIDDEN_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
     with _create_locked(target.parent, prefix, lambda path: path.touch(exist_ok=False)) as hidden:
         try:
             yield hidden

@@ -19,6 +19,7 @@ from airflow_provider_chartmogul.formats.archive import sha256_of
 from airflow_provider_chartmogul.formats.column_selection import ColumnSelection
 from airflow_provider_chartmogul.formats.deduplication import keep_last_rows
 from airflow_provider_chartmogul.formats.json_lines import JsonLinesWriter
+from airflow_provider_chartmogul.formats.nested_rows import nested_rows
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
 from airflow_provider_chartmogul.storage.delivery import LocalFile
 
@@ -131,7 +132,7 @@ class RowFiles:
         for row in page.rows:
             self._remember_key(row)
         for table in self._nested:
-            nested = [item for row in page.rows for item in _nested_rows(row, table)]
+            nested = [item for row in page.rows for item in nested_rows(row, table)]
             self._writers[table.name].write(nested, raw_rows=[])
         self._writers[self._resource.main_table.name].write(page.rows, page.raw_rows)
 
@@ -172,7 +173,7 @@ class RowFiles:
         if not key or not all(part and isinstance(part, (str, int, float)) for part in key):
             return
         if (digest := hash(key)) in self._seen_key_hashes:
-            self._repeated_keys[key] = {table.name: len(_nested_rows(row, table)) for table in self._nested}
+            self._repeated_keys[key] = {table.name: len(nested_rows(row, table)) for table in self._nested}
         self._seen_key_hashes.add(digest)
 
     def _rows_to_keep(self, table: Table) -> tuple[tuple[str, ...], dict[tuple[Any, ...], int]]:
@@ -191,11 +192,3 @@ def _import_tables() -> ModuleType:
             "tables need pyarrow, which is not installed on this worker: "
             f"pip install 'airflow-provider-chartmogul[parquet]' ({error})"
         ) from error
-
-
-def _nested_rows(row: Mapping[str, Any], table: Table) -> list[dict[str, Any]]:
-    """Return the rows of a nested table, each with the key of its row in the main table."""
-    nested = row.get(table.rows_key)
-    items = [nested] if isinstance(nested, dict) else nested if isinstance(nested, list) else []
-    key, uuid = table.parent_key, row.get("uuid")
-    return [item if item.get(key) is not None else {**item, key: uuid} for item in items if isinstance(item, dict)]

@@ -21,10 +21,11 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_chartmogul.exceptions import DestinationError
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
+from airflow_provider_chartmogul.runtime.temporary_files import HIDDEN_PREFIX
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -92,6 +93,12 @@ class FileSystemObject:
     def _path(self) -> str:
         return str(self._fs._strip_protocol(self._uri))
 
+    def sibling(self, uri: str) -> FileSystemObject:
+        """Return another object in the same file system, which is opened once."""
+        other = FileSystemObject(self._scheme, uri, self._conn_id)
+        other._fs = self._fs
+        return other
+
     def prepare(self) -> None:
         """
         Open the file system.
@@ -132,6 +139,40 @@ class FileSystemObject:
                 start += len(part)
         return theirs.digest() == ours.digest()
 
+    def find(self) -> Iterator[str]:
+        """Iterate over the paths of the objects below this prefix, from the prefix on."""
+        self._fs.invalidate_cache()
+        prefix = self._path.rstrip("/") + "/" if self._path else ""
+        for path in sorted(self._fs.find(prefix)):
+            name = path.removeprefix(prefix)
+            if name != path and name and not name.rpartition("/")[2].startswith(HIDDEN_PREFIX):
+                yield name
+
+    def open(self) -> IO[bytes]:
+        """Open the object for reading; it reads only what is asked for."""
+        file: IO[bytes] = self._fs.open(self._path, "rb")
+        return file
+
+    def metadata(self) -> Mapping[str, str]:
+        """Return the object's own metadata; empty for stores that have none."""
+        self._fs.invalidate_cache()
+        if self._extra == "amazon":
+            found = self._fs.metadata(self._path)
+        else:
+            found = self._fs.info(self._path).get("metadata") if self._extra else None
+        return dict(found or {})
+
+    def read_parts(self, part_bytes: int) -> Iterator[bytes]:
+        """Iterate over the object's content."""
+        self._fs.invalidate_cache()
+        size, start = self._fs.info(self._path)["size"], 0
+        while start < size:
+            part = self._fs.cat_file(self._path, start=start, end=min(start + part_bytes, size))
+            if not part:
+                raise EOFError(f"{start} bytes instead of {size}")
+            start += len(part)
+            yield part
+
     def publish(
         self, file: Path, cancellation: Cancellation, content_type: str, options: Mapping[str, Any], *, exclusive: bool
     ) -> None:
@@ -147,7 +188,7 @@ class FileSystemObject:
             self._upload(file, self._path, put_options, cancellation)
             return
         folder, _, name = self._path.rpartition("/")
-        hidden = f"{folder}/.chartmogul-{uuid.uuid4().hex}"
+        hidden = f"{folder}/{HIDDEN_PREFIX}{uuid.uuid4().hex}"
         self._fs.makedirs(folder or "/", exist_ok=True)
         try:
             self._upload(file, hidden, put_options, cancellation)

@@ -8,14 +8,14 @@ import errno
 import filecmp
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from airflow_provider_chartmogul.exceptions import DestinationError
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
-from airflow_provider_chartmogul.runtime.temporary_files import hidden_file
+from airflow_provider_chartmogul.runtime.temporary_files import HIDDEN_PREFIX, hidden_file
 
 #: What file systems say that do not have an operation, such as hard links on gcsfuse or SMB, or fsync of a folder.
 _UNSUPPORTED = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF, errno.EMLINK)
@@ -31,6 +31,10 @@ class LocalFile:
     def __init__(self, path: str) -> None:
         self._path = Path(path)
 
+    def sibling(self, uri: str) -> LocalFile:
+        """Return another file."""
+        return LocalFile(uri.removeprefix("file://"))
+
     def prepare(self) -> None:
         """Nothing has to be installed."""
 
@@ -45,6 +49,27 @@ class LocalFile:
 
     def equals(self, file: Path) -> bool:
         return filecmp.cmp(file, self._path, shallow=False)
+
+    def find(self) -> Iterator[str]:
+        """Iterate over the paths of the files below this folder, from the folder on."""
+        for path in sorted(self._path.rglob("*")):
+            # Names that are hidden are those of files that are being written.
+            if path.is_file() and not path.name.startswith(HIDDEN_PREFIX):
+                yield str(path.relative_to(self._path))
+
+    def open(self) -> IO[bytes]:
+        """Open the file for reading."""
+        return self._path.open("rb")
+
+    def metadata(self) -> Mapping[str, str]:
+        """Return the file's own metadata, which files do not have."""
+        return {}
+
+    def read_parts(self, part_bytes: int) -> Iterator[bytes]:
+        """Iterate over the file's content."""
+        with self._path.open("rb") as file:
+            while part := file.read(part_bytes):
+                yield part
 
     def publish(
         self, file: Path, cancellation: Cancellation, content_type: str, options: Mapping[str, Any], *, exclusive: bool

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +20,14 @@ from airflow_provider_chartmogul.exceptions import (
     ObjectExistsError,
     ObjectStorageError,
 )
+from airflow_provider_chartmogul.formats.parquet_footer import read_footer
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
+from airflow_provider_chartmogul.runtime.disk_space import require_disk_space
 from airflow_provider_chartmogul.storage.file_systems import FileSystemObject
 from airflow_provider_chartmogul.storage.local_files import LocalFile
+from airflow_provider_chartmogul.storage.object_metadata import METADATA_KEY, decode_metadata
+
+_PART_BYTES = 8 << 20
 
 #: Words in the errors of S3-compatible stores that do not accept the checksums of current AWS clients.
 _CHECKSUM_WORDS = re.compile(
@@ -73,6 +79,25 @@ class StoredObject:
                 "s3://bucket/activities/2024-01-31.zip or file:///data/activities/2024-01-31.zip"
             )
         return cls(scheme, bucket, key, inner_conn_id or conn_id or None)
+
+    @classmethod
+    def find(cls, prefix: str, conn_id: str | None = None) -> list[StoredObject]:
+        """
+        List the objects below a prefix, in the order of their names.
+
+        :param prefix: ``scheme://[connection@]bucket/key/`` or an absolute local path, ending in ``/``
+        :param conn_id: the connection, unless the prefix contains it
+        :raises DestinationError: if it is not a prefix
+        :raises ObjectStorageError: if the store refuses
+        """
+        stored = cls.parse(f"{prefix}-", conn_id)
+        folder = replace(stored, key=stored.key[:-1])
+        with folder._explain_errors("list"):
+            folder._object.prepare()
+            found = [replace(stored, key=folder.key + name) for name in folder._object.find()]
+            for one in found:
+                vars(one)["_object"] = folder._object.sibling(one.uri)
+            return found
 
     @property
     def uri(self) -> str:
@@ -135,6 +160,21 @@ class StoredObject:
         with self._explain_errors("check"):
             return self._object.modified_at()
 
+    def read_metadata(self) -> dict[str, Any] | None:
+        """
+        Return the metadata that the object carries: in the store, or in the footer of a Parquet file.
+
+        :return: the keys of XCom ``object`` without its location; ``None`` if the object carries no metadata
+        :raises ObjectStorageError: if it cannot be read, or does not exist
+        """
+        with self._explain_errors("read"):
+            self._object.prepare()
+            text: str | bytes | None = self._object.metadata().get(METADATA_KEY)
+            if text is None:
+                with self._object.open() as file:
+                    text = read_footer(file, METADATA_KEY)
+        return decode_metadata(text)
+
     def equals(self, file: Path) -> bool:
         """
         Return whether the object has the same content as a local file.
@@ -143,6 +183,26 @@ class StoredObject:
         """
         with self._explain_errors("read"):
             return self._object.equals(file)
+
+    def download(self, file: Path, cancellation: Cancellation) -> str:
+        """
+        Copy the object to a local file, in constant memory.
+
+        :param file: the local file
+        :return: SHA-256 of its bytes, as hexadecimal digits
+        :raises ObjectStorageError: if it cannot be read, or does not exist
+        :raises InsufficientDiskSpaceError: if the disk is too small
+        :raises TaskCancelledError: if the task is cancelled
+        """
+        digest = hashlib.sha256()
+        with self._explain_errors("read"):
+            require_disk_space(file.parent, self._object.size() or 0)
+            with file.open("wb") as target:
+                for part in self._object.read_parts(_PART_BYTES):
+                    cancellation.check()
+                    digest.update(part)
+                    target.write(part)
+        return digest.hexdigest()
 
     def publish(
         self,

@@ -19,8 +19,10 @@ import airflow_provider_chartmogul as package
 
 names = [module.name for module in pkgutil.walk_packages(package.__path__, "airflow_provider_chartmogul.")]
 optional_dependencies = {
+    "airflow_provider_chartmogul.formats.arrow_types": "pyarrow",
     "airflow_provider_chartmogul.formats.column_values": "pyarrow",
     "airflow_provider_chartmogul.formats.parquet": "pyarrow",
+    "airflow_provider_chartmogul.formats.table_readers": "pyarrow",
     "airflow_provider_chartmogul.formats.tables": "pyarrow",
     "airflow_provider_chartmogul.lineage.openlineage": "openlineage",
 }

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Arrow types by their names, and text as their values. This module imports pyarrow, so it is imported inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from airflow_provider_chartmogul.exceptions import ColumnTypesError
+
+#: Forms of times that Arrow does not read, or not together, and what they become.
+_TIME_FORMS = (
+    (r"^(\d{4}-\d\d-\d\d)$", r"\1T00:00:00Z"),
+    (r"(:\d\d(?:\.\d+)?) *(?:UTC|GMT)$", r"\1Z"),
+    (r"(:\d\d(?:\.\d+)?) +([+-]\d\d(?::?\d\d)?)$", r"\1\2"),
+    (r"([T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)$", r"\1Z"),
+)
+
+#: Types that Arrow gives another name than ``column_types``.
+_NAMES = {pa.float32(): "float32", pa.float64(): "float64", pa.date32(): "date32", pa.date64(): "date64"}
+
+
+def parse_types(column_types: Mapping[str, str] | None) -> dict[str, pa.DataType]:
+    """
+    Parse ``column_types``, the names of Arrow types by column.
+
+    :param column_types: names such as ``int64``, ``date32``, ``timestamp[us, tz=UTC]``, ``decimal128(18, 2)``
+    :raises ColumnTypesError: for a name that is not an Arrow type's
+    """
+    return {column: _parse_type(column, name) for column, name in (column_types or {}).items()}
+
+
+def _parse_type(column: str, name: object) -> pa.DataType:
+    text = str(name).strip().replace(" ", "")
+    try:
+        if text.startswith("timestamp[") and text.endswith("]"):
+            unit, _, zone = text.removeprefix("timestamp[")[:-1].partition(",tz=")
+            return pa.timestamp(unit, zone or None)
+        if text.startswith("decimal128(") and text.endswith(")"):
+            precision, _, scale = text.removeprefix("decimal128(")[:-1].partition(",")
+            return pa.decimal128(int(precision), int(scale or 0))
+        return pa.type_for_alias(text)
+    except (ValueError, TypeError) as error:
+        raise ColumnTypesError(
+            f"column_types: {name!r} for column {column!r} is not the name of an Arrow type, such as int64, float64, "
+            "date32, timestamp[us, tz=UTC] or decimal128(18, 2)"
+        ) from error
+
+
+def type_name(column_type: pa.DataType) -> str:
+    """Return the name of a type as ``column_types`` and the catalogue write it."""
+    return _NAMES.get(column_type, str(column_type))
+
+
+def cast_text(values: pa.Array | pa.Scalar, arrow_type: pa.DataType) -> pa.Array | pa.Scalar:
+    """
+    Convert text to a type. A time without a zone is in UTC, and a date is its midnight.
+
+    :raises pyarrow.ArrowInvalid: for a value that does not fit
+    """
+    if not pa.types.is_timestamp(arrow_type):
+        return pc.cast(values, arrow_type)
+    try:
+        return pc.cast(values, arrow_type)
+    except pa.ArrowInvalid:
+        # Arrow requires that all values have a zone, or none, and it knows fewer forms of both.
+        for pattern, replacement in _TIME_FORMS:
+            values = pc.replace_substring_regex(values, pattern, replacement)
+        return pc.cast(pc.cast(values, pa.timestamp(arrow_type.unit, "UTC")), arrow_type)

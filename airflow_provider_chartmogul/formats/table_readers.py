@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Read tables that a transfer has written, as typed batches that are the same whatever the format is.
+
+Memory is constant: one block of a CSV, or one batch of a Parquet file. This module imports pyarrow, so it is imported
+inside functions only.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from airflow_provider_chartmogul.exceptions import ColumnTypesError, TableError
+from airflow_provider_chartmogul.formats.archive import Archive
+from airflow_provider_chartmogul.formats.arrow_types import cast_text
+from airflow_provider_chartmogul.formats.csv_blocks import split_header
+from airflow_provider_chartmogul.formats.gzip_files import GZIP_ERRORS, open_to_read
+
+_CHUNK_BYTES = 1 << 18
+_BATCH_ROWS = 10_000
+
+_NUL = re.compile(b"\0")
+
+#: The number of the row in pyarrow's message about a CSV.
+_ROW_NUMBER = re.compile(r"Row #(\d+): ")
+
+
+class TableReader:
+    """
+    A table in a local file.
+
+    :ivar types: the columns with the types that they have in the file, in its order; names are unique without case
+    """
+
+    types: dict[str, pa.DataType]
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """
+        Iterate over the rows, with the columns of ``types``; text may be empty.
+
+        :raises TableError: if the file cannot be read as a table
+        """
+        raise NotImplementedError
+
+
+class CsvReader(TableReader):
+    """
+    A CSV, or several CSVs in one archive, whose rows come one after the other. Every column is text.
+
+    :param path: the local file
+    :param table_format: ``csv``, ``csv.gz`` or ``zip``
+    :raises ArchiveError: if an archive is damaged
+    :raises TableError: if the header cannot be read, or has a name twice
+    """
+
+    def __init__(self, path: Path, table_format: str) -> None:
+        self._path = path
+        self._format = table_format
+        headers = [split_header(chunks)[0] for chunks in self._open()]
+        names: dict[str, str] = {}
+        for header in headers:
+            for name in _make_names(header):
+                names.setdefault(name.casefold(), name)
+        self.types = dict.fromkeys(names.values(), pa.string())
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        rows = 0
+        for chunks in self._open():
+            header, blocks = split_header(chunks)
+            names = _make_names(header)
+            positions = {name.casefold(): position for position, name in enumerate(names)}
+            for block in blocks:
+                batch = _parse_block(block, names, rows)
+                rows += batch.num_rows
+                arrays = [
+                    batch.column(positions[name.casefold()])
+                    if name.casefold() in positions
+                    else pa.nulls(batch.num_rows, pa.string())
+                    for name in self.types
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, names=list(self.types))
+
+    def _open(self) -> Iterator[Iterator[bytes]]:
+        """Yield the text of each CSV in chunks."""
+        if self._format == "zip":
+            with Archive(self._path) as archive:
+                yield from archive.read_csvs()
+            return
+        with open_to_read(self._path, compressed=self._format == "csv.gz") as file:
+            yield _read_chunks(file)
+
+
+class ParquetReader(TableReader):
+    """
+    A Parquet file, with the types that its transfer declared.
+
+    :param path: the local file
+    :raises TableError: if it cannot be read, or has a name twice
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self._path = path
+        try:
+            with pq.ParquetFile(path) as file:
+                schema = file.schema_arrow
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(f"the Parquet file cannot be read: {error}") from error
+        names = _make_names(schema.names)
+        self.types = {name: _plain_type(field.type) for name, field in zip(names, schema, strict=True)}
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        import pyarrow.parquet as pq
+
+        schema = pa.schema(list(self.types.items()))
+        try:
+            with pq.ParquetFile(self._path) as file:
+                for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
+                    arrays = [
+                        column if column.type == field.type else column.cast(field.type)
+                        for column, field in zip(batch.columns, schema, strict=True)
+                    ]
+                    yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(f"the Parquet file cannot be read: {error}") from error
+
+
+def open_table(path: Path, table_format: str) -> TableReader:
+    """
+    Open a table, and read its header.
+
+    :param table_format: ``csv``, ``csv.gz``, ``zip`` or ``parquet``
+    :raises TableError: if it cannot be read as a table
+    """
+    return ParquetReader(path) if table_format == "parquet" else CsvReader(path, table_format)
+
+
+def typed_batches(
+    reader: TableReader, types: Mapping[str, pa.DataType], warn_of_nul: Callable[[str, int], None]
+) -> Iterator[pa.RecordBatch]:
+    """
+    Iterate over the rows of a table with the types of a load. Empty text is null, and NUL characters are removed.
+
+    :param types: the type of each of the reader's columns
+    :param warn_of_nul: called with column and row number where NUL characters were removed, which databases refuse
+    :raises ColumnTypesError: for a value that does not fit, naming column, row and value
+    :raises TableError: if the file cannot be read as a table
+    """
+    schema = pa.schema(list(types.items()))
+    rows = 0
+    for batch in reader.read():
+        arrays = []
+        for name, array in zip(types, batch.columns, strict=True):
+            if pa.types.is_string(array.type):
+                array, nul_row = _without_nul(array)
+                if nul_row is not None:
+                    warn_of_nul(name, rows + nul_row + 1)
+                array = _without_empty(array)
+            arrays.append(_cast(name, array, types[name], rows))
+        rows += batch.num_rows
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def to_csv(batch: pa.RecordBatch) -> bytes:
+    """
+    Return rows as CSV without a header, by RFC 4180 with line feeds.
+
+    Null is an empty field, text is quoted, times are in ISO 8601 in UTC (with a Z if their type has a time zone).
+    """
+    arrays = [_csv_array(array) for array in batch.columns]
+    sink = io.BytesIO()
+    pa_csv.write_csv(
+        pa.RecordBatch.from_arrays(arrays, names=batch.schema.names), sink, pa_csv.WriteOptions(include_header=False)
+    )
+    return sink.getvalue()
+
+
+def _read_chunks(file: IO[bytes]) -> Iterator[bytes]:
+    try:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+    except (*GZIP_ERRORS, OSError) as error:
+        raise TableError(f"the file is damaged: {error}") from error
+
+
+def _make_names(header: Sequence[str]) -> list[str]:
+    """
+    Return the names of columns, with made-up ones where the header has none, such as after its last comma.
+
+    :raises TableError: if two have the same name, apart from case
+    """
+    names = [name if name.strip() else f"column_{number}" for number, name in enumerate(header, 1)]
+    counts = Counter(name.casefold() for name in names)
+    if repeated := [name for name in names if counts[name.casefold()] > 1]:
+        raise TableError(
+            f"the object has several columns named {' and '.join(map(repr, dict.fromkeys(repeated)))}; warehouses do "
+            "not tell names apart by case"
+        )
+    return names
+
+
+def _parse_block(block: bytes, names: Sequence[str], rows_before: int) -> pa.RecordBatch:
+    schema = pa.schema([(name, pa.string()) for name in names])
+    try:
+        table = pa_csv.read_csv(
+            pa.BufferReader(block),
+            # One block, since there are no threads to share it.
+            read_options=pa_csv.ReadOptions(column_names=list(names), block_size=len(block) + 1, use_threads=False),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=schema, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=True
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if "Empty CSV" in str(error):
+            return pa.RecordBatch.from_arrays([pa.array([], pa.string()) for _ in names], schema=schema)
+        message = _ROW_NUMBER.sub(lambda match: f"row {rows_before + int(match[1])}: ", str(error))
+        raise TableError(f"the CSV cannot be read as a table of {len(names)} columns: {message[:500]}") from error
+    return pa.RecordBatch.from_arrays([_combine(column) for column in table.columns], schema=schema)
+
+
+def _combine(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+
+
+def _plain_type(column_type: pa.DataType) -> pa.DataType:
+    """Return the type without what concerns its storage only."""
+    if pa.types.is_dictionary(column_type):
+        return _plain_type(column_type.value_type)
+    if pa.types.is_large_string(column_type):
+        return pa.string()
+    if pa.types.is_timestamp(column_type) and column_type.tz:
+        return pa.timestamp(column_type.unit, "UTC")
+    return column_type
+
+
+def _without_nul(array: pa.Array) -> tuple[pa.Array, int | None]:
+    """Return text without NUL characters, and the position of the first that had one."""
+    data = array.buffers()[2]
+    if data is None or not _NUL.search(memoryview(data)):
+        return array, None
+    position = pc.index(pc.fill_null(pc.match_substring(array, "\0"), False), True).as_py()
+    return (array, None) if position < 0 else (pc.replace_substring(array, "\0", ""), position)
+
+
+def _without_empty(array: pa.Array) -> pa.Array:
+    is_empty = pc.equal(pc.binary_length(array), 0)
+    return pc.if_else(is_empty, pa.scalar(None, array.type), array) if pc.any(is_empty).as_py() else array
+
+
+def _cast(name: str, array: pa.Array, column_type: pa.DataType, rows_before: int) -> pa.Array:
+    if array.type == column_type:
+        return array
+    try:
+        return _cast_values(array, column_type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        for row, value in enumerate(array, rows_before + 1):
+            try:
+                _cast_values(value, column_type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                raise ColumnTypesError(
+                    f"column {name!r}, row {row}: {str(value.as_py())[:80]!r} is not a value of type {column_type}; "
+                    "give the column another type in column_types, such as string"
+                ) from error
+        raise ColumnTypesError(f"column {name!r} cannot be converted to {column_type}: {error}") from error
+
+
+def _cast_values(values: Any, column_type: pa.DataType) -> Any:
+    return cast_text(values, column_type) if pa.types.is_string(values.type) else pc.cast(values, column_type)
+
+
+def _csv_array(array: pa.Array) -> pa.Array:
+    if pa.types.is_timestamp(array.type):
+        # Arrow counts from 1970 in UTC whatever the zone is.
+        in_utc = array.cast(pa.int64()).cast(pa.timestamp(array.type.unit))
+        text = pc.replace_substring(in_utc.cast(pa.string()), " ", "T", max_replacements=1)
+        return pc.binary_join_element_wise(text, "Z", "") if array.type.tz else text
+    if pa.types.is_decimal(array.type):
+        return array.cast(pa.string())
+    return array
