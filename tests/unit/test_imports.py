@@ -52,6 +52,8 @@ FOLDERS = [
     {"operators"},
     {"sensors"},
     {"transfers"},
+    {"check"},
+    {"__main__"},
 ]
 
 PACKAGE = Path(airflow_provider_chartmogul.__path__[0])
