@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the window of a partitioned run from its partition key."""
+"""Partition keys: the window that a run's key stands for, and the key of a window."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def partition_interval(
         return None
     length = None if partition_length is None else CalendarDuration.parse(partition_length, "partition_length")
     # Airflow 3.2 writes keys in UTC. 3.3 writes them in the timetable's time zone, and passes the partition's date.
-    timetable_timezone = getattr(getattr(context.get("dag"), "timetable", None), "timezone", None)
+    timetable_timezone = _timetable_timezone(context)
     key_timezone = partition_timezone
     if key_timezone is None and partition_date is not None:
         key_timezone = timetable_timezone
@@ -73,6 +73,24 @@ def partition_interval(
     if end is None:
         return None
     return to_utc(start, _KEY), to_utc(end, _KEY) if isinstance(end, datetime) else end.after(start)
+
+
+def partition_key_of(context: Mapping[str, Any], start: datetime, partition_timezone: object) -> str:
+    """
+    Return the partition key of a window, as Airflow's timetables write keys and its mappers read them by default.
+
+    :param context: the task's context
+    :param start: start of the window
+    :param partition_timezone: the time zone of the key, a name or a ``tzinfo``. By default the timetable's, and UTC
+        where the timetable has none
+    :raises IntervalError: when the time zone is not known
+    """
+    timezone = parse_timezone(partition_timezone or _timetable_timezone(context) or UTC, "partition_timezone")
+    return start.astimezone(timezone).replace(tzinfo=None).isoformat(timespec="seconds")
+
+
+def _timetable_timezone(context: Mapping[str, Any]) -> Any:
+    return getattr(getattr(context.get("dag"), "timetable", None), "timezone", None)
 
 
 def _parse_key(key: object, timezone: tzinfo) -> tuple[datetime, datetime | CalendarDuration | None]:

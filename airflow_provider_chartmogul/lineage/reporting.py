@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 
 def report_transfer(
-    context: Mapping[str, Any], outlets: Sequence[Any], hook: BaseHook, results: Sequence[TransferResult], log: TaskLog
+    context: Mapping[str, Any],
+    outlets: Sequence[Any],
+    hook: BaseHook,
+    results: Sequence[TransferResult],
+    log: TaskLog,
+    *,
+    partition_key: str | None = None,
 ) -> None:
     """
     Report the objects of a transfer.
@@ -31,10 +37,12 @@ def report_transfer(
         alias gets an event for that object's own URI, and outlets of other kinds are left alone
     :param hook: the hook that the lineage is attributed to
     :param results: the objects, the main one first; those that already existed have no lineage
+    :param partition_key: the partition key for events of assets (Airflow 3.3 and later); ``None`` gives them none. On
+        aliases, Airflow does not support keys
     """
     for outlet in outlets:
         with _logged_failure(log, f"the event of outlet {outlet!r}"):
-            _add_outlet_event(context["outlet_events"], outlet, results[0])
+            _add_outlet_event(context["outlet_events"], outlet, results[0], partition_key)
     with _logged_failure(log, "the lineage"):
         from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
@@ -45,7 +53,7 @@ def report_transfer(
                 collector.add_output_asset(context=hook, uri=result.uri)
 
 
-def _add_outlet_event(events: Any, outlet: Any, result: TransferResult) -> None:
+def _add_outlet_event(events: Any, outlet: Any, result: TransferResult, partition_key: str | None) -> None:
     if isinstance(outlet, AssetAlias):
         events[outlet].add(Asset(result.uri), extra=dict(result.metadata))
         return
@@ -55,6 +63,8 @@ def _add_outlet_event(events: Any, outlet: Any, result: TransferResult) -> None:
         # Neither an asset nor a reference to one: an entity of Airflow's older lineage, or a dictionary.
         return
     accessor.extra.update(result.metadata)
+    if partition_key is not None:
+        accessor.add_partitions(partition_key)
 
 
 @contextlib.contextmanager

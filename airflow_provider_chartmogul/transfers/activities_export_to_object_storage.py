@@ -50,6 +50,8 @@ class ActivitiesExportToObjectStorageOperator(ExportToObjectStorageOperator):
     :param download_dir: a local folder with room for the archive, and for the object if the format is not ``zip``;
         ``None`` is the system's folder for temporary files (templated)
     :param upload_options: options of the file system's ``put_file``, such as encryption or tags (templated)
+    :param emit_partitions: give the outlets' events a partition key, the window's start, so that they trigger
+        partitioned DAGs, and these alone (Airflow 3.3 and later)
     :param chartmogul_conn_id: the Airflow connection of ChartMogul (templated)
     :raises AirflowFailException: if no retry can help
     :raises AirflowSkipException: if the object exists and ``if_exists`` is ``skip``
@@ -70,6 +72,7 @@ class ActivitiesExportToObjectStorageOperator(ExportToObjectStorageOperator):
         column_types: dict[str, str] | None = None,
         download_dir: str | None = None,
         upload_options: dict[str, Any] | None = None,
+        emit_partitions: bool = False,
         chartmogul_conn_id: str = ChartMogulHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
@@ -81,6 +84,7 @@ class ActivitiesExportToObjectStorageOperator(ExportToObjectStorageOperator):
             column_types=column_types,
             download_dir=download_dir,
             upload_options=upload_options,
+            emit_partitions=emit_partitions,
             chartmogul_conn_id=chartmogul_conn_id,
             **kwargs,
         )

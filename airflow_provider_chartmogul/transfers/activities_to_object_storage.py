@@ -99,6 +99,8 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
     :param download_dir: a local folder with room for the archive, and for the object if the format is not ``zip``;
         ``None`` is the system's folder for temporary files (templated)
     :param upload_options: options of the file system's ``put_file``, such as encryption or tags (templated)
+    :param emit_partitions: give the outlets' events a partition key, the window's start, so that they trigger
+        partitioned DAGs, and these alone (Airflow 3.3 and later)
     :param chartmogul_conn_id: the Airflow connection of ChartMogul (templated)
     :raises AirflowFailException: if no retry can help
     :raises AirflowSkipException: if the object exists and ``if_exists`` is ``skip``
@@ -131,6 +133,7 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
         column_types: dict[str, str] | None = None,
         download_dir: str | None = None,
         upload_options: dict[str, Any] | None = None,
+        emit_partitions: bool = False,
         chartmogul_conn_id: str = ChartMogulHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
@@ -148,6 +151,7 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
             column_types=column_types,
             download_dir=download_dir,
             upload_options=upload_options,
+            emit_partitions=emit_partitions,
             chartmogul_conn_id=chartmogul_conn_id,
             **kwargs,
         )
@@ -165,10 +169,11 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
         with self._apply_soft_fail():
             request = self._export_request(context)
             with fail_without_retry(), self._open_hook() as hook:
-                # What can be known before an export is created: a file system that is not installed, an existing
-                # object.
+                # What can be known before an export is created: a file system that is not installed, a window without
+                # a partition key, an existing object.
                 delivery = self._delivery()
                 delivery.prepare()
+                self._partition_key(context, request.start)
                 planned = ActivitiesExportSource(self.chartmogul_conn_id, hook.settings.base_url, request)
                 # Rendered templates do not show it, since they keep the destination's placeholders.
                 self.log.info("The destination is %s", delivery.destination.fill(export_values(planned)).uri)

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_chartmogul.exceptions import TransferSettingsError
+from airflow_provider_chartmogul.intervals.partition_keys import partition_key_of, run_attribute
+from airflow_provider_chartmogul.intervals.times import parse_time
 from airflow_provider_chartmogul.operators.base import ChartMogulOperator
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 
@@ -53,6 +57,7 @@ class ToObjectStorageOperator(ChartMogulOperator):
         column_types: dict[str, str] | None = None,
         download_dir: str | None = None,
         upload_options: dict[str, Any] | None = None,
+        emit_partitions: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -63,8 +68,35 @@ class ToObjectStorageOperator(ChartMogulOperator):
         self.column_types = column_types
         self.download_dir = download_dir
         self.upload_options = upload_options
+        self.emit_partitions = emit_partitions
         self._cancellation = Cancellation()
         self._transferred: Sequence[TransferResult] = ()
+
+    @classmethod
+    def _check_literals(cls, given: Mapping[str, Any]) -> None:
+        super()._check_literals(given)
+        if given.get("emit_partitions"):
+            if [int(part) for part in airflow_version.split(".")[:2]] < [3, 3]:
+                raise TransferSettingsError(
+                    "emit_partitions needs Airflow 3.3 or later, where a task can give partition keys to its asset "
+                    f"events; this is Airflow {airflow_version}"
+                )
+            _require_start(given.get("interval_start", ""))
+
+    def _partition_key(self, context: Context, start: datetime | str | None) -> str | None:
+        """
+        Return the partition key for the events of the outlets; ``None`` if they get none from this task.
+
+        :param start: start of the window
+        :raises TransferSettingsError: if ``emit_partitions`` is set, and the window has no start
+        :raises IntervalError: if the time zone is not known
+        """
+        # Airflow itself gives a run's own key to the events of all its tasks.
+        if not self.emit_partitions or run_attribute(context, "partition_key") is not None:
+            return None
+        _require_start(start)
+        timezone = getattr(self, "partition_timezone", None)
+        return partition_key_of(context, parse_time(start, "interval_start"), timezone)
 
     def _finish(self, context: Context, results: Sequence[TransferResult], hook: ChartMogulHook) -> str:
         """
@@ -82,7 +114,8 @@ class ToObjectStorageOperator(ChartMogulOperator):
         objects = {result.metadata["table"]: result.metadata for result in results}
         context["ti"].xcom_push(key="object", value=objects[main.metadata["table"]])
         context["ti"].xcom_push(key="objects", value=objects)
-        report_transfer(context, self.outlets, hook, results, self.log)
+        partition_key = self._partition_key(context, main.metadata["interval_start"])
+        report_transfer(context, self.outlets, hook, results, self.log, partition_key=partition_key)
         return main.uri
 
     def _temporary_folder(self) -> AbstractContextManager[Path]:
@@ -186,6 +219,7 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
         source = ActivitiesExportSource(
             self.chartmogul_conn_id, hook.settings.base_url, request or reported_request(export), export
         )
+        self._partition_key(context, source.request.start)  # Raises before anything is published.
         if (existing := self._find_existing_object(context, delivery, source)) is not None:
             return self._finish(context, [existing], hook)
         stored = delivery.destination.fill(export_values(source))
@@ -198,3 +232,11 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
             delivery.publish(file, stored, log=self.log, cancellation=self._cancellation)
             metadata = {**delivery.describe(stored, file), **source.metadata(already_existed=False)}
         return self._finish(context, [TransferResult(metadata, source.uri)], hook)
+
+
+def _require_start(start: object) -> None:
+    if start is None:
+        raise TransferSettingsError(
+            "emit_partitions needs a window with a start, which is the partition key: set interval_start, or remove "
+            "emit_partitions"
+        )

@@ -33,6 +33,7 @@ _WINDOW_DEFAULTS = {
     "partition_length": None,
     "partition_timezone": None,
     "metrics_timezone": "UTC",
+    "emit_partitions": False,
 }
 
 
@@ -90,6 +91,8 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
     :param download_dir: a local folder with room for the rows; ``None`` is the system's folder for temporary files
         (templated)
     :param upload_options: options of the file system's ``put_file``, such as encryption or tags (templated)
+    :param emit_partitions: for ``metrics``, give the outlets' events a partition key, the window's start, so that they
+        trigger partitioned DAGs, and these alone (Airflow 3.3 and later)
     :param chartmogul_conn_id: the Airflow connection of ChartMogul (templated)
     :raises AirflowFailException: if no retry can help
     :raises AirflowSkipException: if the object exists and ``if_exists`` is ``skip``
@@ -129,6 +132,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         column_types: dict[str, str] | None = None,
         download_dir: str | None = None,
         upload_options: dict[str, Any] | None = None,
+        emit_partitions: bool = False,
         chartmogul_conn_id: str = ChartMogulHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
@@ -145,6 +149,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
             column_types=column_types,
             download_dir=download_dir,
             upload_options=upload_options,
+            emit_partitions=emit_partitions,
             chartmogul_conn_id=chartmogul_conn_id,
             **kwargs,
         )
@@ -213,6 +218,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         interval = None
         if resource.has_window:
             interval = self._resolve_interval(context)
+            self._partition_key(context, interval.start)  # Raises before anything is published.
             week_start_on = (
                 hook.get_account().get("week_start_on", "sunday") if query["interval"] == "week" else "monday"
             )

@@ -14,6 +14,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,14 @@ def test_mapped_group_loads_each_export() -> None:
     dag = run(block_with(DOCS / "load" / "mapped.md", "python", "window.expand_kwargs"))["dag"]
     assert dag.task_dict["window.export"].downstream_task_ids == {"window.load"}
     assert len(dag.task_group_dict["window"]._expand_input.value) == 3
+
+
+if find_spec("airflow.partition_mappers.window") is not None:  # Airflow 3.3 and later
+
+    def test_partitioned_dags_are_valid() -> None:
+        source = block_with(DOCS / "schedule.md", "python", "emit_partitions")
+        dag = run(source.replace("\n):\n", "\n) as dag:\n"))["dag"]
+        assert (dag.dag_id, type(dag.timetable).__name__) == ("day_of_activities", "PartitionedAssetTimetable")
 
 
 def test_column_types_are_valid() -> None:

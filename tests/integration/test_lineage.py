@@ -7,20 +7,24 @@ import json
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat import sdk
 from airflow.providers.common.compat.lineage.entities import File, Table
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
-from airflow.providers.common.compat.sdk import Asset, AssetAlias
+from airflow.providers.common.compat.sdk import AirflowFailException, Asset, AssetAlias
 
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.storage.delivery import TransferResult
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
     ActivitiesExportToObjectStorageOperator,
 )
+from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+from airflow_provider_chartmogul.transfers.chartmogul_to_object_storage import ChartMogulToObjectStorageOperator
 from tests.integration.task_runner import TaskRun, run_task
 from tests.integration.transfers import create_export
 
@@ -168,6 +172,93 @@ def test_missing_accessors_are_logged_and_fail_nothing(destination: str, log: Ca
     run = run_task(new_transfer(destination, outlets=[ASSET]))
     assert run.value == destination
     assert "(KeyError: 'outlet_events')" in log()
+
+
+# Partition keys of events
+
+BERLIN = SimpleNamespace(timetable=SimpleNamespace(timezone=ZoneInfo("Europe/Berlin")))
+
+if hasattr(new_events()[ASSET], "partition_keys"):  # Airflow 3.3 and later
+
+    def test_events_have_no_partition_key_by_default(destination: str) -> None:
+        events = new_events()
+        run_task(new_transfer(destination, outlets=[ASSET, ALIAS]), outlet_events=events)
+        assert events[ASSET].partition_keys == events[ALIAS].partition_keys == set()
+
+    @pytest.mark.parametrize(
+        ("context", "key"),
+        [
+            ({}, "2024-01-01T00:00:00"),
+            ({"dag": BERLIN}, "2024-01-01T01:00:00"),
+            ({"dag": SimpleNamespace(timetable=None)}, "2024-01-01T00:00:00"),
+        ],
+        ids=["without DAG", "timetable with a time zone", "timetable without a time zone"],
+    )
+    def test_emit_partitions_gives_events_the_start_of_the_window(
+        context: dict[str, Any], key: str, destination: str, log: Callable[[], str]
+    ) -> None:
+        events = new_events()
+        operator = new_transfer(destination, outlets=[ASSET, OTHER_ASSET, ALIAS], emit_partitions=True)
+        run = run_task(operator, outlet_events=events, **context)
+        assert events[ASSET].partition_keys == events[OTHER_ASSET].partition_keys == {key}
+        assert events[ASSET].extra == run.xcoms["object"]
+        assert len(alias_events(events, ALIAS)) == 1
+        assert "Could not report" not in log()
+
+    @pytest.mark.parametrize("deferrable", [True, False])
+    def test_emit_partitions_in_one_task(deferrable: bool, destination: str) -> None:
+        events = new_events()
+        operator = ActivitiesToObjectStorageOperator(
+            task_id="t",
+            destination=destination,
+            interval_start="2024-05-08T22:00:00Z",
+            interval_end="2024-05-09T22:00:00Z",
+            partition_timezone="Europe/Berlin",
+            poke_interval=0.1,
+            deferrable=deferrable,
+            outlets=[ASSET],
+            emit_partitions=True,
+        )
+        run_task(operator, outlet_events=events)
+        assert events[ASSET].partition_keys == {"2024-05-09T00:00:00"}
+
+    def test_emit_partitions_of_metrics(tmp_path: Path, sandbox: Sandbox) -> None:
+        events = new_events()
+        operator = ChartMogulToObjectStorageOperator(
+            task_id="t",
+            resource="metrics",
+            destination=f"file://{tmp_path}/metrics.csv",
+            interval_start="2024-05-09",
+            interval_end="2024-05-10",
+            outlets=[ASSET],
+            emit_partitions=True,
+        )
+        run_task(operator, outlet_events=events)
+        assert events[ASSET].partition_keys == {"2024-05-09T00:00:00"}
+
+    def test_emit_partitions_also_reports_an_object_that_already_existed(destination: str) -> None:
+        Path(destination.removeprefix("file://")).write_bytes(b"there")
+        events = new_events()
+        operator = new_transfer(destination, if_exists="reuse", outlets=[ASSET], emit_partitions=True)
+        run_task(operator, outlet_events=events)
+        assert events[ASSET].partition_keys == {"2024-01-01T00:00:00"}
+
+    def test_partitioned_run_keeps_its_own_key(destination: str) -> None:
+        """Airflow gives it to the events of all tasks of the run."""
+        events = new_events()
+        operator = new_transfer(destination, outlets=[ASSET], emit_partitions=True)
+        run = run_task(operator, outlet_events=events, partition_key="europe")
+        assert events[ASSET].partition_keys == set()
+        assert events[ASSET].extra == run.xcoms["object"]
+
+    def test_emit_partitions_rejects_a_window_without_start(tmp_path: Path, destination: str) -> None:
+        export_id = create_export(start_date=None)
+        operator = ActivitiesExportToObjectStorageOperator(
+            task_id="t", export_id=export_id, destination=destination, emit_partitions=True
+        )
+        with pytest.raises(AirflowFailException, match="emit_partitions needs a window with a start"):
+            run_task(operator, outlet_events=new_events())
+        assert list(tmp_path.iterdir()) == []
 
 
 # Hook lineage

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, ObjectStoragePath
 from airflow_provider_chartmogul.exceptions import DestinationError
 from airflow_provider_chartmogul.operators.activities_export import CreateActivitiesExportOperator
 from airflow_provider_chartmogul.sensors.activities_export import ActivitiesExportSensor
+from airflow_provider_chartmogul.transfers import base
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
     ActivitiesExportToObjectStorageOperator,
 )
@@ -139,6 +140,32 @@ def test_placeholder_of_an_open_end_raises_when_dag_is_parsed(name: str) -> None
     parameters: Any = {"destination": f"s3://b/{{{name}:%Y}}.csv", name: None}
     with new_dag(), pytest.raises(ValueError, match=rf"has \{{{name}\}}, but {name} is None for this task"):
         ActivitiesToObjectStorageOperator(task_id="t", **parameters)
+
+
+@each_transfer
+def test_emit_partitions_raises_on_airflow_without_keys_of_events(
+    cls: type[BaseOperator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = {**TRANSFERS[cls], "emit_partitions": True}
+    monkeypatch.setattr(base, "airflow_version", "3.2.2")
+    with new_dag():
+        with pytest.raises(ValueError, match=r"emit_partitions needs Airflow 3\.3 or later"):
+            cls(task_id="t", **parameters)
+        with pytest.raises(ValueError, match=r"emit_partitions needs Airflow 3\.3 or later"):
+            cls.partial(task_id="m", **parameters)
+
+
+def test_emit_partitions_without_a_key_raises_when_dag_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key is the start of the window, which neither an open window nor a snapshot has."""
+    monkeypatch.setattr(base, "airflow_version", "3.3.0")
+    parameters: Any = {"destination": "s3://b/x.csv", "emit_partitions": True}
+    with new_dag():
+        with pytest.raises(ValueError, match="emit_partitions needs a window with a start"):
+            ActivitiesToObjectStorageOperator(task_id="open", interval_start=None, **parameters)
+        with pytest.raises(ValueError, match=r"customers is a complete snapshot .* remove emit_partitions"):
+            ChartMogulToObjectStorageOperator(task_id="snapshot", resource="customers", **parameters)
+        ActivitiesToObjectStorageOperator(task_id="activities", **parameters)
+        ChartMogulToObjectStorageOperator(task_id="metrics", resource="metrics", **parameters)
 
 
 @pytest.mark.parametrize("cls", [ActivitiesExportSensor, ActivitiesExportToObjectStorageOperator])

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests the windows and asset events of partitioned runs, created by the scheduler and ``airflow backfill create``."""
+"""
+Tests the windows and asset events of partitioned runs, created by the scheduler and ``airflow backfill create``.
+
+And the partition keys that ``emit_partitions`` gives to the events of a run that has none itself.
+"""
 
 from __future__ import annotations
 
@@ -59,3 +63,26 @@ def test_backfilled_partitions_follow_the_change_to_summer_time(world: World) ->
     assert sorted(runs) == [f"{day:%Y-%m-%d}" for day in days]
     for day in days:
         check(world, world.wait_for_success(DAG_ID, runs[f"{day:%Y-%m-%d}"]["dag_run_id"]), day)
+
+
+def test_emitted_partition_starts_the_partitioned_dag(world: World) -> None:
+    """And the events without a key start the other DAG."""
+    world.unpause("emitted_days", "emitted_objects")
+    run = world.scheduled_run("emitted_partitions")
+    assert run["partition_key"] is None
+    day = datetime.fromisoformat(run["data_interval_start"]).astimezone(BERLIN)
+    events = {event["source_task_id"]: event for event in world.asset_events("emitted_partitions", run["dag_run_id"])}
+    assert {task_id: event["partition_key"] for task_id, event in events.items()} == {
+        "with_key": f"{day:%Y-%m-%d}T00:00:00",
+        "without_key": None,
+    }
+    assert datetime.fromisoformat(events["with_key"]["extra"]["interval_start"]) == day
+
+    (of_day,), (of_object,) = (
+        wait_for(f"a run of {dag_id}", lambda dag_id=dag_id: world.airflow.runs(dag_id))
+        for dag_id in ("emitted_days", "emitted_objects")
+    )
+    assert of_day["partition_key"] == f"{day:%Y-%m-%d}"
+    assert of_object["partition_key"] is None
+    world.wait_for_success("emitted_days", of_day["dag_run_id"])
+    world.wait_for_success("emitted_objects", of_object["dag_run_id"])
