@@ -39,12 +39,15 @@ FORM := long
 test-system: .venv/.tools ## run the long system tests: every example, crashes, hard days, Celery (FORM=short)
 	@SYSTEM_TESTS_FORM=$(FORM) $(BIN)/python -m pytest tests/system -m long --capture=no
 
-lint: .venv/.tools ## run ruff and mypy, and check the workflows against their schemas
+lint: .venv/.tools ## run ruff and mypy, and check the files for GitHub against their schemas
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms \
+		$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
 format: .venv/.tools ## format the code and apply ruff's fixes
 	@$(BIN)/ruff check --fix .

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import ast
 import email
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
+
+import pytest
 
 from tests.package.conftest import ROOT, Built, build, run
 
@@ -69,10 +72,42 @@ def test_metadata_is_complete(built: Built) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == "<3.14,>=3.11"
     assert metadata["Description-Content-Type"] == "text/markdown"
-    description = metadata.get_payload(decode=True)
-    assert isinstance(description, bytes)
-    assert description.decode() == (ROOT / "README.md").read_text()
     assert {"amazon", "google", "microsoft-azure", "parquet"} <= set(metadata.get_all("Provides-Extra", []))
+
+
+@pytest.mark.parametrize("archive", ["wheel", "sdist"])
+def test_long_description_has_no_relative_link_or_picture(archive: str, built: Built) -> None:
+    """PyPI shows it under another URL, where a relative link leads nowhere."""
+    text = long_description(built, archive)
+    targets = re.findall(r"\]\(([^)]*)\)|(?:src|href|srcset)\s*=\s*[\"']?([^\"'\s>]+)", text)
+    links = [link or attribute for link, attribute in targets]
+    assert "https://chartmogul.com/" in links
+    assert [link for link in links if not link.startswith("https://")] == []
+
+
+@pytest.mark.parametrize("archive", ["wheel", "sdist"])
+def test_long_description_is_the_readme(archive: str, built: Built) -> None:
+    readme = (ROOT / "README.md").read_text()
+    picture = re.search(r"^!\[.*\]\(docs/.*\)\n\n", readme, re.MULTILINE)
+    assert picture is not None
+    text_of_links = re.sub(r"\[([^\]]*)\]\((?!http)[^)]*\)", r"\1", readme.replace(picture[0], ""))
+    assert long_description(built, archive).strip() == text_of_links.strip()
+
+
+def long_description(built: Built, archive: str) -> str:
+    if archive == "wheel":
+        with zipfile.ZipFile(built.wheel) as wheel:
+            (name,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
+            content = wheel.read(name)
+    else:
+        with tarfile.open(built.sdist) as sdist:
+            (member,) = [member for member in sdist.getmembers() if member.name.endswith("/PKG-INFO")]
+            file = sdist.extractfile(member)
+            assert file is not None
+            content = file.read()
+    description = email.message_from_bytes(content).get_payload(decode=True)
+    assert isinstance(description, bytes)
+    return description.decode()
 
 
 def test_builds_are_reproducible(built: Built, unpacked: Path, tmp_path: Path) -> None:

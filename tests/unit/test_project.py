@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 from datetime import date
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +151,35 @@ def test_only_tags_publish_and_only_the_built_archives() -> None:
     ]
 
 
+def test_registry_lists_the_classes_of_each_module() -> None:
+    """The file for Airflow's provider registry names classes, Airflow's own metadata names modules."""
+    registry = yaml.safe_load((ROOT / ".airflow-registry.yaml").read_text())
+    info = get_provider_info()
+    assert (registry["package-name"], registry["display-name"]) == (info["package-name"], info["name"])
+    for kind in ("hooks", "operators", "sensors", "triggers", "transfers"):
+        listed = [entry["module"].rpartition(".") for entry in registry[kind]]
+        assert all(entry["description"] for entry in registry[kind])
+        for module, _, name in listed:
+            assert getattr(import_module(module), name).__module__ == module
+        modules = {
+            module for entry in info[kind] for module in entry.get("python-modules", [entry.get("python-module")])
+        }
+        assert {module for module, _, _ in listed} == modules, kind
+
+
+def test_issue_forms_ask_for_no_secret_and_name_existing_commands() -> None:
+    forms = {path.stem: path.read_text() for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")}
+    assert set(forms) == {"account", "bug", "config", "feature"}
+    assert "Never paste an API key or a signed URL" in " ".join(forms["bug"].split())
+    for module in re.findall(r"python -m ([\w.]+)", " ".join(forms.values())):
+        assert find_spec(f"{module}.__main__") is not None
+    for page in re.findall(r"\b[\w/]+\.md\b", " ".join(forms.values())):
+        assert (ROOT / page).exists(), page
+
+
 def test_documented_make_targets_and_links_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for page in ("CONTRIBUTING.md", "SECURITY.md"):
+    for page in ("CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", ".github/pull_request_template.md"):
         text = (ROOT / page).read_text()
         for target in re.findall(r"\bmake ([a-z-]+)", "\n".join(re.findall(r"`+[^`]*`+", text))):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page}: make {target}"
