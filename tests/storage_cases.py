@@ -23,8 +23,9 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_chartmogul.exceptions import ChartMogulError, ObjectStorageError
+from airflow_provider_chartmogul.exceptions import ChartMogulError, ObjectStorageError, SourceError
 from airflow_provider_chartmogul.sandbox import Sandbox
+from airflow_provider_chartmogul.warehouse.source_objects import SourceObject, parse_source
 from tests.integration.servers import RecordedRequest, Response
 from tests.integration.transfers import END, START, create_export, csv_rows, serve_export, transfer
 from tests.stores import Cloud, Folder, Store
@@ -73,6 +74,10 @@ class TestPublishing:
             "query_params": None,
             "extracted_at": None,
             "modified_at": None,
+            "start_date": None,
+            "end_date": None,
+            "column_types": None,
+            "column_selection": None,
         }
 
     @pytest.mark.parametrize("trailing", [b"\n", bytes(100)])
@@ -181,6 +186,62 @@ class TestPublishing:
 
 
 @pytest.mark.usefixtures("short_backoff")
+class TestMetadata:
+    """What objects carry, so that they can be loaded when no XCom tells of them."""
+
+    @pytest.mark.parametrize("suffix", [".zip", ".csv", ".csv.gz", ".parquet"])
+    def test_export_carries_its_metadata(self, suffix: str, sandbox: Sandbox, store: Store) -> None:
+        run = transfer(create_export(activity_type="churn"), f"{store.base}/a/x{suffix}")
+        pushed = run.xcoms["object"]
+        if store.scheme == "file" and suffix != ".parquet":
+            with pytest.raises(SourceError, match="carries no metadata"):
+                parse(f"{store.base}/a/x{suffix}")
+            return
+        (by_uri,), (by_prefix,), (by_xcom,) = map(parse, (f"{store.base}/a/x{suffix}", f"{store.base}/a/", pushed))
+        assert by_uri == by_prefix
+        assert by_uri.uri == pushed["uri"]
+        carried = {key: value for key, value in pushed.items() if value is not None and key != "columns"}
+        if store.scheme == "file":
+            carried = {key: value for key, value in carried.items() if key not in ("bytes", "sha256", "rows")}
+        assert by_uri.metadata == carried
+        for name in ("as_of", "window", "activity_type", "export_id", "conn_id", "query_params", "format", "table"):
+            assert getattr(by_uri, name) == getattr(by_xcom, name)
+
+    def test_prefix_lists_the_objects_below_it(self, sandbox: Sandbox, store: Store) -> None:
+        for name in ("b/2", "a/1", "ab/3"):
+            transfer(create_export(), f"{store.base}/a/{name}.parquet")
+        transfer(create_export(), f"{store.base}/another/4.parquet")
+        assert {one.uri.removeprefix(store.plain) for one in parse(f"{store.base}/a/")} == {
+            *("/a/b/2.parquet", "/a/a/1.parquet", "/a/ab/3.parquet")
+        }
+        assert [one.uri.removeprefix(store.plain) for one in parse(f"{store.base}/a/a/")] == ["/a/a/1.parquet"]
+        assert len(parse(f"{store.base}/")) == 4
+        assert parse(f"{store.base}/nothing/") == []
+
+    def test_object_without_metadata_is_not_left_out_silently(
+        self, sandbox: Sandbox, store: Store, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        transfer(create_export(), f"{store.base}/a/x.parquet")
+        store.write("a/_SUCCESS", b"")
+        assert len(parse(f"{store.base}/a/")) == 1
+        assert f"Left out 1 objects that no transfer has written, such as {store.plain}/a/_SUCCESS" in caplog.text
+        store.write("a/foreign.csv", b"a,b\n1,2\n")
+        with pytest.raises(SourceError, match=r"1 objects carry no metadata, such as .*foreign\.csv"):
+            parse(f"{store.base}/a/")
+
+    def test_copy_of_an_object_is_described_as_well(self, sandbox: Sandbox, store: Store) -> None:
+        transfer(create_export(), f"{store.base}/a/x.parquet")
+        store.write("a/y.parquet", store.read("a/x.parquet"))
+        (copy,), (original,) = parse(f"{store.base}/a/y.parquet"), parse(f"{store.base}/a/x.parquet")
+        assert copy.uri == f"{store.plain}/a/y.parquet"
+        assert (copy.as_of, copy.window, copy.export_id) == (original.as_of, original.window, original.export_id)
+
+
+def parse(source: object) -> list[SourceObject]:
+    batches = parse_source(source, object_storage_conn_id=None, log=logging.getLogger("test"))
+    return [one for batch in batches for one in batch.objects]
+
+
 class TestNothingIsPublished:
     """Whatever is wrong with the download, the old object stays, and no temporary files are left."""
 

@@ -13,14 +13,14 @@ from airflow_provider_chartmogul.exceptions import TableError
 from airflow_provider_chartmogul.formats.csv_text import MAX_HEADER_BYTES
 
 #: A block has at least this size, and less than this and a chunk unless a record is longer.
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18
 
 #: How often to look for the end of a record before more text is read.
 _ATTEMPTS = 8
 
 #: A quoted field. A quote opens one only at the start of a field; elsewhere it is plain text.
 _CLOSED_FIELD = re.compile(rb'"(?<=[,\r\n]")[^"]*(?:""[^"]*)*"')
-_OPENED_FIELD = re.compile(rb'(?<=[,\r\n])"')
+_OPENED_FIELD = re.compile(rb'"(?<=[,\r\n]")')
 
 
 def split_header(chunks: Iterator[bytes]) -> tuple[tuple[str, ...], Iterator[bytes]]:
@@ -37,14 +37,38 @@ def split_header(chunks: Iterator[bytes]) -> tuple[tuple[str, ...], Iterator[byt
     start = start.removeprefix(codecs.BOM_UTF8)
     is_all = len(start) < MAX_HEADER_BYTES - len(codecs.BOM_UTF8)
     try:
-        names, header = _read_first_record(codecs.getincrementaldecoder("utf-8")().decode(start, is_all), is_all=is_all)
-    except (UnicodeDecodeError, csv.Error) as error:
+        # The text has rows as well, whose errors are not the header's, and a character may be cut off at its end.
+        names, header = _read_first_record(start.decode("utf-8", "surrogateescape"), is_all=is_all)
+        "".join(names).encode()
+    except (UnicodeEncodeError, csv.Error) as error:
         raise TableError(f"the header of the CSV cannot be read: {error}") from error
     except EOFError:
         raise TableError(
             f"the header of the CSV has more than {MAX_HEADER_BYTES} bytes, or a quote in it is not closed"
         ) from None
-    return names, _split_blocks(start[len(header.encode()) :], chunks)
+    return names, _split_blocks(start[len(header.encode("utf-8", "surrogateescape")) :], chunks)
+
+
+def is_plain(chunks: Iterator[bytes]) -> bool:
+    """
+    Tell whether every CSV reader reads a text alike: it begins with a header of one line, and has line feeds as its
+    only line ends, no blank lines, no quotes inside fields that are not quoted, and no NUL bytes.
+
+    :raises TableError: if the text ends inside a quoted field
+    """
+    is_first = True
+    for block in _split_blocks(b"", chunks):
+        if b"\r" in block or b"\0" in block:
+            return False
+        unquoted = _CLOSED_FIELD.sub(b"", b"\n" + block) if b'"' in block else b"\n" + block
+        if b'"' in unquoted or b"\n\n" in unquoted:
+            return False
+        if is_first and block.startswith(codecs.BOM_UTF8):
+            return False
+        if is_first and any("\n" in name for name in split_header(iter([block]))[0]):
+            return False
+        is_first = False
+    return True
 
 
 def _read_first_record(text: str, *, is_all: bool) -> tuple[tuple[str, ...], str]:

@@ -27,6 +27,8 @@ from airflow_provider_chartmogul.formats.csv_text import MAX_HEADER_BYTES, read_
 #: pyarrow always reads up to 32 blocks ahead, so blocks account for most of the memory. A row can be as long as one.
 _BLOCK_BYTES = 2 << 20
 _ROW_GROUP_BYTES = 32 << 20
+#: Readers hold a page and a dictionary of each column in memory.
+_PAGE_BYTES = 128 << 10
 
 
 class _ChunkStream(io.RawIOBase):
@@ -78,7 +80,10 @@ class _ChunkStream(io.RawIOBase):
 
 
 def write_parquet(
-    chunks: Iterator[bytes], path: Path, column_types: Mapping[str, str] | None = None
+    chunks: Iterator[bytes],
+    path: Path,
+    column_types: Mapping[str, str] | None = None,
+    footer: Mapping[str, str] | None = None,
 ) -> tuple[int, tuple[str, ...]]:
     """
     Write a CSV as a Parquet file, compressed with zstd. An empty value is null, quoted or not.
@@ -86,6 +91,7 @@ def write_parquet(
     :param chunks: the CSV's text, UTF-8, with a header; a CSV without any text gives a file without columns
     :param path: the local file
     :param column_types: Arrow types by column
+    :param footer: metadata for the file's footer
     :return: the number of rows, and the columns
     :raises ColumnTypesError: for a value that does not fit its column's type, naming column, row and value
     :raises TableError: if the text is not a CSV in UTF-8 with a header
@@ -93,20 +99,28 @@ def write_parquet(
     types = parse_types(column_types)
     stream = _ChunkStream(chunks)
     try:
-        return _write(stream, path, types)
+        return _write(stream, path, types, footer)
     except (ColumnTypesError, TableError):
         # A damaged archive is the more likely cause, and only its end shows that it is damaged.
         stream.exhaust()
         raise
 
 
-def _write(stream: _ChunkStream, path: Path, types: Mapping[str, pa.DataType]) -> tuple[int, tuple[str, ...]]:
+def _write(
+    stream: _ChunkStream, path: Path, types: Mapping[str, pa.DataType], footer: Mapping[str, str] | None
+) -> tuple[int, tuple[str, ...]]:
     columns = _parse_header(stream.peek(MAX_HEADER_BYTES))
     if columns and (unknown := [name for name in types if name not in columns]):
         raise ColumnTypesError(f"column_types names the column {unknown[0]!r}; the export has {', '.join(columns)}")
     schema = pa.schema([(name, types.get(name, pa.string())) for name in columns])
     rows = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(
+        path,
+        schema.with_metadata(footer),
+        compression="zstd",
+        data_page_size=_PAGE_BYTES,
+        dictionary_pagesize_limit=_PAGE_BYTES,
+    ) as writer:
         group: list[pa.RecordBatch] = []
         for batch in _read_batches(stream, columns):
             group.append(_cast_batch(batch, schema, types, rows))

@@ -22,11 +22,13 @@ import pyarrow.csv as pa_csv
 from airflow_provider_chartmogul.exceptions import ColumnTypesError, TableError
 from airflow_provider_chartmogul.formats.archive import Archive
 from airflow_provider_chartmogul.formats.arrow_types import cast_text
-from airflow_provider_chartmogul.formats.csv_blocks import split_header
+from airflow_provider_chartmogul.formats.csv_blocks import is_plain, split_header
 from airflow_provider_chartmogul.formats.gzip_files import GZIP_ERRORS, open_to_read
 
-_CHUNK_BYTES = 1 << 18
-_BATCH_ROWS = 10_000
+_CHUNK_BYTES = 1 << 17
+#: Small batches and buffers, since each column has its own.
+_BATCH_ROWS = 2_000
+_BUFFER_BYTES = 1 << 16
 
 _NUL = re.compile(b"\0")
 
@@ -89,6 +91,11 @@ class CsvReader(TableReader):
                 ]
                 yield pa.RecordBatch.from_arrays(arrays, names=list(self.types))
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether every CSV reader reads the text alike; see ``csv_blocks.is_plain``. Reads the whole file."""
+        return self._format != "zip" and all(map(is_plain, self._open()))
+
     def _open(self) -> Iterator[Iterator[bytes]]:
         """Yield the text of each CSV in chunks."""
         if self._format == "zip":
@@ -124,7 +131,7 @@ class ParquetReader(TableReader):
 
         schema = pa.schema(list(self.types.items()))
         try:
-            with pq.ParquetFile(self._path) as file:
+            with pq.ParquetFile(self._path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
                 for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
                     arrays = [
                         column if column.type == field.type else column.cast(field.type)
@@ -220,6 +227,7 @@ def _parse_block(block: bytes, names: Sequence[str], rows_before: int) -> pa.Rec
             convert_options=pa_csv.ConvertOptions(
                 column_types=schema, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=True
             ),
+            memory_pool=pa.system_memory_pool(),
         )
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):

@@ -60,6 +60,7 @@ class TableWriter:
     :param table: the table's entry in the catalogue
     :param extracted_at: when the rows were extracted, with a time zone
     :param selection: the columns to keep
+    :param footer: metadata for the footer of a Parquet file
     :param column_types: types that differ from the catalogue's, and columns for values inside a JSON column. The latter
         are kept always, since the user names them
     :raises ColumnTypesError: as ``check_column_types``
@@ -74,6 +75,7 @@ class TableWriter:
         extracted_at: datetime,
         selection: ColumnSelection,
         column_types: Mapping[str, str] | None = None,
+        footer: Mapping[str, str] | None = None,
     ) -> None:
         #: The number of rows written so far.
         self.rows = 0
@@ -96,7 +98,7 @@ class TableWriter:
         self._pending: list[Mapping[str, Any]] = []
         self._batches: list[pa.RecordBatch] = []
         self._sink: _ParquetSink | _CsvSink = (
-            _ParquetSink(path, self._schema)
+            _ParquetSink(path, self._schema.with_metadata(footer))
             if output_format == "parquet"
             else _CsvSink(path, self._schema, compressed=output_format == "csv.gz")
         )

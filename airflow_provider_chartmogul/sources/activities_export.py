@@ -33,6 +33,7 @@ from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.runtime.disk_space import require_disk_space
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
 from airflow_provider_chartmogul.storage.delivery import LocalFile, check_dictionary
+from airflow_provider_chartmogul.storage.object_metadata import METADATA_KEY, encode_metadata
 
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
@@ -83,6 +84,11 @@ class ActivitiesExportSource:
             "export_id": self.export and self.export.id,
             "exported_at": created_at and created_at.isoformat(),
             "chartmogul_conn_id": self.chartmogul_conn_id,
+            # Only resources have these.
+            "start_date": None,
+            "end_date": None,
+            "column_types": None,
+            "column_selection": None,
         }
 
 
@@ -173,12 +179,18 @@ def download_archive(
     return LocalFile(path, downloaded.sha256)
 
 
-def convert_archive(archive: LocalFile, output_format: str, column_types: Mapping[str, str] | None) -> LocalFile:
+def convert_archive(
+    archive: LocalFile,
+    output_format: str,
+    column_types: Mapping[str, str] | None,
+    metadata: Mapping[str, Any],
+) -> LocalFile:
     """
     Check the whole archive, and convert its CSV to another format.
 
     :param output_format: one of the values of ``FORMATS``
     :param column_types: Arrow types by column, for ``parquet``
+    :param metadata: what a Parquet file says in its footer
     :raises ArchiveError: if the archive is damaged, or holds several files and is to become one table
     :raises TableError: if the CSV cannot be read as a table
     :raises ColumnTypesError: if a value does not fit the type of its column
@@ -192,7 +204,8 @@ def convert_archive(archive: LocalFile, output_format: str, column_types: Mappin
         require_disk_space(path.parent, text if output_format == "csv" else compressed)
         try:
             if output_format == "parquet":
-                rows, columns = _parquet().write_parquet(opened.read_csv(), path, column_types)
+                footer = {METADATA_KEY: encode_metadata({**metadata, "format": output_format})}
+                rows, columns = _parquet().write_parquet(opened.read_csv(), path, column_types, footer)
                 return LocalFile(path, sha256_of(path), rows, columns)
             with path.open("wb") as file:
                 content = opened.write_csv(file) if output_format == "csv" else opened.write_csv_gz(file)

@@ -8,7 +8,7 @@ Nothing is written at the destination before the walk is complete.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +24,7 @@ from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
 from airflow_provider_chartmogul.sources.row_files import ResourceOutput, RowFiles
 from airflow_provider_chartmogul.storage.delivery import LocalFile
+from airflow_provider_chartmogul.storage.object_metadata import METADATA_KEY, encode_metadata
 
 #: Seconds between two lines about the progress of a walk.
 PROGRESS_SECONDS = 10.0
@@ -41,6 +42,8 @@ class ResourceSource:
     :param query_params: the query parameters that the user gave
     :param extracted_at: when the walk began
     :param interval: the window, for a resource that has one
+    :param column_types: the types that the user gave, by column
+    :param column_selection: ``columns`` or ``exclude_columns``, as the user gave it
     """
 
     chartmogul_conn_id: str
@@ -50,6 +53,8 @@ class ResourceSource:
     query_params: Mapping[str, Any] | None
     extracted_at: datetime
     interval: Interval | None = None
+    column_types: Mapping[str, str] | None = None
+    column_selection: Mapping[str, Sequence[str]] | None = None
 
     @property
     def uri(self) -> str:
@@ -70,6 +75,14 @@ class ResourceSource:
             "extracted_at": None if already_existed else self.extracted_at.isoformat(),
             "interval_start": start and start.isoformat(),
             "interval_end": end and end.isoformat(),
+            # The days of a window, in the time zone that metrics are counted in.
+            "start_date": self.query.get("start-date"),
+            "end_date": self.query.get("end-date"),
+            "column_types": dict(self.column_types)
+            if self.column_types and table is self.resource.main_table
+            else None,
+            "column_selection": self.column_selection
+            and {parameter: list(names) for parameter, names in self.column_selection.items()},
             # Only exports have these.
             "activity_type": None,
             "export_id": None,
@@ -96,7 +109,15 @@ def fetch_rows(
     :raises TaskCancelledError: if the task was cancelled
     :raises ChartMogulError: if the walk fails
     """
-    files = RowFiles(folder, output, source.extracted_at)
+    footers = {
+        table.name: {
+            METADATA_KEY: encode_metadata(
+                {**source.metadata(table, already_existed=False), "format": output.output_format}
+            )
+        }
+        for table in output.tables
+    }
+    files = RowFiles(folder, output, source.extracted_at, footers)
     name = source.resource.name
     pages = rows = 0
     started = last_logged = time.monotonic()

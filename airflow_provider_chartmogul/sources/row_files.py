@@ -65,6 +65,14 @@ class ResourceOutput:
         self.tables = resource.tables[:1] if self.is_raw else resource.tables
         #: Whether no column is left out, so that the log may show the summary of all.
         self.keeps_all_columns = columns is None and not exclude_columns
+        #: ``columns`` or ``exclude_columns``, as the user gave it.
+        self.column_selection = (
+            {"columns": columns}
+            if columns is not None
+            else {"exclude_columns": exclude_columns}
+            if exclude_columns is not None
+            else None
+        )
         self._column_types = column_types
         self._selections = {
             table.name: ColumnSelection(
@@ -82,8 +90,14 @@ class ResourceOutput:
         elif column_types:
             raise TransferSettingsError(f"column_types are for tables, and have no meaning for {output_format}")
 
-    def open_writer(self, table: Table, path: Path, extracted_at: datetime) -> Any:
-        """Open a file for the rows of a table, as a context manager with ``write(rows, raw_rows)``."""
+    def open_writer(
+        self, table: Table, path: Path, extracted_at: datetime, footer: Mapping[str, str] | None = None
+    ) -> Any:
+        """
+        Open a file for the rows of a table, as a context manager with ``write(rows, raw_rows)``.
+
+        :param footer: metadata for the footer of a Parquet file
+        """
         selection = self._selections[table.name]
         if self.is_raw:
             return JsonLinesWriter(path, compressed=self.output_format == "jsonl.gz", selection=selection)
@@ -94,6 +108,7 @@ class ResourceOutput:
             extracted_at=extracted_at,
             selection=selection,
             column_types=self._column_types if table is self.resource.main_table else None,
+            footer=footer,
         )
 
 
@@ -103,12 +118,20 @@ class RowFiles:
 
     :param folder: where the files are created
     :param extracted_at: when the walk began
+    :param footers: metadata for the footers of Parquet files, by table
     """
 
-    def __init__(self, folder: Path, output: ResourceOutput, extracted_at: datetime) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        output: ResourceOutput,
+        extracted_at: datetime,
+        footers: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
         self._folder = folder
         self._output = output
         self._extracted_at = extracted_at
+        self._footers = footers or {}
         self._resource = output.resource
         self._nested = output.tables[1:]
         self._writers: dict[str, Any] = {}
@@ -121,7 +144,9 @@ class RowFiles:
         """Open the files for ``write``."""
         with contextlib.ExitStack() as stack:
             for table in self._output.tables:
-                writer = self._output.open_writer(table, self._path(table), self._extracted_at)
+                writer = self._output.open_writer(
+                    table, self._path(table), self._extracted_at, self._footers.get(table.name)
+                )
                 self._writers[table.name] = stack.enter_context(writer)
             yield
 

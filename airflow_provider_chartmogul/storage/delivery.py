@@ -19,6 +19,7 @@ from airflow_provider_chartmogul.exceptions import ObjectExistsError, TransferSe
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
 from airflow_provider_chartmogul.storage.destination import Destination
+from airflow_provider_chartmogul.storage.object_metadata import MAX_METADATA_BYTES, METADATA_KEY, encode_metadata
 from airflow_provider_chartmogul.storage.object_storage import StoredObject
 
 IF_EXISTS = ("overwrite", "reuse", "skip", "fail")
@@ -144,11 +145,13 @@ class Delivery:
         log: TaskLog,
         cancellation: Cancellation,
         exclusive: bool | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """
         Publish a local file as an object, all of it or nothing.
 
         :param exclusive: refuse to replace an object; ``None`` follows ``if_exists``
+        :param metadata: the object's metadata, which it carries where the store can; see ``storage/object_metadata.py``
         :raises ObjectExistsError: with ``if_exists="fail"``, if there is another object of that name
         :raises ObjectStorageError: if the store refuses; an object that existed before is left as it was
         :raises TaskCancelledError: if the task was cancelled
@@ -160,6 +163,7 @@ class Delivery:
                 content_type=CONTENT_TYPES[self.format],
                 exclusive=self.if_exists == "fail" if exclusive is None else exclusive,
                 options=self.upload_options,
+                metadata=self._encode_metadata(stored, metadata, log),
             )
         except ObjectExistsError:
             # It may be ours: an earlier try was killed right after publishing, or the store's client got no response
@@ -169,6 +173,23 @@ class Delivery:
             log.info("%s already exists with the same size and checksum: an earlier attempt wrote it", stored.uri)
         else:
             log.info("Wrote %s (%d bytes%s)", stored.uri, file.size, "" if file.rows is None else f", {file.rows} rows")
+
+    def _encode_metadata(self, stored: StoredObject, metadata: Mapping[str, Any] | None, log: TaskLog) -> str | None:
+        """Return what the object is to carry; ``None`` if that is more than stores take beside the user's metadata."""
+        if metadata is None or stored.scheme == "file":
+            return None
+        encoded = encode_metadata(metadata)
+        options = self.upload_options or {}
+        others = options.get("Metadata") or options.get("metadata") or {}
+        size = sum(len(name) + len(str(value)) for name, value in {**others, METADATA_KEY: encoded}.items())
+        if size <= MAX_METADATA_BYTES:
+            return encoded
+        log.warning(
+            "%s is stored without metadata of its own, which would have %d bytes and may have %d. A load can read it "
+            "by XCom 'object', but not by its URI, unless it is a Parquet file",
+            *(stored.uri, size, MAX_METADATA_BYTES),
+        )
+        return None
 
     def describe(self, stored: StoredObject, file: LocalFile | None) -> dict[str, Any]:
         """

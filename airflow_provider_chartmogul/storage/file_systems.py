@@ -174,14 +174,23 @@ class FileSystemObject:
             yield part
 
     def publish(
-        self, file: Path, cancellation: Cancellation, content_type: str, options: Mapping[str, Any], *, exclusive: bool
+        self,
+        file: Path,
+        cancellation: Cancellation,
+        content_type: str,
+        options: Mapping[str, Any],
+        *,
+        exclusive: bool,
+        metadata: Mapping[str, str],
     ) -> None:
         """
         Upload a file, all of it or nothing.
 
+        :param metadata: what to add to the object's own metadata, in stores that have such
         :raises FileExistsError: if ``exclusive`` and the object exists, from any store but S3
         """
         put_options = dict(options)
+        self._add_metadata(put_options, metadata)
         self._complete_put_options(put_options, file.stat().st_size, content_type, exclusive=exclusive)
         cancellation.check()
         if self._extra or not _can_rename(self._fs):
@@ -226,6 +235,15 @@ class FileSystemObject:
                     with contextlib.suppress(Exception):
                         await self._fs._call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload)
                 raise
+
+    def _add_metadata(self, options: dict[str, Any], metadata: Mapping[str, str]) -> None:
+        if self._extra == "microsoft-azure":
+            # adlfs does not let its users set metadata, but passes on headers, which is what metadata becomes.
+            headers = {f"x-ms-meta-{name}": value for name, value in metadata.items()}
+            options["headers"] = {**options.get("headers", {}), **headers}
+        elif self._extra:
+            name = "Metadata" if self._extra == "amazon" else "metadata"
+            options[name] = {**(options.get(name) or {}), **metadata}
 
     def _complete_put_options(self, options: dict[str, Any], size: int, content_type: str, *, exclusive: bool) -> None:
         """

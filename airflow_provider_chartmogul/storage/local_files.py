@@ -72,7 +72,14 @@ class LocalFile:
                 yield part
 
     def publish(
-        self, file: Path, cancellation: Cancellation, content_type: str, options: Mapping[str, Any], *, exclusive: bool
+        self,
+        file: Path,
+        cancellation: Cancellation,
+        content_type: str,
+        options: Mapping[str, Any],
+        *,
+        exclusive: bool,
+        metadata: Mapping[str, str],
     ) -> None:
         """Publish a copy: readers see the whole file, or the one that was there before."""
         if options:

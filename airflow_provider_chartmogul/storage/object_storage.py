@@ -212,6 +212,7 @@ class StoredObject:
         content_type: str = "application/octet-stream",
         exclusive: bool = False,
         options: Mapping[str, Any] | None = None,
+        metadata: str | None = None,
     ) -> None:
         """
         Publish a local file as the object, all of it or nothing.
@@ -221,12 +222,20 @@ class StoredObject:
         :param content_type: for stores that have one
         :param exclusive: fail if the object exists; without a race where the store supports it
         :param options: options of the file system's ``put_file``, such as ``{"ServerSideEncryption": "aws:kms"}``
+        :param metadata: what the object is to carry in its own metadata, for stores that have such
         :raises ObjectExistsError: if ``exclusive`` and the object exists
         :raises ObjectStorageError: if the store refuses; an object that existed before is left as it was
         :raises TaskCancelledError: if the task is cancelled
         """
         with self._explain_errors("write", exclusive=exclusive):
-            self._object.publish(file, cancellation or Cancellation(), content_type, options or {}, exclusive=exclusive)
+            self._object.publish(
+                file,
+                cancellation or Cancellation(),
+                content_type,
+                options or {},
+                exclusive=exclusive,
+                metadata={METADATA_KEY: metadata} if metadata is not None else {},
+            )
 
     @contextlib.contextmanager
     def _explain_errors(self, verb: str, *, exclusive: bool = False) -> Iterator[None]:

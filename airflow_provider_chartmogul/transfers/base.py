@@ -228,9 +228,10 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
             archive = download_archive(
                 hook, export, folder, delivery.format, log=self.log, cancellation=self._cancellation
             )
-            file = convert_archive(archive, delivery.format, self.column_types)
-            delivery.publish(file, stored, log=self.log, cancellation=self._cancellation)
-            metadata = {**delivery.describe(stored, file), **source.metadata(already_existed=False)}
+            metadata = source.metadata(already_existed=False)
+            file = convert_archive(archive, delivery.format, self.column_types, metadata)
+            metadata = {**delivery.describe(stored, file), **metadata}
+            delivery.publish(file, stored, log=self.log, cancellation=self._cancellation, metadata=metadata)
         return self._finish(context, [TransferResult(metadata, source.uri)], hook)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +184,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         with fail_without_retry(), ChartMogulHook(self.chartmogul_conn_id) as hook:
             source = self._source(context, hook)
             output = self._output(source.resource)
+            source = replace(source, column_types=self.column_types, column_selection=output.column_selection)
             delivery = self._delivery(source.resource, output)
             delivery.prepare()
             if existing := self._find_existing_objects(context, source, output, delivery):
@@ -335,14 +337,15 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         results: list[TransferResult] = []
         for table in reversed(output.tables):
             file, stored = files[table.name], delivery.destination.fill(resource_values(source, table))
+            metadata = {**delivery.describe(stored, file), **source.metadata(table, already_existed=False)}
             delivery.publish(
                 file,
                 stored,
                 log=self.log,
                 cancellation=self._cancellation,
                 exclusive=self.if_exists == "fail" and table is source.resource.main_table,
+                metadata=metadata,
             )
-            metadata = {**delivery.describe(stored, file), **source.metadata(table, already_existed=False)}
             results.append(TransferResult(metadata, source.uri, column_types=file.column_types))
         return results[::-1]
 

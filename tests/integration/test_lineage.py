@@ -31,7 +31,8 @@ from tests.integration.transfers import create_export
 METADATA_KEYS = {
     *("uri", "bucket", "key", "bytes", "sha256", "format", "rows", "columns", "modified_at"),
     *("resource", "table", "query_params", "extracted_at", "exported_at", "chartmogul_conn_id"),
-    *("interval_start", "interval_end", "activity_type", "export_id"),
+    *("interval_start", "interval_end", "activity_type", "export_id", "start_date", "end_date"),
+    *("column_types", "column_selection"),
 }
 
 ASSET, OTHER_ASSET, ALIAS = Asset("s3://lake/activities"), Asset("s3://lake/another"), AssetAlias("exports")

@@ -79,7 +79,9 @@ def test_upload_options_reach_both_kinds_of_upload(publish: Callable[..., None],
     assert head["ServerSideEncryption"] == "aws:kms"
     assert head["SSEKMSKeyId"].endswith("alias/exports")
     assert head["StorageClass"] == "STANDARD_IA"
-    assert head["Metadata"] == {"team": "data"}
+    assert head["Metadata"].keys() == {"team", "chartmogul"}
+    assert head["Metadata"]["team"] == "data"
+    assert json.loads(head["Metadata"]["chartmogul"])["export_id"] == "e-1"
     assert head["ContentType"] == "application/zip"
     tags = {tag["Key"]: tag["Value"] for tag in s3.client.get_object_tagging(**where)["TagSet"]}
     assert tags == {"kind": "raw", "team": "data"}
@@ -118,6 +120,15 @@ def test_wrong_region_or_key_is_reported_with_the_store_s_message(
         publish(f"{s3.base}/x.zip")
     assert str(raised.value).startswith(f"could not write {s3.plain}/x.zip (connection lake): ")
     assert message in str(raised.value)
+
+
+def test_metadata_of_more_than_two_kilobytes_is_left_out(
+    publish: Callable[..., None], s3: S3, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(f"{s3.base}/x.zip", upload_options={"Metadata": {"notes": "x" * 1900}})
+    head = s3.client.head_object(Bucket=s3.bucket, Key="x.zip")
+    assert head["Metadata"] == {"notes": "x" * 1900}
+    assert "is stored without metadata of its own" in capfd.readouterr().out + caplog.text
 
 
 def test_customers_key_is_sent_with_every_part(publish: Callable[..., None], s3: S3) -> None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The test cases of ``tests/storage_cases.py``, with every store."""
 
-from tests.storage_cases import TestNothingIsPublished, TestObjectStores, TestPublishing
+from tests.storage_cases import TestMetadata, TestNothingIsPublished, TestObjectStores, TestPublishing
 
-__all__ = ["TestNothingIsPublished", "TestObjectStores", "TestPublishing"]
+__all__ = ["TestMetadata", "TestNothingIsPublished", "TestObjectStores", "TestPublishing"]
