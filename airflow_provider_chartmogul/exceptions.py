@@ -40,6 +40,9 @@ All errors of this package::
       * ObjectStorageError               the object storage reported an error
         * DestinationError               the destination cannot be written to
         * ObjectExistsError              the object exists already
+      * WarehouseError                   a load into a warehouse failed
+        * LoadError                      the object does not fit the table
+        * LockTimeoutError               another load keeps the table locked
       * TaskCancelledError               Airflow is stopping the task
         * UploadStillRunningError        an upload does not stop
 
@@ -344,6 +347,20 @@ class ObjectChangedError(ChartMogulError):
     """An object has other content than its transfer wrote."""
 
     permanent = True
+
+
+class WarehouseError(ChartMogulError):
+    """A load into a warehouse failed; every row of the table is as it was."""
+
+
+class LoadError(WarehouseError):
+    """The object cannot be loaded into the table as it is, so that a retry cannot help."""
+
+    permanent = True
+
+
+class LockTimeoutError(WarehouseError):
+    """Another load kept the table, or the database's file, locked for longer than ``lock_timeout``."""
 
 
 # Cancellation

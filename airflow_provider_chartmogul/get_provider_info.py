@@ -110,5 +110,10 @@ def get_provider_info() -> dict[str, Any]:
                 "target-integration-name": "Common IO",
                 "python-module": f"{_PACKAGE}.transfers.chartmogul_to_object_storage",
             },
+            {
+                "source-integration-name": _INTEGRATION,
+                "target-integration-name": "Common SQL",
+                "python-module": f"{_PACKAGE}.transfers.object_storage_to_warehouse",
+            },
         ],
     }

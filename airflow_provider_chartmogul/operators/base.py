@@ -56,18 +56,8 @@ def is_declared(task: BaseOperator) -> bool:
     return not task.has_dag() or task.dag.task_dict.get(task.task_id) is task
 
 
-class ChartMogulOperator(BaseOperator):
-    """
-    An operator that sends requests to ChartMogul.
-
-    :param chartmogul_conn_id: the Airflow connection (templated)
-    """
-
-    ui_color = "#e8f0fb"
-
-    def __init__(self, *, chartmogul_conn_id: str = ChartMogulHook.default_conn_name, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.chartmogul_conn_id = chartmogul_conn_id
+class ParsedOperator(BaseOperator):
+    """An operator whose parameters are checked when the DAG is parsed, where they are literals."""
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
@@ -92,6 +82,20 @@ class ChartMogulOperator(BaseOperator):
         :param given: parameters by name; those that a mapped task gets later are missing
         :raises ValueError: if one is invalid
         """
+
+
+class ChartMogulOperator(ParsedOperator):
+    """
+    An operator that sends requests to ChartMogul.
+
+    :param chartmogul_conn_id: the Airflow connection (templated)
+    """
+
+    ui_color = "#e8f0fb"
+
+    def __init__(self, *, chartmogul_conn_id: str = ChartMogulHook.default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.chartmogul_conn_id = chartmogul_conn_id
 
 
 class WindowOperator(ChartMogulOperator):

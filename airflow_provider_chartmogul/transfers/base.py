@@ -28,6 +28,20 @@ if TYPE_CHECKING:
     from airflow_provider_chartmogul.storage.delivery import Delivery, TransferResult
 
 
+def open_temporary_folder(download_dir: str | None) -> AbstractContextManager[Path]:
+    """
+    Return a temporary folder for a transfer's files.
+
+    :param download_dir: the operator's parameter; ``None`` is the system's folder for temporary files
+    :raises TransferSettingsError: if it does not exist
+    """
+    from airflow_provider_chartmogul.runtime.temporary_files import temporary_folder
+
+    if download_dir is not None and not Path(download_dir).is_dir():
+        raise TransferSettingsError(f"download_dir {download_dir!r} does not exist on this worker")
+    return temporary_folder(download_dir)
+
+
 class ToObjectStorageOperator(ChartMogulOperator):
     """
     An operator that publishes data of ChartMogul as objects: the parameters that all of them share.
@@ -124,11 +138,7 @@ class ToObjectStorageOperator(ChartMogulOperator):
 
         :raises TransferSettingsError: if ``download_dir`` does not exist
         """
-        from airflow_provider_chartmogul.runtime.temporary_files import temporary_folder
-
-        if self.download_dir is not None and not Path(self.download_dir).is_dir():
-            raise TransferSettingsError(f"download_dir {self.download_dir!r} does not exist on this worker")
-        return temporary_folder(self.download_dir)
+        return open_temporary_folder(self.download_dir)
 
     def on_kill(self) -> None:
         """Cancel the running download or upload, and return once its object can no longer appear."""

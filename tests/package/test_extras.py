@@ -24,6 +24,8 @@ EXTRAS = {
     "google": {"apache-airflow-providers-google", "gcsfs"},
     "microsoft-azure": {"apache-airflow-providers-microsoft-azure", "adlfs"},
     "parquet": {"pyarrow"},
+    "duckdb": {"duckdb", "pyarrow"},
+    "postgres": {"apache-airflow-providers-postgres", "pyarrow"},
 }
 
 Resolution = dict[str, Version]

@@ -46,7 +46,7 @@ def own_parameters(cls: type) -> dict[str, inspect.Parameter]:
     return {
         name: parameter
         for base in cls.__mro__
-        if base.__module__.startswith("airflow_provider_chartmogul.")
+        if base.__module__.startswith("airflow_provider_chartmogul.") and "__init__" in vars(base)
         for name, parameter in inspect.signature(base.__init__).parameters.items()
         if name not in ("self", "kwargs")
     }

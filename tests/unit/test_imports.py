@@ -26,12 +26,14 @@ DAG_FILE_MODULES = [
     "airflow_provider_chartmogul.transfers.activities_export_to_object_storage",
     "airflow_provider_chartmogul.transfers.activities_to_object_storage",
     "airflow_provider_chartmogul.transfers.chartmogul_to_object_storage",
+    "airflow_provider_chartmogul.transfers.object_storage_to_warehouse",
     "airflow_provider_chartmogul.intervals",
 ]
 
 HEAVY = {
     *("requests", "urllib3", "aiohttp", "httpx", "pyarrow", "pandas", "numpy"),
     *("fsspec", "upath", "s3fs", "gcsfs", "adlfs", "boto3", "botocore", "aiobotocore"),
+    *("duckdb", "psycopg", "psycopg2", "snowflake"),
     *("flask", "flask_appbuilder", "wtforms", "isal", "sqlalchemy"),
 }
 
@@ -116,7 +118,16 @@ def test_dag_file_loads_no_heavy_package(module: str) -> None:
 @pytest.mark.parametrize("module", DAG_FILE_MODULES)
 def test_dag_file_loads_no_module_that_transfers(module: str) -> None:
     _, ours = loaded_by(module)
-    transferring = {"storage", "formats", "lineage", "sandbox", "sync_client", "async_client", "shared_client"}
+    transferring = {
+        "storage",
+        "formats",
+        "warehouse",
+        "lineage",
+        "sandbox",
+        "sync_client",
+        "async_client",
+        "shared_client",
+    }
     assert {name for name in ours if transferring.intersection(name.split("."))} == set()
 
 

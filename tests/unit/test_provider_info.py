@@ -61,6 +61,11 @@ MODULES = {
         "ChartMogulToObjectStorageOperator",
         BaseOperator,
     ),
+    "transfers, into warehouses": (
+        "airflow_provider_chartmogul.transfers.object_storage_to_warehouse",
+        "ObjectStorageToWarehouseOperator",
+        BaseOperator,
+    ),
 }
 
 

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+DuckDB: a file that one process opens at a time.
+
+The bulk way is DuckDB's own reader of Arrow batches. While another process has the file open, opening it is retried.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_chartmogul.exceptions import LoadError, TransferSettingsError
+from airflow_provider_chartmogul.warehouse.session import StagedColumn, TableName, WarehouseSession
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from airflow_provider_chartmogul.warehouse.local_tables import LocalTable
+
+#: The name under which DuckDB reads an object's rows.
+_ROWS = "chartmogul_rows"
+
+#: What this process has open. DuckDB's own lock is between processes.
+_OPEN_FILES: dict[str, threading.Lock] = {}
+
+
+class DuckDBSession(WarehouseSession):
+    """
+    A connection to a DuckDB file, which is created if it does not exist.
+
+    :param path: the file
+    """
+
+    label = "DuckDB"
+    types = {  # noqa: RUF012
+        "string": "VARCHAR",
+        "large_string": "VARCHAR",
+        "int8": "SMALLINT",
+        "int16": "SMALLINT",
+        "int32": "INTEGER",
+        "int64": "BIGINT",
+        "float": "DOUBLE",
+        "double": "DOUBLE",
+        "float32": "DOUBLE",
+        "float64": "DOUBLE",
+        "bool": "BOOLEAN",
+        "date32": "DATE",
+        "timestamp[us]": "TIMESTAMP",
+        "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
+    }
+
+    def __init__(self, path: str, schema: str | None, **options: Any) -> None:
+        super().__init__(schema, **options)
+        self.path = Path(path)
+        self._connection: Any = None
+        self._lock: threading.Lock | None = None
+
+    def open(self) -> None:
+        try:
+            import duckdb
+        except ImportError as error:
+            raise TransferSettingsError(
+                "duckdb_path needs duckdb, which is not installed on this worker: "
+                f"pip install 'airflow-provider-chartmogul[duckdb]' ({error})"
+            ) from error
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        path = str(self.path.resolve())
+        lock = _OPEN_FILES.setdefault(path, threading.Lock())
+        self.wait_for(lambda: lock.acquire(blocking=False), path)
+        self._lock = lock
+
+        def connect() -> bool:
+            try:
+                self._connection = duckdb.connect(path)
+            except duckdb.IOException as error:
+                if "lock" not in str(error).lower():
+                    raise
+                return False
+            return True
+
+        try:
+            self.wait_for(connect, path)
+            self._connection.execute("SET TimeZone = 'UTC'")
+            self._connection.execute("SET preserve_insertion_order = false")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        try:
+            if self._connection is not None:
+                self._connection.close()
+        finally:
+            self._connection = None
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def execute(self, sql: str) -> int:
+        rows = self._run(sql).fetchall()
+        return rows[0][0] if len(rows) == 1 and len(rows[0]) == 1 and isinstance(rows[0][0], int) else 0
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        return list(self._run(sql).fetchall())
+
+    def _run(self, sql: str) -> Any:
+        import duckdb
+
+        try:
+            return self._connection.execute(sql)
+        except (duckdb.DataError, duckdb.InvalidInputException) as error:
+            raise LoadError(str(error).partition("\n")[0]) from error
+
+    def lineage_uri(self, table: TableName) -> str:
+        return f"duckdb://{self.path.resolve()}/{table.schema}/{table.name}"
+
+    def fold(self, name: str) -> str:
+        return name
+
+    def find_table(self, schema: str | None, name: str) -> TableName:
+        if schema is None:
+            [(schema,)] = self.query("SELECT current_schema()")
+        # DuckDB's names have no case, quoted or not.
+        for found in self.query(
+            "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() "
+            f"AND lower(schema_name) = lower({self.literal(schema)}) "
+            f"AND lower(table_name) = lower({self.literal(name)})"
+        ):
+            return TableName(*found)
+        return TableName(schema, name)
+
+    def columns(self, table: TableName) -> dict[str, str]:
+        return dict(
+            self.query(
+                "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
+                f"AND lower(schema_name) = lower({self.literal(table.schema)}) "
+                f"AND lower(table_name) = lower({self.literal(table.name)}) ORDER BY column_index"
+            )
+        )
+
+    def define(self, statements: Sequence[str], tables: Sequence[TableName]) -> None:
+        for schema in sorted({table.schema for table in tables}):
+            self.execute(f"CREATE SCHEMA IF NOT EXISTS {self.quote(schema)}")
+        for statement in statements:
+            self.execute(statement)
+
+    def staging_table(self, target: TableName, name: str) -> TableName:
+        return TableName(target.schema, name)
+
+    def drop_staging(self, staging: TableName) -> None:
+        self.execute(f"DROP TABLE IF EXISTS {self.quote_table(staging)}")
+
+    def stage(self, rows: LocalTable, staging: TableName, columns: Sequence[StagedColumn]) -> None:
+        import pyarrow
+
+        self.define([f"DROP TABLE IF EXISTS {self.quote_table(staging)}"], [staging])
+        batches = _Batches(rows.record_batches())
+        if (first := next(batches, None)) is None:
+            typed = ", ".join(f"{self.quote(column.name)} {column.staged_type}" for column in columns)
+            self.execute(f"CREATE TABLE {self.quote_table(staging)} ({typed})")
+            return
+        reader = pyarrow.RecordBatchReader.from_batches(first.schema, itertools.chain([first], batches))
+        self._connection.register(_ROWS, reader)
+        try:
+            selected = ", ".join(
+                f"CAST({self.quote(column.source)} AS {column.staged_type}) AS {self.quote(column.name)}"
+                for column in columns
+            )
+            self.execute(f"CREATE TABLE {self.quote_table(staging)} AS SELECT {selected} FROM {_ROWS}")
+        except Exception as error:
+            # DuckDB reports an error of the batches as its own.
+            raise batches.error or error from error
+        finally:
+            self._connection.unregister(_ROWS)
+
+    def lock(self, tables: Sequence[TableName]) -> None:
+        """Do nothing: whoever has the file open is alone."""
+
+
+class _Batches:
+    """
+    An iterator over batches that remembers what went wrong when one was produced.
+
+    :ivar error: the error; ``None`` without one
+    """
+
+    def __init__(self, batches: Iterator[pyarrow.RecordBatch]) -> None:
+        self.error: Exception | None = None
+        self._batches = batches
+
+    def __iter__(self) -> _Batches:
+        return self
+
+    def __next__(self) -> pyarrow.RecordBatch:
+        try:
+            return next(self._batches)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise

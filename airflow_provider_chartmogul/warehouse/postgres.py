@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+PostgreSQL, through the official provider's hook, with psycopg 2 or 3.
+
+The bulk way is ``COPY FROM STDIN`` into a temporary table with the target's types, so that PostgreSQL's own error names
+the row, the column and the value that does not fit. Loads of one table wait for each other by an advisory lock on the
+table's name as the catalogue spells it; it ends with the transaction, so that a connection pool cannot keep it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_chartmogul.exceptions import LoadError, TransferSettingsError
+from airflow_provider_chartmogul.warehouse.session import StagedColumn, TableName, WarehouseSession
+
+if TYPE_CHECKING:
+    from airflow_provider_chartmogul.warehouse.local_tables import LocalTable
+
+_READ_BYTES = 1 << 20
+
+
+class PostgresSession(WarehouseSession):
+    """
+    A connection to PostgreSQL.
+
+    :param conn_id: the Airflow connection
+    """
+
+    label = "PostgreSQL"
+    max_name_bytes = 63
+    types = {  # noqa: RUF012
+        "string": "TEXT",
+        "large_string": "TEXT",
+        "int8": "SMALLINT",
+        "int16": "SMALLINT",
+        "int32": "INTEGER",
+        "int64": "BIGINT",
+        "float": "DOUBLE PRECISION",
+        "double": "DOUBLE PRECISION",
+        "float32": "DOUBLE PRECISION",
+        "float64": "DOUBLE PRECISION",
+        "bool": "BOOLEAN",
+        "date32": "DATE",
+        "timestamp[us]": "TIMESTAMP",
+        "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
+    }
+
+    def __init__(self, conn_id: str, schema: str | None, **options: Any) -> None:
+        super().__init__(schema, **options)
+        self.conn_id = conn_id
+        self._connection: Any = None
+        self._cursor: Any = None
+
+    def open(self) -> None:
+        try:
+            from airflow.providers.postgres.hooks.postgres import PostgresHook
+        except ImportError as error:
+            raise TransferSettingsError(
+                "a connection of type postgres needs Airflow's provider for it, which is not installed on this worker: "
+                f"pip install 'airflow-provider-chartmogul[postgres]' ({error})"
+            ) from error
+        self._connection = PostgresHook(postgres_conn_id=self.conn_id).get_conn()
+        try:
+            self._connection.autocommit = True
+            self._cursor = self._connection.cursor()
+            if self._is_psycopg2:
+                self._connection.set_client_encoding("UTF8")
+            else:
+                self.execute("SET client_encoding TO 'UTF8'")
+            for setting in ("TimeZone = 'UTC'", "DateStyle = 'ISO, MDY'", "standard_conforming_strings = on"):
+                self.execute(f"SET {setting}")
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def _is_psycopg2(self) -> bool:
+        return hasattr(self._cursor, "copy_expert")
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def execute(self, sql: str) -> int:
+        self._run(sql)
+        return max(0, int(self._cursor.rowcount))
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        self._run(sql)
+        return [tuple(row) for row in self._cursor.fetchall()]
+
+    def _run(self, sql: str) -> None:
+        try:
+            self._cursor.execute(sql)
+        except Exception as error:
+            raise _explained(error) from error
+
+    def lineage_uri(self, table: TableName) -> str:
+        [(database, host, port)] = self.query("SELECT current_database(), host(inet_server_addr()), inet_server_port()")
+        return f"postgres://{host or 'localhost'}:{port or 5432}/{database}/{table.schema}/{table.name}"
+
+    def fold(self, name: str) -> str:
+        return name.lower()
+
+    def find_table(self, schema: str | None, name: str) -> TableName:
+        if schema is not None:
+            return TableName(schema, name)
+        for (found,) in self.query(
+            "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            f"WHERE c.oid = to_regclass({self.literal(self.quote(name))})"
+        ):
+            return TableName(found, name)
+        [(current,)] = self.query("SELECT current_schema()")
+        if current is None:
+            raise TransferSettingsError(
+                "no schema of this connection's search_path exists: give one as schema, or create it"
+            )
+        return TableName(current, name)
+
+    def columns(self, table: TableName) -> dict[str, str]:
+        return dict(
+            self.query(
+                "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+                f"WHERE attrelid = to_regclass({self.literal(self.quote_table(table))}) "
+                "AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+            )
+        )
+
+    def define(self, statements: Sequence[str], tables: Sequence[TableName]) -> None:
+        # Two sessions that create one table at the same time fail, IF NOT EXISTS or not.
+        with self.transaction(tables):
+            for schema in sorted({table.schema for table in tables}):
+                if not self.query(f"SELECT 1 FROM pg_namespace WHERE nspname = {self.literal(schema)}"):
+                    self.execute(f"CREATE SCHEMA IF NOT EXISTS {self.quote(schema)}")
+            for statement in statements:
+                self.execute(statement)
+
+    def staging_table(self, target: TableName, name: str) -> TableName:
+        return TableName("pg_temp", name)
+
+    def drop_staging(self, staging: TableName) -> None:
+        self.execute(f"DROP TABLE IF EXISTS {self.quote_table(staging)}")
+
+    def stage(self, rows: LocalTable, staging: TableName, columns: Sequence[StagedColumn]) -> None:
+        self.drop_staging(staging)
+        names = ", ".join(self.quote(column.name) for column in columns)
+        typed = ", ".join(f"{self.quote(column.name)} {column.staged_type}" for column in columns)
+        self.execute(f"CREATE TEMPORARY TABLE {self.quote(staging.name)} ({typed})")
+        copy = f"COPY {self.quote_table(staging)} ({names}) FROM STDIN (FORMAT csv, ENCODING 'UTF8')"
+        file = _ChunkFile(rows.csv_chunks())
+        try:
+            if self._is_psycopg2:
+                self._cursor.copy_expert(copy, file, _READ_BYTES)
+            else:
+                with self._cursor.copy(copy) as sink:
+                    while chunk := file.read(_READ_BYTES):
+                        sink.write(chunk)
+        except Exception as error:
+            # psycopg 2 reports an error of the file as its own.
+            raise file.error or _explained(error) from error
+        self.execute(f"ANALYZE {self.quote_table(staging)}")
+
+    def lock(self, tables: Sequence[TableName]) -> None:
+        # Each statement must see what the load before this one has committed, whatever the server's default is.
+        self.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        for table in sorted(set(tables), key=str):
+            key = int.from_bytes(hashlib.sha256(f"chartmogul:{table}".encode()).digest()[:8], "big", signed=True)
+
+            def acquire(key: int = key) -> bool:
+                return bool(self.query(f"SELECT pg_try_advisory_xact_lock({key})")[0][0])
+
+            self.wait_for(acquire, str(table))
+
+
+class _ChunkFile:
+    """
+    Chunks as a file, for COPY.
+
+    :ivar error: what went wrong when a chunk was produced
+    """
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self.error: Exception | None = None
+        self._chunks = chunks
+        self._left = memoryview(b"")
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes; none at the end."""
+        try:
+            while not self._left:
+                self._left = memoryview(next(self._chunks))
+        except StopIteration:
+            return b""
+        except Exception as error:
+            self.error = error
+            raise
+        data, self._left = bytes(self._left[:size]), self._left[size:]
+        return data
+
+
+def _explained(error: Exception) -> Exception:
+    """Return a ``LoadError`` for values that do not fit, and other errors as they are."""
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+    if not state.startswith("22"):
+        return error
+    diagnosis = getattr(error, "diag", None)
+    message = getattr(diagnosis, "message_primary", None) or str(error)
+    where = getattr(diagnosis, "context", None) or ""
+    return LoadError(f"{message} ({where})" if where else message)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters of a load that do not depend on the warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_chartmogul.exceptions import TransferSettingsError
+
+DELETES = ("hard", "soft")
+
+#: Names that may be ``None``.
+_OPTIONAL_NAMES = ("schema", "uuid_column", "account_column")
+_NAMES = ("table", "date_column", "type_column", *_OPTIONAL_NAMES)
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """
+    The parameters of a load that do not depend on the warehouse.
+
+    :param table: the target's name, with ``{table}`` for the table in the catalogue
+    :param date_column: the column with an activity's date
+    :param uuid_column: the column that identifies an activity; ``None`` replaces windows alone
+    :param type_column: the column with an activity's type
+    :param account_column: a column that the load fills with the Airflow connection of the ChartMogul account
+    :param column_types: Arrow types by column, for objects that do not declare them
+    :param deletes: ``hard`` or ``soft``: what happens to rows that a snapshot lacks
+    :param allow_empty: whether a snapshot without rows may replace rows
+    :raises TransferSettingsError: for a value that makes no sense
+    """
+
+    table: str = "chartmogul_{table}"
+    date_column: str = "date"
+    uuid_column: str | None = "uuid"
+    type_column: str = "type"
+    account_column: str | None = None
+    column_types: Mapping[str, str] | None = None
+    deletes: str = "hard"
+    allow_empty: bool = False
+
+    def __post_init__(self) -> None:
+        check_names(vars(self))
+        check_deletes(self.deletes)
+        if self.column_types is not None and not isinstance(self.column_types, Mapping):
+            raise TransferSettingsError("column_types is a dictionary of Arrow types by column")
+
+
+def check_names(given: Mapping[str, Any]) -> None:
+    """
+    Check names of tables and columns.
+
+    :param given: parameters by name; others than names are ignored
+    :raises TransferSettingsError: for an empty name, and for a placeholder that does not exist
+    """
+    for name in _NAMES:
+        value = given.get(name, "-")
+        if value is None and name in _OPTIONAL_NAMES:
+            continue
+        if not isinstance(value, str) or not value.strip():
+            raise TransferSettingsError(f"{name} is a name, not {value!r}")
+    if set("{}") & set(str(given.get("table", "")).replace("{table}", "")):
+        raise TransferSettingsError(f"table {given['table']!r} has a placeholder other than {{table}}")
+
+
+def check_deletes(value: object) -> None:
+    """
+    Check the parameter ``deletes``.
+
+    :raises TransferSettingsError: for an unknown value
+    """
+    if value not in DELETES:
+        raise TransferSettingsError(f"deletes cannot be {value!r}: it is one of {', '.join(DELETES)}")
+
+
+def check_load_options(value: Mapping[str, Any] | None) -> None:
+    """
+    Check the parameter ``load_options``.
+
+    :raises TransferSettingsError: for any option, since the warehouses of this version have none
+    """
+    if value:
+        raise TransferSettingsError(f"load_options has {', '.join(map(str, value))}, but this warehouse has no options")
