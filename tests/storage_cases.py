@@ -320,7 +320,11 @@ class TestObjectStores:
         with serve_export(lambda request: Response(200, large_archive() if large else archive), monkeypatch):
             transfer("e-1", f"{cloud.base}/x.zip", upload_options=cloud.options)
         stored = cloud.describe("x.zip")
-        assert (stored.metadata, stored.content_type) == ({"team": "data"}, "application/x-zip")
+        assert json.loads(stored.metadata["chartmogul"])["export_id"] == "e-1"
+        assert ({**stored.metadata, "chartmogul": ""}, stored.content_type) == (
+            {"team": "data", "chartmogul": ""},
+            "application/x-zip",
+        )
 
     @pytest.mark.parametrize("large", [False, True])
     def test_overwrite_needs_write_permission_only(

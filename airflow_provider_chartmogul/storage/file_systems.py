@@ -160,7 +160,8 @@ class FileSystemObject:
             found = self._fs.metadata(self._path)
         else:
             found = self._fs.info(self._path).get("metadata") if self._extra else None
-        return dict(found or {})
+        # HTTP headers, as which stores return metadata, have no case.
+        return {str(name).lower(): value for name, value in (found or {}).items()}
 
     def read_parts(self, part_bytes: int) -> Iterator[bytes]:
         """Iterate over the object's content."""
