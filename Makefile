@@ -22,7 +22,7 @@ unexport AIRFLOW_HOME AIRFLOW_CONFIG
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.package ## export one day of activities, end to end, in a real Airflow on this machine
+demo: .venv/.package ## load a whole account into DuckDB in a real Airflow, and report its MRR
 	@$(BIN)/python -m dev.demo
 
 up: .venv/.package ## run the demo, then keep the Airflow UI open until Ctrl-C
@@ -130,7 +130,7 @@ require-chromium:
 .venv/.package: pyproject.toml constraints.txt
 	@rm -rf .venv && $(MAKE) .venv/.uv
 	@echo 'Installing the package and Airflow …'
-	@$(UV) pip install --editable . --constraints constraints.txt
+	@$(UV) pip install --editable '.[duckdb,parquet]' --constraints constraints.txt
 	@touch $@
 
 .venv/.tools: pyproject.toml constraints.txt .venv/.package

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The demo: a real Airflow on this machine loads a whole account into DuckDB, and the warehouse is asked for its MRR.
+
+``__main__.py`` runs it, ``report.py`` queries the warehouse, and ``screen.py`` prints.
+"""
