@@ -70,8 +70,10 @@ dist: .venv/.tools ## build the wheel and the sdist that are published
 	@rm -rf dist
 	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(UV) build --out-dir dist
 
-bench: .venv/.bench ## measure transfers, thousands of waits and many tasks (ARGS=--quick, ARGS=--write-docs)
+bench: .venv/.bench ## measure transfers, walks, thousands of waits and many tasks (ARGS=--quick, ARGS=--write-docs)
 	@$(BIN)/python -m bench transfer $(ARGS)
+	@$(BIN)/python -m bench walk $(ARGS)
+	@$(BIN)/python -m bench subscriptions $(ARGS)
 	@$(BIN)/python -m bench waiting $(ARGS)
 	@$(BIN)/python -m bench tasks $(ARGS)
 

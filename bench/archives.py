@@ -26,13 +26,13 @@ VERSION = 1
 _ROWS_PER_CHUNK = 500
 _CUSTOMERS = 20_000
 _START = datetime(2018, 1, 1, tzinfo=UTC)
-_WORDS = (
+WORDS = (
     *("Acorn", "Beacon", "Copper", "Dovetail", "Ember", "Fjord"),
     *("Granite", "Harbour", "Indigo", "Juniper", "Keystone", "Lantern"),
 )
-_NAMES = ("{0} {1} Ltd", "{0}, {1} & Partners", 'The "{0}" {1} Company', "Société {0} {1}", "{0} {1} 株式会社")
+NAMES = ("{0} {1} Ltd", "{0}, {1} & Partners", 'The "{0}" {1} Company', "Société {0} {1}", "{0} {1} 株式会社")
 _PLANS = ("Starter", "Growth", "Growth, yearly", "Scale, yearly")
-_CURRENCIES = (("EUR", "€"), ("USD", "$"), ("GBP", "£"))
+CURRENCIES = (("EUR", "€"), ("USD", "$"), ("GBP", "£"))
 
 
 def archive_of(size: int, folder: Path) -> Path:
@@ -66,7 +66,7 @@ def _csv_chunks() -> Iterator[bytes]:
     """Yield an endless CSV, some hundred rows at a time."""
     rng = random.Random(1)
     customers = [_customer(rng) for _ in range(_CUSTOMERS)]
-    connector = f"ds_{_uuid(rng)}"
+    connector = f"ds_{random_uuid(rng)}"
     moment = _START
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -83,7 +83,7 @@ def _csv_chunks() -> Iterator[bytes]:
                 description += '\nNote: agreed by phone, "as discussed"'
             writer.writerow(
                 (
-                    _uuid(rng),
+                    random_uuid(rng),
                     moment.isoformat(),
                     ACTIVITY_TYPES[int(rng.random() * len(ACTIVITY_TYPES))],
                     customer_uuid,
@@ -95,7 +95,7 @@ def _csv_chunks() -> Iterator[bytes]:
                     12 * mrr,
                     currency,
                     sign,
-                    f"sub_{_billing_id(rng, 15)}",
+                    f"sub_{billing_id(rng, 15)}",
                     f"plan-{plan}-monthly",
                     connector,
                 )
@@ -106,17 +106,17 @@ def _csv_chunks() -> Iterator[bytes]:
 
 
 def _customer(rng: random.Random) -> tuple[str, str, str, tuple[str, str]]:
-    template = _NAMES[int(rng.random() * len(_NAMES))]
-    name = template.format(_WORDS[int(rng.random() * len(_WORDS))], _WORDS[int(rng.random() * len(_WORDS))])
-    currency = _CURRENCIES[int(rng.random() * len(_CURRENCIES))]
-    return f"cus_{_uuid(rng)}", f"cus_{_billing_id(rng, 10)}", name, currency
+    template = NAMES[int(rng.random() * len(NAMES))]
+    name = template.format(WORDS[int(rng.random() * len(WORDS))], WORDS[int(rng.random() * len(WORDS))])
+    currency = CURRENCIES[int(rng.random() * len(CURRENCIES))]
+    return f"cus_{random_uuid(rng)}", f"cus_{billing_id(rng, 10)}", name, currency
 
 
-def _uuid(rng: random.Random) -> str:
+def random_uuid(rng: random.Random) -> str:
     digits = rng.randbytes(16).hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def _billing_id(rng: random.Random, size: int) -> str:
+def billing_id(rng: random.Random, size: int) -> str:
     """Return letters and digits that encode ``size`` random bytes, a multiple of five."""
     return b32encode(rng.randbytes(size)).decode()

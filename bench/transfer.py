@@ -104,13 +104,13 @@ def run_case(output_format: str, size: int, runs: int) -> Case:
     with serving(archive) as api:
         for number in range(1, runs + 1):
             for variant in VARIANTS:
-                target = _empty_folder() / f"object.{output_format}"
+                target = empty_folder() / f"object.{output_format}"
                 if variant == "curl":
                     measurement = _run_curl(api, target)
                 else:
                     measurement = _run_variant(variant, output_format, api, target)
                 measurements[variant].append(measurement)
-                _print_progress(f"{output_format}, {size} MB, run {number} of {runs}, {variant}: {measurement}")
+                print_progress(f"{output_format}, {size} MB, run {number} of {runs}, {variant}: {measurement}")
                 if number == 1:
                     digests[variant] = _digest(target, "zip" if variant == "curl" else output_format)
     if output_format != "zip":
@@ -122,7 +122,7 @@ def run_case(output_format: str, size: int, runs: int) -> Case:
     return Case(output_format, size, {variant: Measurement.median_of(of) for variant, of in measurements.items()})
 
 
-def _empty_folder() -> Path:
+def empty_folder() -> Path:
     """Return an empty folder for a run's output, after the previous run's has been written to disk."""
     folder = FOLDER / "work"
     shutil.rmtree(folder, ignore_errors=True)
@@ -131,7 +131,7 @@ def _empty_folder() -> Path:
     return folder
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return this process's environment without the machine's settings for Airflow and proxies."""
     inherited = {
         name: value
@@ -151,7 +151,7 @@ def _environment() -> dict[str, str]:
 def _run_variant(variant: str, output_format: str, api: str, target: Path) -> Measurement:
     command = [sys.executable, "-m", "bench.transfer_variants", variant, output_format, api, str(target)]
     process = subprocess.run(
-        command, env=_environment(), cwd=ROOT, capture_output=True, text=True, timeout=_RUN_SECONDS, check=False
+        command, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=_RUN_SECONDS, check=False
     )
     if process.returncode:
         raise BenchError(f"{variant}, {output_format} failed:\n{process.stderr[-4000:]}")
@@ -161,7 +161,7 @@ def _run_variant(variant: str, output_format: str, api: str, target: Path) -> Me
 def _run_curl(api: str, target: Path) -> Measurement:
     """Run ``curl -o``. The whole process is measured, since it loads almost nothing; its memory is not."""
     started = time.perf_counter()
-    with subprocess.Popen(["curl", "-sS", "-o", str(target), file_url(api)], env=_environment()) as process:
+    with subprocess.Popen(["curl", "-sS", "-o", str(target), file_url(api)], env=environment()) as process:
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -219,7 +219,7 @@ def report(cases: Sequence[Case], runs: int) -> str:
     return f"{paragraph(description)}\n\n{table(cases)}"
 
 
-def _print_progress(line: str) -> None:
+def print_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

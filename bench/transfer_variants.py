@@ -94,7 +94,7 @@ def operator(output_format: str, api: str, target: Path, *, isal: bool) -> Trans
     object_storage.StoredObject.parse(destination).prepare()
     # Airflow creates the collector on its first use, and then imports the assets of all providers.
     get_hook_lineage_collector()
-    context: Any = {"ti": _TaskInstance(), "task": task}
+    context: Any = {"ti": TaskInstance(), "task": task}
 
     def transfer() -> None:
         task.execute(context)
@@ -102,7 +102,7 @@ def operator(output_format: str, api: str, target: Path, *, isal: bool) -> Trans
     return transfer
 
 
-class _TaskInstance:
+class TaskInstance:
     """The part of a task instance that the operator uses."""
 
     try_number = 1

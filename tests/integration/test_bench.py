@@ -8,15 +8,21 @@ runs both.
 
 from __future__ import annotations
 
+import gzip
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
 
-from bench import docs, tasks, transfer
+from bench import docs, subscriptions, tasks, transfer, walk
 from bench.archives import archive_of
 from bench.docs import BenchError
+from bench.list_server import serving_list
+from bench.pages import pages_of
 from bench.server import serving
 from bench.transfer import Case, Measurement
 from bench.waiting_sandbox import busiest_second
@@ -38,7 +44,7 @@ def test_variants_write_the_same_content(output_format: str, tmp_path: Path, mon
     digests = set()
     with serving(archive_of(300_000, tmp_path)) as api:
         for variant in ("script", "isal", "zlib"):
-            target = transfer._empty_folder() / f"object.{output_format}"
+            target = transfer.empty_folder() / f"object.{output_format}"
             measurement = transfer._run_variant(variant, output_format, api, target)
             assert measurement.wall > 0
             assert measurement.cpu > 0
@@ -56,7 +62,7 @@ def test_failing_variant_ends_the_benchmark(tmp_path: Path, monkeypatch: pytest.
     with serving(damaged) as api:
         for variant in ("script", "isal"):
             with pytest.raises(BenchError, match=f"{variant}, zip failed"):
-                transfer._run_variant(variant, "zip", api, transfer._empty_folder() / "object.zip")
+                transfer._run_variant(variant, "zip", api, transfer.empty_folder() / "object.zip")
 
 
 def test_table_has_measurements_and_ratios() -> None:
@@ -68,6 +74,94 @@ def test_table_has_measurements_and_ratios() -> None:
     assert "**0.25**, 1.00" in table
 
 
+@pytest.mark.parametrize("resource", ["customers", "invoices"])
+def test_pages_are_reproducible_and_have_all_rows(resource: str, tmp_path: Path) -> None:
+    first, second = (pages_of(resource, 450, tmp_path / name) for name in ("one", "two"))
+    contents = [path.read_bytes() for path in sorted(first.iterdir())]
+    assert contents == [path.read_bytes() for path in sorted(second.iterdir())]
+    pages = [json.loads(content) for content in contents]
+    rows = [row for page in pages for row in page["entries" if resource == "customers" else "invoices"]]
+    assert len({row["uuid"] for row in rows}) == 450
+    assert [page["has_more"] for page in pages] == [True, True, False]
+
+
+@pytest.mark.parametrize("resource", ["customers", "invoices"])
+def test_walks_read_the_same_rows(resource: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "FOLDER", tmp_path)
+    monkeypatch.setattr(transfer, "FOLDER", tmp_path)
+    contents = []
+    for variant in ("package", "script"):
+        measurement = walk.run_variant(variant, resource, "jsonl.gz", 450)
+        assert measurement.cpu > 0
+        with gzip.open(tmp_path / "work" / f"{resource}.jsonl.gz") as lines:
+            contents.append([json.loads(line) for line in lines])
+    assert contents[0] == contents[1]
+    assert walk.run_variant("read", resource, "jsonl.gz", 450, latency=0.01).wall > 0.03
+
+
+def test_lost_row_or_request_ends_the_walk_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "FOLDER", tmp_path)
+    monkeypatch.setattr(transfer, "FOLDER", tmp_path)
+    pages = pages_of("customers", 450, tmp_path / "pages")
+    pages.rename(pages.with_name(pages.name.replace("450", "600")))
+    with pytest.raises(BenchError, match="package wrote 450 of 600 rows"):
+        walk.run_variant("package", "customers", "jsonl.gz", 600)
+    pages.with_name(pages.name.replace("450", "600")).rename(pages.with_name(pages.name.replace("450", "900")))
+    with pytest.raises(BenchError, match="read sent 3 requests for 5 pages"):
+        walk.run_variant("read", "customers", "jsonl.gz", 900)
+
+
+def test_exceeded_limits_of_walks_are_reported() -> None:
+    bare, good = Measurement(10.0, 1.0, 0.0), Measurement(11.0, 2.0, 25e6)
+    case = walk.Case("customers", "jsonl.gz", 100, 0.0, {"read": bare, "package": good, "script": good, "dlt": good})
+    slow = replace(case, latency=0.05, by_variant={"read": bare, "package": good})
+    growth = {("customers", "jsonl.gz"): (1e6, 42e6)}
+    assert walk.missed_limits([case, slow], growth, (40_000, 200_000)) == []
+    bad = {"read": bare, "package": Measurement(11.1, 2.1, 26e6)}
+    messages = walk.missed_limits(
+        [replace(case, by_variant=bad), replace(slow, by_variant=bad)],
+        {("customers", "jsonl.gz"): (1e6, 43e6)},
+        (40_000, 200_000),
+    )
+    assert messages == [
+        "customers to jsonl.gz took 2.10 times the bare loop's processor time",
+        "customers to jsonl.gz took 26 MB of memory",
+        "customers to jsonl.gz at 50 ms took 1.11 times the bare loop's time",
+        "customers to jsonl.gz took 42 MB more for more rows",
+    ]
+    report = walk.table([case])
+    assert "| 100 customers | jsonl.gz | 10.00 s, 1.00 s, 0 MB | 11.00 s, 2.00 s, 25 MB |" in report
+    assert "**2.0**, 2.0, 2.0" in report
+
+
+def test_server_counts_refused_requests_too(tmp_path: Path) -> None:
+    pages = pages_of("customers", 10, tmp_path)
+    with serving_list("customers", pages, 0.0, rate=5, connections=2) as server, requests.Session() as session:
+        statuses = [session.get(f"{server.url}/v1/customers", timeout=30).status_code for _ in range(8)]
+    assert statuses == [200] * 5 + [429] * 3
+    assert (server.statuses, server.refused, server.connections) == ({200: 5, 429: 3}, 3, 1)
+
+    with serving_list("customers", pages, 0.5, connections=2) as server, ThreadPoolExecutor(4) as threads:
+        url = f"{server.url}/v1/customers"
+        statuses = list(threads.map(lambda _: requests.get(url, timeout=30).status_code, range(4)))
+    assert sorted(statuses) == [200, 200, 503, 503]
+    assert server.connections == 4
+
+
+def test_subscriptions_are_read_within_the_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "FOLDER", tmp_path)
+    monkeypatch.setattr(transfer, "FOLDER", tmp_path)
+    measurement = subscriptions.run_variant("package", 60, 0.05)
+    assert measurement.refused == 0
+    assert measurement.connections <= 20
+    slow, refused = replace(measurement, rate=35.9), replace(measurement, rate=36.0, refused=1)
+    assert subscriptions.missed_limits({("package", 0.05): slow, ("package", 0.3): refused, ("script", 0.3): slow}) == [
+        "35.9 requests/s at 50 ms",
+        "1 requests were refused at 300 ms",
+    ]
+    assert "| 50 ms   | this package |" in subscriptions.report({("package", 0.05): measurement}, 60)
+
+
 def test_table_replaces_the_text_between_its_markers() -> None:
     begin, end = "<!-- bench:tasks -->", "<!-- /bench:tasks -->"
     page = docs.replace_table(f"a\n{begin}\nold\n{end}\nb", "tasks", "new\ntable")
@@ -77,7 +171,7 @@ def test_table_replaces_the_text_between_its_markers() -> None:
             docs.replace_table(text, "tasks", "new")
 
 
-@pytest.mark.parametrize("name", ["transfer", "tasks", "waiting"])
+@pytest.mark.parametrize("name", ["transfer", "walk", "subscriptions", "tasks", "waiting"])
 def test_page_has_the_markers_of_every_benchmark(name: str) -> None:
     assert "new table" in docs.replace_table(docs.COSTS.read_text(), name, "new table")
 
