@@ -66,22 +66,22 @@ def script(resource: str, output_format: str, api: str, folder: Path) -> Transfe
         import pandas
         import pyarrow.parquet  # noqa: F401 - pandas loads it to write
 
-        def transfer() -> None:
+        def write_tables() -> None:
             rows = [row for page in read_pages(resource, api) for row in page]
             for key, name in NESTED[resource].items():
                 items = [{**item, "invoice_uuid": row["uuid"]} for row in rows for item in row.pop(key)]
                 pandas.json_normalize(items).to_parquet(folder / f"{name}.parquet", compression="zstd", index=False)
             pandas.json_normalize(rows).to_parquet(target, compression="zstd", index=False)
 
-        return transfer
+        return write_tables
 
-    def transfer() -> None:
+    def write_lines() -> None:
         with gzip.open(target, "wt", encoding="utf-8") as file:
             for page in read_pages(resource, api):
                 for row in page:
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    return transfer
+    return write_lines
 
 
 def operator(
