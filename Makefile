@@ -86,8 +86,8 @@ docs: .venv/.docs ## build the documentation in docs/_build; warnings are errors
 AIRFLOW := 3.3.2
 constraints: .venv/.uv ## update constraints.txt (UPGRADE=--upgrade takes the newest version of everything)
 	@echo 'apache-airflow==$(AIRFLOW)' | $(UV) pip compile - pyproject.toml \
-		--universal --python-version 3.11 --extra amazon --extra parquet --group dev --group bench --group docs \
-		--group package \
+		--universal --python-version 3.11 --extra amazon --extra duckdb --extra parquet --extra postgres \
+		--group dev --group bench --group docs --group package \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE) --output-file constraints.txt
 	@{ echo '# The versions that the demo and the tests use on Python 3.11 to 3.13. Written by `make constraints`.'; \
 		cat constraints.txt; } > constraints.txt.new && mv constraints.txt.new constraints.txt
