@@ -101,7 +101,6 @@ INDEPENDENT_OF_AIRFLOW = (
     "tests/integration/test_flips.py",
     "tests/integration/test_interruptions.py",
     "tests/integration/test_kills.py",
-    "tests/integration/test_loads.py",
     "tests/integration/test_sandbox.py",
     "tests/integration/test_sandbox_faults.py",
     "tests/integration/test_sandbox_lists.py",

@@ -8,12 +8,12 @@ for one account does not keep the others from being loaded. Requirements: those 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, task, task_group
+from airflow.providers.common.compat.sdk import DAG, task_group
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
 
 ACCOUNTS = ["chartmogul_europe", "chartmogul_america"]
 
@@ -33,22 +33,6 @@ with DAG(
     doc_md=__doc__,
 ) as dag:
 
-    @task(max_active_tis_per_dag=1)
-    def load(database: str, exported: dict[str, Any]) -> dict[str, int]:
-        """Replace the account's rows in the window."""
-        from warehouse_loads import load_into_duckdb
-
-        return load_into_duckdb(
-            database,
-            exported["uri"],
-            "activities_of_accounts",
-            start=exported["interval_start"],
-            end=exported["interval_end"],
-            uuid_column="uuid",
-            part={"account": exported["chartmogul_conn_id"]},
-            # object_storage_conn_id="aws_default",
-        )
-
     @task_group
     def account(chartmogul_conn_id: str) -> None:
         """Export and load one account."""
@@ -62,6 +46,14 @@ with DAG(
             ),
             map_index_template="{{ task.chartmogul_conn_id }}",
         )
-        load("{{ var.value.get('chartmogul_duckdb', '/tmp/chartmogul/activities.duckdb') }}", export.output["object"])
+        ObjectStorageToWarehouseOperator(
+            task_id="load",
+            source=export.output["object"],
+            duckdb_path="{{ var.value.get('chartmogul_duckdb', '/tmp/chartmogul/activities.duckdb') }}",
+            table="activities_of_accounts",
+            # A column with the account's connection. Each load touches the rows of its own account alone.
+            account_column="account",
+            max_active_tis_per_dag=1,
+        )
 
     account.expand(chartmogul_conn_id=ACCOUNTS)

@@ -6,10 +6,10 @@ events contain the object's location, window and activity type; a run may have s
 ``example_duckdb``.
 
 When several events occur in quick succession, or while the DAG already has ``max_active_runs`` runs, Airflow assigns
-some of them to no run until another event occurs (https://github.com/apache/airflow/issues/56050). Also, exports do not
-always finish in the order in which they were created: a full export may take hours, and loading it last would undo a
-later export of one month. A run therefore loads the objects that triggered it and all that were exported or published
-since, in the order in which ChartMogul created the exports. It may load an object again; loads are idempotent.
+some of them to no run until another event occurs (https://github.com/apache/airflow/issues/56050). A run therefore
+loads the objects that triggered it and all that were published in the ten minutes before and since. It may load an
+object again, or in another order than the exports were created in: a full export may take hours. Neither changes the
+table, because a load never overwrites what a newer export has brought.
 """
 
 from __future__ import annotations
@@ -19,14 +19,9 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Asset, get_current_context, task
 
+from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
+
 ACTIVITIES = Asset("chartmogul://api.chartmogul.com/activities")
-
-
-def exported_at(event: Any) -> datetime:
-    """Return when ChartMogul created the export, or the time of the event for an object that existed already."""
-    exported = event.extra.get("exported_at")
-    return datetime.fromisoformat(exported) if exported else event.timestamp
-
 
 with DAG(
     dag_id="example_asset_load",
@@ -43,49 +38,32 @@ with DAG(
     tags=["chartmogul", "example"],
     doc_md=__doc__,
 ) as dag:
-    # One at a time across all runs, because DuckDB allows a single writer.
-    @task(inlets=[ACTIVITIES], max_active_tis_per_dag=1)
-    def load(database: str) -> list[dict[str, Any]]:
-        """Replace the window of each object in the table, and return the row counts of each load."""
-        from warehouse_loads import load_into_duckdb
 
+    @task(inlets=[ACTIVITIES])
+    def published() -> list[dict[str, Any]]:
+        """Return the metadata of the objects to load."""
         context: Any = get_current_context()
         # Airflow 2 calls assets datasets.
         by_asset = context.get("triggering_asset_events") or context.get("triggering_dataset_events") or {}
-        own = [exported_at(event) for events in by_asset.values() for event in events]
+        triggering = [event.timestamp for events in by_asset.values() for event in events]
         # A run may have none of the events that triggered it.
-        since = min(own, default=context["dag_run"].start_date) - timedelta(minutes=10)
+        since = min(triggering, default=context["dag_run"].start_date) - timedelta(minutes=10)
         events = context["inlet_events"][ACTIVITIES]
         if hasattr(events, "after"):  # From Airflow 3.1 on. Older versions return all events of the asset.
             events = events.after(since)
-        # The last event of an object describes its current content.
+        # The last event of an object describes its current content. Events created in the UI have no object.
         latest = {
-            event.extra["uri"]: event
+            event.extra["uri"]: event.extra
             for event in sorted(events, key=lambda event: event.timestamp)
-            if event.timestamp >= since and "uri" in event.extra  # Events created in the UI have none.
+            if event.timestamp >= since and "uri" in event.extra
         }
-        loaded, failed = [], []
-        for uri, event in sorted(latest.items(), key=lambda item: (exported_at(item[1]), item[1].timestamp)):
-            exported = event.extra
-            try:
-                counts = load_into_duckdb(
-                    database,
-                    uri,
-                    "activities_of_events",
-                    start=exported["interval_start"],
-                    end=exported["interval_end"],
-                    uuid_column="uuid",
-                    # An export of one type replaces only the rows of that type; None replaces the whole window.
-                    part={"type": exported["activity_type"]},
-                    # object_storage_conn_id="aws_default",
-                )
-            except Exception as error:
-                # Load the other objects all the same.
-                failed.append(f"{uri}: {error}")
-            else:
-                loaded.append({"uri": uri, **counts})
-        if failed:
-            raise RuntimeError("Not loaded: " + "; ".join(failed))
-        return loaded
+        return list(latest.values())
 
-    load("{{ var.value.get('chartmogul_duckdb', '/tmp/chartmogul/activities.duckdb') }}")
+    ObjectStorageToWarehouseOperator(
+        task_id="load",
+        source=published(),
+        duckdb_path="{{ var.value.get('chartmogul_duckdb', '/tmp/chartmogul/activities.duckdb') }}",
+        table="activities_of_events",
+        # DuckDB allows a single writer. Other loads would wait for it on a worker.
+        max_active_tis_per_dag=1,
+    )

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Load ChartMogul activities into DuckDB every day, by replacing the window in the table.
 
-Requirements: ``pip install duckdb`` (1.4 or later), and ``warehouse_loads.py`` in the same folder as this file. Set the
-Airflow variable ``chartmogul_duckdb`` to the path of the database file; the default is a file in ``/tmp``.
+Requirements: ``pip install 'airflow-provider-chartmogul[duckdb]'`` on the workers. Set the Airflow variable
+``chartmogul_duckdb`` to the path of the database file, on a disk that all workers share; the default is a file in
+``/tmp``.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.common.compat.sdk import DAG
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
 
 with DAG(
     dag_id="example_duckdb",
@@ -41,29 +42,12 @@ with DAG(
         ),
     )
 
-    # DuckDB allows a single writer.
-    @task(max_active_tis_per_dag=1)
-    def load(database: str, exported: dict[str, Any]) -> dict[str, int]:
-        """Replace the window, then print the month's MRR movements so that the result is visible in the log."""
-        import duckdb
-        from warehouse_loads import load_into_duckdb, movements_sql
-
-        counts = load_into_duckdb(
-            database,
-            exported["uri"],
-            "activities",
-            start=exported["interval_start"],
-            end=exported["interval_end"],
-            date_column="date",
-            # With it, an activity whose date has moved into the window is removed from its old place in the table.
-            uuid_column="uuid",
-            merge=False,
-            loaded_at_column="_loaded_at",
-            # object_storage_conn_id="aws_default",
-        )
-        with duckdb.connect(database, read_only=True) as connection:
-            for row in connection.execute(movements_sql("activities", exported["interval_start"])).fetchall():
-                print(*row)
-        return counts
-
-    load("{{ var.value.get('chartmogul_duckdb', '/tmp/chartmogul/activities.duckdb') }}", export.output["object"])
+    # Replaces the window in the table chartmogul_activities, and moves activities whose date has changed. A retry, or a
+    # load that was cleared after later ones, gives the same table.
+    ObjectStorageToWarehouseOperator(
+        task_id="load",
+        source=export.output["object"],
+        duckdb_path="{{ var.value.get('chartmogul_duckdb', '/tmp/chartmogul/activities.duckdb') }}",
+        # DuckDB allows a single writer. Other loads would wait for it on a worker.
+        max_active_tis_per_dag=1,
+    )

@@ -8,7 +8,6 @@ Trigger it in the Airflow UI and fill in the form. Requirements: those of ``exam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +15,7 @@ from airflow.providers.common.compat.sdk import DAG, Param, get_current_context,
 
 from airflow_provider_chartmogul.intervals import split_interval
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
 
 with DAG(
     dag_id="example_mapped_load",
@@ -54,28 +54,11 @@ with DAG(
         map_index_template="{{ task.interval_start[:10] }} to {{ task.interval_end[:10] }}",
     ).expand_kwargs(windows())
 
-    # DuckDB allows a single writer.
-    @task(max_active_tis_per_dag=1)
-    def load(database: str, exported: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Replace the window of each object in the table, and return the row counts of each load."""
-        from warehouse_loads import load_into_duckdb
-
-        return [
-            {
-                "uri": item["uri"],
-                **load_into_duckdb(
-                    database,
-                    item["uri"],
-                    "activities_of_windows",
-                    start=item["interval_start"],
-                    end=item["interval_end"],
-                    uuid_column="uuid",
-                    # object_storage_conn_id="aws_default",
-                ),
-            }
-            # In the order in which ChartMogul created the exports. The time is None for an object that existed already.
-            for item in sorted(exported, key=lambda item: item["exported_at"] or "")
-        ]
-
-    # Pass the whole list. `load.expand(exported=…)` fails, because Airflow maps over return values only.
-    load("{{ var.value.get('chartmogul_duckdb', '/tmp/chartmogul/activities.duckdb') }}", export.output["object"])
+    # Pass the whole list. `expand(source=…)` fails, because Airflow maps over return values only. The order of the list
+    # does not matter.
+    ObjectStorageToWarehouseOperator(
+        task_id="load",
+        source=export.output["object"],
+        duckdb_path="{{ var.value.get('chartmogul_duckdb', '/tmp/chartmogul/activities.duckdb') }}",
+        table="activities_of_windows",
+    )

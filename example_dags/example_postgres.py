@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load ChartMogul activities into PostgreSQL every day, by merging on the activity's UUID.
+"""Load ChartMogul activities into PostgreSQL every day, by replacing the window in the table.
 
-Requirements: ``pip install 'airflow-provider-chartmogul[parquet]' apache-airflow-providers-postgres``, the connection
-``postgres_default`` to PostgreSQL 15 or later, and ``warehouse_loads.py`` in the same folder as this file. The load
-also deletes rows that the window no longer contains; merging alone would keep what was deleted in ChartMogul.
+Requirements: ``pip install 'airflow-provider-chartmogul[postgres]'`` on the workers, and the connection
+``postgres_default``.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.common.compat.sdk import DAG
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
 
 with DAG(
     dag_id="example_postgres",
-    description="Load ChartMogul activities into PostgreSQL, by merging on the activity's UUID.",
+    description="Load ChartMogul activities into PostgreSQL, by replacing the window.",
     # Each run covers the day before it, also in a backfill. In Airflow 3, a plain "@daily" has an empty data interval.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
@@ -38,30 +37,12 @@ with DAG(
         lookback=timedelta(days=7),
         destination=(
             "{{ var.value.get('chartmogul_destination', 'file:///tmp/chartmogul') }}"
-            "/postgres/{interval_start:%Y-%m-%d}_{interval_end:%Y-%m-%d}.parquet"
+            "/postgres/{interval_start:%Y-%m-%d}_{interval_end:%Y-%m-%d}.csv.gz"
         ),
     )
 
-    @task
-    def load(exported: dict[str, Any]) -> dict[str, int]:
-        """Merge the window, then print the month's MRR movements so that the result is visible in the log."""
-        from airflow.providers.postgres.hooks.postgres import PostgresHook
-        from warehouse_loads import load_into_postgres, movements_sql
-
-        postgres = PostgresHook("postgres_default")
-        counts = load_into_postgres(
-            postgres.get_conn(),
-            exported["uri"],
-            "public.activities",
-            start=exported["interval_start"],
-            end=exported["interval_end"],
-            date_column="date",
-            uuid_column="uuid",
-            loaded_at_column="_loaded_at",
-            # object_storage_conn_id="aws_default",
-        )
-        for row in postgres.get_records(movements_sql("public.activities", exported["interval_start"])):
-            print(*row)
-        return counts
-
-    load(export.output["object"])
+    # Replaces the window in the table chartmogul_activities, and moves activities whose date has changed. A retry, or a
+    # load that was cleared after later ones, gives the same table.
+    ObjectStorageToWarehouseOperator(
+        task_id="load", source=export.output["object"], warehouse_conn_id="postgres_default"
+    )

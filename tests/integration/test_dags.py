@@ -220,7 +220,6 @@ def test_load_after_mapped_export(
     """The load receives the metadata of all map indexes as one sequence."""
     monkeypatch.setenv("AIRFLOW_VAR_CHARTMOGUL_DESTINATION", f"file://{tmp_path}")
     monkeypatch.setenv("AIRFLOW_VAR_CHARTMOGUL_DUCKDB", str(tmp_path / "activities.duckdb"))
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     dag = copy_example("example_mapped_load.py").dag
     state, states = run_states(dag.test(run_conf={"start": "2024-01-01", "end": "2024-04-01", "every": "month"}))
     assert (state, states) == (

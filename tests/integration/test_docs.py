@@ -39,6 +39,7 @@ from airflow_provider_chartmogul.sources.activities_export import FORMATS
 from airflow_provider_chartmogul.sources.placeholders import EXPORT_PLACEHOLDERS
 from airflow_provider_chartmogul.storage.delivery import IF_EXISTS
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+from airflow_provider_chartmogul.warehouse.target import TableResult
 from tests.integration.task_runner import run_task
 from tests.integration.test_windows_of_runs import AIRFLOW_3
 from tests.pages import DOCS, PAGES, block_with, blocks, commands, run, table_with
@@ -117,6 +118,21 @@ if find_spec("airflow.partition_mappers.window") is not None:  # Airflow 3.3 and
         assert (dag.dag_id, type(dag.timetable).__name__) == ("day_of_activities", "PartitionedAssetTimetable")
 
 
+def test_loads_are_valid_tasks() -> None:
+    with DAG("loads", schedule=None) as dag:
+        run(*blocks(DOCS / "load" / "index.md", "python"))
+    assert dag.task_dict["export"].downstream_task_ids == {"load"}
+    assert dag.task_dict["snapshot"].downstream_task_ids == {"load_snapshots"}
+    for task_id in ("load", "load_snapshots", "load_again"):
+        task: Any = dag.task_dict[task_id]
+        task._load_settings()
+
+
+def test_result_of_a_load_is_complete() -> None:
+    rows = table_with(DOCS / "load" / "index.md", "key")
+    assert [row["key"].strip("`") for row in rows] == list(TableResult().as_dict())
+
+
 def test_column_types_are_valid() -> None:
     with DAG("types", schedule=None) as dag:
         run(*blocks(DOCS / "object.md", "python"))
@@ -190,17 +206,19 @@ def execute(request: pytest.FixtureRequest) -> Iterator[Execute]:
         day = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
         rows = [[row[name] for name in COLUMNS.split(", ")] for row in Sandbox().expected_rows(*day)]
         assert len(rows) > 5
-        for table in ("activities", "activities_full", "activities_old", "activities_new"):
+        for table in ("chartmogul_activities", "activities_full", "activities_old", "activities_new"):
             values = ", ".join("(" + ", ".join(f"'{value}'" for value in row) + ")" for row in rows)
             connection.execute(f"CREATE TABLE {table} ({TYPES})")
             connection.execute(f"INSERT INTO {table} ({COLUMNS}) VALUES {values}")
-        # As the loads in the examples create it.
-        connection.execute("ALTER TABLE activities ADD COLUMN _loaded_at TIMESTAMP WITH TIME ZONE")
+        # As the load creates it.
+        connection.execute("ALTER TABLE chartmogul_activities ADD COLUMN _loaded_at TIMESTAMP WITH TIME ZONE")
         # Nothing is committed, so nothing remains in the server.
         yield lambda sql: connection.execute(sql).fetchall()
 
 
-@pytest.mark.parametrize(("page", "table"), [("corrections.md", "activities"), ("migrate.md", "activities_old")])
+@pytest.mark.parametrize(
+    ("page", "table"), [("corrections.md", "chartmogul_activities"), ("migrate.md", "activities_old")]
+)
 def test_comparisons_find_differences(execute: Execute, page: str, table: str) -> None:
     queries = [query.strip().rstrip(";") for query in blocks(DOCS / page, "sql")]
     assert len(queries) == 2
@@ -219,7 +237,7 @@ def test_days_of_a_time_zone(execute: Execute) -> None:
     (query,) = blocks(DOCS / "time-zones.md", "sql")
     days = execute(query.strip().rstrip(";"))
     assert str(days[0][0]) == "2026-01-02"
-    assert sum(number for _, number in days) == execute("SELECT count(*) FROM activities")[0][0]
+    assert sum(number for _, number in days) == execute("SELECT count(*) FROM chartmogul_activities")[0][0]
 
 
 def test_examples_are_included_in_full() -> None:

@@ -16,19 +16,16 @@ import pytest
 
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
 from tests.integration.task_runner import run_task
 
-EXAMPLES = Path(__file__).parents[2] / "example_dags"
-PROJECT = EXAMPLES / "dbt"
+PROJECT = Path(__file__).parents[2] / "example_dags" / "dbt"
 JANUARY = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def database(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def database(sandbox: Sandbox, tmp_path: Path) -> Path:
     """Load January in the same way as ``example_duckdb.py``."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    from warehouse_loads import load_into_duckdb
-
     operator = ActivitiesToObjectStorageOperator(
         task_id="export",
         interval_start=JANUARY[0],
@@ -36,8 +33,8 @@ def database(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         destination=f"file://{tmp_path}/january.csv.gz",
     )
     path = tmp_path / "activities.duckdb"
-    uri = str(run_task(operator).value)
-    load_into_duckdb(str(path), uri, "activities", start=JANUARY[0], end=JANUARY[1], loaded_at_column="_loaded_at")
+    exported = run_task(operator).xcoms["object"]
+    run_task(ObjectStorageToWarehouseOperator(task_id="load", source=exported, duckdb_path=str(path)))
     return path
 
 
@@ -74,7 +71,7 @@ def test_freshness_depends_on_the_time_of_the_load(
 ) -> None:
     """The activities themselves are of 2024."""
     if age is not None:
-        change(database, f"UPDATE activities SET _loaded_at = _loaded_at - INTERVAL '{age}'")
+        change(database, f"UPDATE chartmogul_activities SET _loaded_at = _loaded_at - INTERVAL '{age}'")
     code, results = dbt(database, "source", "freshness")
     assert {name: result["status"] for name, result in results.items()} == {
         "source.chartmogul.chartmogul.activities": status
@@ -103,20 +100,23 @@ def test_build_creates_the_model(database: Path, sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("sql", "test"),
     [
-        ("INSERT INTO activities SELECT * FROM activities LIMIT 1", "source_unique_chartmogul_activities_uuid"),
         (
-            "UPDATE activities SET type = 'upgrade' WHERE uuid = (SELECT min(uuid) FROM activities)",
+            "INSERT INTO {table} SELECT * FROM {table} LIMIT 1",
+            "source_unique_chartmogul_activities_uuid",
+        ),
+        (
+            "UPDATE {table} SET type = 'upgrade' WHERE uuid = (SELECT min(uuid) FROM {table})",
             "accepted_values_stg_chartmogul__activities_activity_type",
         ),
         (
-            "UPDATE activities SET _loaded_at = NULL WHERE uuid = (SELECT min(uuid) FROM activities)",
+            "UPDATE {table} SET _loaded_at = NULL WHERE uuid = (SELECT min(uuid) FROM {table})",
             "source_not_null_chartmogul_activities__loaded_at",
         ),
     ],
     ids=["duplicate", "unknown type", "missing time of load"],
 )
 def test_build_fails_on_incorrect_tables(sql: str, test: str, database: Path) -> None:
-    change(database, sql)
+    change(database, sql.format(table="chartmogul_activities"))
     code, results = dbt(database, "build")
     assert code == 1
     failed = [name for name, result in results.items() if result["status"] == "fail"]

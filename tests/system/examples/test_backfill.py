@@ -5,16 +5,18 @@ Tests ``airflow backfill create`` over 31 days (ten in the short form) of the da
 The backfill runs once, again, and a third time after activities have changed. After each, the tables are compared with
 the sandbox's expected rows for the loaded range: from the start of the first window, which is a lookback before the
 first day, to the end of the last day. Four runs are active at once, their windows overlap, and DuckDB allows a single
-writer.
+writer. At the end, objects of the first and the third backfill are loaded into new tables in random order.
 """
 
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,14 +34,25 @@ DAYS = {"long": 31, "short": 10}[FORM]
 FIRST = datetime(2026, 1, 10, tzinfo=UTC)
 LAST = FIRST + timedelta(days=DAYS - 1)
 START, END = FIRST - timedelta(days=7), LAST + timedelta(days=1)
-TABLES = {
-    "example_duckdb": lambda world: world.duckdb_rows("activities"),
-    "example_postgres": lambda world: world.postgres_rows("public.activities"),
-}
+ROWS = {"example_duckdb": World.duckdb_rows, "example_postgres": World.postgres_rows}
+TABLE = "chartmogul_activities"
 
 
 def backfill_runs(world: World, dag_id: str) -> list[dict[str, Any]]:
     return [run for run in world.airflow.runs(dag_id) if run["run_type"] == "backfill"]
+
+
+def backfill_objects(world: World, dag_id: str) -> list[dict[str, Any]]:
+    """Return the metadata of the object of each run of a backfill."""
+    return [world.airflow.xcom(dag_id, run["dag_run_id"], "export", "object") for run in backfill_runs(world, dag_id)]
+
+
+def copied(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Copy an object, and return the copy's metadata."""
+    path = Path(metadata["uri"].removeprefix("file://"))
+    copy = path.with_name(f"outdated_{path.name}")
+    shutil.copy(path, copy)
+    return {**metadata, "uri": f"file://{copy}", "key": str(copy)}
 
 
 def change_history(sandbox: Sandbox) -> int:
@@ -112,23 +125,26 @@ def backfill(world: World, dag_ids: list[str], *arguments: str) -> None:
 
 
 def test_repeated_backfills_match_the_expected_rows(world: World, print_line: Callable[[str], None]) -> None:
-    sandbox, dag_ids = world.chartmogul, list(TABLES)
+    sandbox, dag_ids = world.chartmogul, list(ROWS)
     world.unpause(*dag_ids)
 
-    def check(title: str, started: float, exports_before: int, *changes: str) -> None:
+    def compare(title: str, started: float, table: str, remark: str) -> None:
         seconds = time.monotonic() - started
         expected_rows = sandbox.expected_rows(START, END)
         assert expected_rows[0]["date"] < f"{START + timedelta(days=1):%Y-%m-%d}"
         differences = {}
-        for dag_id, read in TABLES.items():
-            rows = within(read(world), START, END)
+        for dag_id, read in ROWS.items():
+            rows = within(read(world, table), START, END)
             differences[dag_id] = difference(rows, expected_rows)
             name = dag_id.removeprefix("example_")
             counts = f"{len(rows)} rows, {len(expected_rows)} expected, {len(differences[dag_id])} different"
             print_line(f"{title}: {name} {counts}")
-        new_exports = len(sandbox.exports) - exports_before
-        print_line(f"{title}: {new_exports} exports, {seconds:.0f} s{''.join(changes)}")
+        print_line(f"{title}: {remark}, {seconds:.0f} s")
         assert differences == {dag_id: [] for dag_id in dag_ids}
+
+    def check(title: str, started: float, exports_before: int, *changes: str) -> None:
+        new_exports = len(sandbox.exports) - exports_before
+        compare(title, started, TABLE, f"{new_exports} exports{''.join(changes)}")
         # Every window has been exported again.
         assert new_exports >= DAYS * len(dag_ids)
 
@@ -137,6 +153,8 @@ def test_repeated_backfills_match_the_expected_rows(world: World, print_line: Ca
     days = {run["data_interval_start"][:10] for run in backfill_runs(world, dag_ids[0])}
     assert days == {f"{FIRST + timedelta(days=number):%Y-%m-%d}" for number in range(DAYS)}
     check("backfill", started, exports)
+    # The next backfill overwrites the objects.
+    objects = {dag_id: [copied(metadata) for metadata in backfill_objects(world, dag_id)] for dag_id in dag_ids}
 
     started, exports = time.monotonic(), len(sandbox.exports)
     backfill(world, dag_ids, "--reprocess-behavior", "completed")
@@ -150,3 +168,21 @@ def test_repeated_backfills_match_the_expected_rows(world: World, print_line: Ca
     uuids = {row["uuid"] for row in sandbox.expected_rows(START, END)}
     assert {"at-the-start", "just-inside"} <= uuids
     assert not {"just-before", "at-the-end"} & uuids
+
+    random_source = random.Random(31)
+    for dag_id in dag_ids:
+        # Half of the outdated objects, among all of the current ones.
+        objects[dag_id] = random_source.sample(objects[dag_id], DAYS // 2) + backfill_objects(world, dag_id)
+        random_source.shuffle(objects[dag_id])
+    world.unpause("late_loads")
+    started = time.monotonic()
+    run_id = world.airflow.trigger("late_loads", conf=objects)
+    world.wait_for_success("late_loads", run_id)
+    compare("random order", started, "activities_in_random_order", f"{sum(map(len, objects.values()))} loads")
+    results = [
+        result
+        for task_id in ("load_duckdb", "load_postgres")
+        for index in range(len(objects[dag_ids[0]]))
+        for result in world.airflow.xcom("late_loads", run_id, task_id, map_index=index).values()
+    ]
+    assert any(result["superseded"] for result in results), "no object was loaded after a newer one"
