@@ -6,7 +6,7 @@ should be the same MRR, and fails, or warns, if they differ by more than a toler
 documentation says what may differ on a real account, and what to do then.
 
 Create the pool first, because Airflow never starts a task whose pool does not exist. Each of its four slots is a
-process with its own share of the account's limits: 10 of 40 requests a second, and 4 of 20 connections::
+process with its own share of the account's limits: 10 of 40 requests a second, and 4 of 20 connections:
 
     airflow pools set chartmogul_requests 4 'processes that send requests to ChartMogul' --include-deferred
 

@@ -11,7 +11,7 @@ Requirements:
 * The connection ``snowflake_default`` with database, schema, warehouse and role.
 * The Airflow variable ``chartmogul_s3_destination``, such as ``s3://aws_default@my-bucket/chartmogul``. ``gs://`` and
   ``abfs://`` work, too.
-* A stage over the root of the bucket, because the object's ``key`` is relative to the root. Create it once::
+* A stage over the root of the bucket, because the object's ``key`` is relative to the root. Create it once:
 
     CREATE STORAGE INTEGRATION chartmogul TYPE = EXTERNAL_STAGE STORAGE_PROVIDER = 'S3' ENABLED = TRUE
       STORAGE_AWS_ROLE_ARN = 'arn:aws:iam::123456789012:role/snowflake'  -- s3:GetObject, s3:ListBucket
