@@ -74,7 +74,8 @@ with DAG(
         # Includes deferred tasks, so this limits the exports in progress at ChartMogul.
         max_active_tis_per_dagrun=4,
         map_index_template=(
-            "{{ task.interval_start[:10] }} to {{ task.interval_end[:10] }} {{ task.activity_type or '' }}"
+            "{{ task.interval_start[:10] }} to {{ task.interval_end[:10] }}"
+            "{{ ' ' ~ task.activity_type if task.activity_type else '' }}"
         ),
         outlets=[Asset("chartmogul://api.chartmogul.com/activities")],
     ).expand_kwargs(windows())

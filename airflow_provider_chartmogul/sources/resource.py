@@ -138,7 +138,7 @@ def fetch_rows(
             if now - last_logged >= PROGRESS_SECONDS:
                 last_logged = now
                 log.info("Read %d pages of %s: %d rows, %.0f rows/s", pages, name, rows, rows / (now - started))
-    log.info("Read all %d rows of %s (%d pages, %.1f s)", rows, name, pages, time.monotonic() - started)
+    log.info("Finished reading %s (rows: %d, pages: %d, %.1f s)", name, rows, pages, time.monotonic() - started)
     return files.finish(log)
 
 
