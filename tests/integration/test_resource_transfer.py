@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from datetime import UTC, date, datetime
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_chartmogul.api.resources import DATE, JSON, RESOURCES, TIME, Table, column_name
+from airflow_provider_chartmogul.api.resources import RESOURCES
 from airflow_provider_chartmogul.exceptions import ChartMogulError, PaginationError
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.transfers.chartmogul_to_object_storage import ChartMogulToObjectStorageOperator
 from tests.integration.servers import Response, ScriptedServer, json_response
 from tests.integration.task_runner import TaskRun, render, run_task
+from tests.resource_rows import csv_text, table_rows, table_values
 
 SNAPSHOTS = [name for name, resource in RESOURCES.items() if not resource.has_window]
 PAGED = [name for name in SNAPSHOTS if RESOURCES[name].is_paged]
@@ -53,36 +54,6 @@ def json_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in data.splitlines()]
 
 
-def table_values(rows: list[dict[str, Any]], table: Table) -> list[dict[str, Any]]:
-    """Return the values that a table has for rows, worked out another way than the package does."""
-    return [{column_name(key): _value(row, key, kind) for key, kind in table.columns.items()} for row in rows]
-
-
-def _value(row: dict[str, Any], key: str, kind: str) -> Any:
-    value: Any = row
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    if value is None or (value == "" and kind != "string"):
-        return None
-    if kind == JSON:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    if kind == TIME:
-        return datetime.fromisoformat(value).astimezone(UTC)
-    if kind == DATE:
-        return date.fromisoformat(value)
-    if kind == "float64":
-        return float(value)
-    if kind == "int64":
-        return int(value)
-    return value
-
-
-def nested(rows: list[dict[str, Any]], table: Table) -> list[dict[str, Any]]:
-    if not table.rows_key:
-        return rows
-    return [{table.parent_key: row["uuid"], **item} for row in rows for item in row[table.rows_key]]
-
-
 # Every row arrives
 
 
@@ -101,7 +72,7 @@ def test_tables_have_the_values_of_the_account(resource: str, sandbox: Sandbox, 
         transfer(resource, f"{tmp_path}/{{table}}.{suffix}")
     rows = expected(sandbox, resource)
     for table in RESOURCES[resource].tables:
-        values = table_values(nested(rows, table), table)
+        values = table_values(table_rows(rows, table), table)
         columns = list(table.column_types)
         parquet = pq.read_table(tmp_path / f"{table.name}.parquet")
         assert parquet.select(columns).to_pylist() == values
@@ -109,18 +80,8 @@ def test_tables_have_the_values_of_the_account(resource: str, sandbox: Sandbox, 
         with gzip.open(tmp_path / f"{table.name}.csv.gz", "rt", newline="") as file:
             text = list(csv.DictReader(file))
         assert [{name: row[name] for name in columns} for row in text] == [
-            {name: _text(value) for name, value in row.items()} for row in values
+            {name: csv_text(value) for name, value in row.items()} for row in values
         ]
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return str(value)
 
 
 @pytest.mark.parametrize("resource", SNAPSHOTS)

@@ -8,19 +8,15 @@ run one task at a time on SQLite. It logs at DEBUG, so that the last test finds 
 
 from __future__ import annotations
 
-import base64
 import csv
 import gzip
-import re
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
@@ -29,6 +25,7 @@ from dev.real_airflow import FINISHED_RUN_STATES, RealAirflow
 from tests.postgres import postgres_server
 from tests.system.crashes import wait_for
 from tests.system.example_runs import read_rows
+from tests.system.secret_search import find_secrets, table_content
 from tests.tables import difference, duckdb_rows
 
 pytestmark = pytest.mark.system
@@ -76,15 +73,6 @@ def airflow(
 
 def states(airflow: RealAirflow, dag_id: str, run_id: str) -> dict[str, Any]:
     return {ti["task_id"]: ti["state"] for ti in airflow.task_instances(dag_id, run_id)}
-
-
-def all_values(database: str) -> Iterator[tuple[str, bytes]]:
-    """Yield every value in the database with the name of its table."""
-    with psycopg.connect(database) as connection:
-        names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-        for (name,) in names:
-            for row in connection.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(name))):
-                yield from ((name, value if isinstance(value, bytes) else str(value).encode()) for value in row)
 
 
 def test_example_exports_one_day(
@@ -228,27 +216,15 @@ def test_no_authorization_header_is_sent_to_the_download_host(airflow: RealAirfl
 def test_airflow_writes_neither_key_nor_signed_url(airflow: RealAirflow, sandbox: Sandbox, database: str) -> None:
     """Search all logs and the whole database, which has XComs, rendered fields, triggers and events."""
     assert [request for request in sandbox.requests if request.host == "download"], "the tests above download"
-    secrets = [
-        API_KEY.encode(),
-        base64.b64encode(f"{API_KEY}:".encode()).rstrip(b"="),
-        b"X-Amz-Signature",
-        b"X-Amz-Credential",
-        b"X-Amz-Date",
-    ]
-    pattern = re.compile(b"|".join(map(re.escape, secrets)))
-    files = [path for path in airflow.home.rglob("*") if path.is_file()]
-    values = list(all_values(database))
-    found = {
-        str(path.relative_to(airflow.home)): match[0] for path in files if (match := pattern.search(path.read_bytes()))
-    } | {table: match[0] for table, value in values if (match := pattern.search(value))}
-    assert found == {}
+    assert find_secrets(airflow.home, database, API_KEY) == {}
     # The search covers the places where they would be: urllib3 has logged the download's path, without its query, and
     # the database has the tasks' results.
-    task_logs = b"".join(path.read_bytes() for path in files if "move_to_storage" in str(path))
+    logs = [path for path in airflow.home.rglob("*") if path.is_file() and "move_to_storage" in str(path)]
+    task_logs = b"".join(path.read_bytes() for path in logs)
     assert b"Wrote file://" in task_logs
     # Airflow 3.0 does not log urllib3's lines, not even at DEBUG. Remove this with the support for Airflow 3.0.
     assert (b"/activities-" in task_logs) is not airflow.version.startswith("3.0.")
-    returned = b"".join(value for table, value in values if table == "xcom")
+    returned = table_content(database, "xcom")
     export_ids = [export.id.encode() for export in sandbox.exports if "2024-01-01" in str(export.params)]
     assert len(export_ids) == 2
     assert all(export_id in returned for export_id in export_ids)
