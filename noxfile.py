@@ -84,6 +84,7 @@ INDEPENDENT_OF_AIRFLOW = (
     "tests/unit/test_json_lines.py",
     "tests/unit/test_local_tables.py",
     "tests/unit/test_pagination.py",
+    "tests/unit/test_periods.py",
     "tests/unit/test_project.py",
     "tests/unit/test_rate_limit.py",
     "tests/unit/test_resources.py",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bring a whole ChartMogul account into object storage every day, and check that its numbers add up.
 
-Snapshots of all resources, the activities and the metrics of the last 31 days. The last task compares four sums that
+Snapshots of all resources, the activities and the metrics of the last 32 days. The last task compares four sums that
 should be the same MRR, and fails, or warns, if they differ by more than a tolerance. The page "Reconciliation" of the
 documentation says what may differ on a real account, and what to do then.
 
@@ -20,9 +20,10 @@ import csv
 import gzip
 import logging
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Param, task
 from airflow.timetables.interval import CronDataIntervalTimetable
@@ -51,8 +52,11 @@ RESOURCES = [
     "account",
 ]
 
-# Activities change after the fact, so each run also exports the 30 days before its own.
-LOOKBACK = timedelta(days=30)
+# Activities change after the fact, so each run also reads the 31 days before its own.
+LOOKBACK = timedelta(days=31)
+
+# The time zone of the days, for the schedule and for the metrics.
+TIMEZONE = "UTC"
 
 DESTINATION = "{{ var.value.get('chartmogul_destination', 'file:///tmp/chartmogul') }}/account"
 OBJECT_STORAGE_CONN_ID = None  # The connection to read the objects with, such as "aws_default".
@@ -77,8 +81,8 @@ def read_rows(uri: str) -> Iterator[dict[str, str]]:
 
 def read_time(text: str) -> datetime:
     """Parse a time, which is in UTC if it has no time zone."""
-    time = datetime.fromisoformat(text)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def sum_mrr(uri: str) -> Decimal:
@@ -86,11 +90,10 @@ def sum_mrr(uri: str) -> Decimal:
     return sum((Decimal(row["mrr"] or 0) for row in read_rows(uri)), Decimal(0))
 
 
-def sum_movements(uri: str, start: str, end: str) -> Decimal:
+def sum_movements(uri: str, start: datetime, end: datetime) -> Decimal:
     """Return the sum of all movements in a half-open window."""
-    since, until = read_time(start), read_time(end)
     return HUNDREDTHS * sum(
-        (Decimal(row[MOVEMENT_COLUMN] or 0) for row in read_rows(uri) if since <= read_time(row[DATE_COLUMN]) < until),
+        (Decimal(row[MOVEMENT_COLUMN] or 0) for row in read_rows(uri) if start <= read_time(row[DATE_COLUMN]) < end),
         Decimal(0),
     )
 
@@ -99,7 +102,7 @@ with DAG(
     dag_id="example_account",
     description="Bring a whole ChartMogul account into object storage every day, and check that its numbers add up.",
     # Each run covers the days up to midnight. In Airflow 3, a plain "@daily" has an empty data interval.
-    schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
+    schedule=CronDataIntervalTimetable("0 0 * * *", timezone=TIMEZONE),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     # Snapshots cannot be backfilled, because ChartMogul only returns the present.
     catchup=False,
@@ -131,11 +134,11 @@ with DAG(
         pool=POOL,
     )
 
-    # One more day than the activities, because their movements are compared with the change since the day before them.
     metrics: Any = ChartMogulToObjectStorageOperator(
         task_id="metrics",
         resource="metrics",
-        lookback=LOOKBACK + timedelta(days=1),
+        lookback=LOOKBACK,
+        metrics_timezone=TIMEZONE,
         destination=f"{DESTINATION}/metrics/{{interval_start:%Y-%m-%d}}_{{interval_end:%Y-%m-%d}}.csv.gz",
         pool=POOL,
     )
@@ -165,25 +168,23 @@ with DAG(
 
         Fail, or warn, if one of them differs from the metric by more than the tolerance.
         """
-        start, end = activities["interval_start"], activities["interval_end"]
-        by_day = {row["date"]: Decimal(row["mrr"] or 0) for row in read_rows(metrics["uri"])}
-        days = sorted(by_day)
-        before, mrr = by_day[days[0]], by_day[days[-1]]
+        by_day = {date.fromisoformat(row["date"]): Decimal(row["mrr"] or 0) for row in read_rows(metrics["uri"])}
+        first, last = min(by_day), max(by_day)
+        before, mrr = by_day[first], by_day[last]
+        start, end = (datetime.combine(day + timedelta(days=1), time(), ZoneInfo(TIMEZONE)) for day in (first, last))
         movements = sum_movements(activities["uri"], start, end)
-        log.info("MRR on %s: %s. Movements since then: %s. MRR on %s: %s", days[0], before, movements, days[-1], mrr)
+        log.info("MRR on %s: %s. Movements since then: %s. MRR on %s: %s", first, before, movements, last, mrr)
         sums = {"metric": mrr, "movements": before + movements}
         for snapshot in snapshots:
             if (name := snapshot["resource"]) in ("customers", "subscriptions"):
-                total, extracted_at = sum_mrr(snapshot["uri"]), snapshot["extracted_at"]
+                total, extracted_at = sum_mrr(snapshot["uri"]), read_time(snapshot["extracted_at"])
                 later = sum_movements(later_activities["uri"], end, extracted_at)
-                log.info(
-                    "MRR of the %s at %s: %s, of which %s moved later than %s", name, extracted_at, total, later, end
-                )
+                log.info("MRR of the %s at %s: %s, of which %s since %s", name, extracted_at, total, later, end)
                 sums[name] = total - later
 
         tolerance = abs(mrr) * Decimal(tolerance_percent) / 100
         summary = ", ".join(f"{name} {value} ({value - mrr:+})" for name, value in sums.items())
-        summary = f"MRR at {end}, in hundredths: {summary}; tolerance {tolerance.normalize():f}"
+        summary = f"MRR at {end.isoformat()}, in hundredths: {summary}; tolerance {tolerance.normalize():f}"
         if all(abs(value - mrr) <= tolerance for value in sums.values()):
             log.info("The sums agree. %s", summary)
         elif on_difference == "warn":

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any, Final, NamedTuple
 
 import pendulum
@@ -49,13 +49,16 @@ def parse_duration(value: object, name: str) -> timedelta:
     raise IntervalError(f"{name} cannot be {value!r:.60}: it is a timedelta above zero, or ISO 8601 text such as P7D")
 
 
-def subtract_duration(end: datetime, duration: timedelta, name: str) -> datetime:
+def subtract_duration(end: datetime, duration: timedelta, name: str, timezone: tzinfo | None = None) -> datetime:
     """
     Subtract a duration; the months of a pendulum ``Duration`` count as calendar months.
 
     :param name: what an error calls the duration
+    :param timezone: the time zone whose calendar days and months are subtracted; with ``None``, a day is 24 hours
     :raises IntervalError: when that is outside the calendar
     """
+    if timezone is not None:
+        return CalendarDuration.parse(duration, name).after(end.astimezone(timezone), times=-1)
     try:
         earlier = pendulum.instance(end) - duration
     except (ValueError, OverflowError) as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from enum import Enum
 from typing import Any, Final
 
@@ -65,6 +65,7 @@ def resolve_interval(
     start: object,
     end: object,
     lookback: object = None,
+    lookback_timezone: tzinfo | None = None,
     partition_length: object = None,
     partition_timezone: object = None,
 ) -> Interval:
@@ -77,6 +78,8 @@ def resolve_interval(
     :param start: ``DATA_INTERVAL``, ``None`` (open), or a time as ``parse_time`` takes it
     :param end: the same
     :param lookback: moves the start earlier by this duration, which gives a run without a width its width
+    :param lookback_timezone: the time zone whose calendar days the lookback consists of; with ``None``, a day is 24
+        hours
     :param partition_length: the duration of the window of a run that has a partition key, and no data interval or one
         without a width; the key is its start. A key that names a year, a quarter, a month or a week (``2024``,
         ``2024-Q1``, ``2024-03``, ``2024-W11``, ``2024-03-11 (W11)``) or a range (``2024-03-01/2024-04-01``) needs none
@@ -92,7 +95,8 @@ def resolve_interval(
     window_start = None if start is None else parse_time(start, "interval_start")
     window_end = None if end is None else parse_time(end, "interval_end")
     if lookback is not None and window_start is not None:
-        window_start = subtract_duration(window_start, parse_duration(lookback, "lookback"), "lookback")
+        duration = parse_duration(lookback, "lookback")
+        window_start = subtract_duration(window_start, duration, "lookback", lookback_timezone)
     window_start = window_start and window_start.replace(microsecond=0)
     window_end = window_end and window_end.replace(microsecond=0)
     if window_start is not None and window_end is not None:

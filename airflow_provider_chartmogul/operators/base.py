@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import jinja2
@@ -180,11 +180,16 @@ class WindowOperator(ChartMogulOperator):
                 start=self.interval_start,
                 end=self.interval_end,
                 lookback=self.lookback,
+                lookback_timezone=self._lookback_timezone(),
                 partition_length=self.partition_length,
                 partition_timezone=self.partition_timezone,
             )
         except ValueError as error:
             raise AirflowFailException(str(error)) from None  # the log would show the same text twice
+
+    def _lookback_timezone(self) -> tzinfo | None:
+        """Return the time zone whose calendar days the lookback consists of; with ``None``, a day is 24 hours."""
+        return None
 
     def _reject_empty(self, name: str) -> None:
         value = getattr(self, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_chartmogul.api.resources import Resource, get_resource
@@ -68,7 +68,8 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
     :param interval_start: for ``metrics``, start of the window: a template, ISO 8601 text, ``date`` or ``datetime``; by
         default that of the run's data interval (templated)
     :param interval_end: for ``metrics``, end of the window, in the same forms (templated)
-    :param lookback: for ``metrics``, how much earlier the window starts, since ChartMogul restates history (templated)
+    :param lookback: for ``metrics``, how much earlier the window starts, since ChartMogul restates history. Its days
+        are those of ``metrics_timezone`` (templated)
     :param partition_length: for ``metrics``, length of the window of a run that has a partition key and no data
         interval (templated)
     :param partition_timezone: for ``metrics``, name of the time zone of partition keys that name none (templated)
@@ -348,6 +349,10 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
             )
             results.append(TransferResult(metadata, source.uri, column_types=file.column_types))
         return results[::-1]
+
+    def _lookback_timezone(self) -> tzinfo:
+        # Metrics need whole days, also where a day has 23 or 25 hours.
+        return parse_timezone(self.metrics_timezone, "metrics_timezone")
 
     def _map_index_name(self, context: Context) -> str:
         resource = get_resource(self.resource)

@@ -103,7 +103,7 @@ def test_whole_account_arrives_and_adds_up(
         folders.setdefault(folder, set()).add(file.rpartition("/")[2])
     assert folders == {
         "snapshots": {f"{table}.csv.gz" for table in tables},
-        "activities": {"2026-01-31_2026-03-03.csv.gz"},
+        "activities": {"2026-01-30_2026-03-03.csv.gz"},
         "metrics": {"2026-01-30_2026-03-03.csv.gz"},
         "later_activities": {"2026-03-03.csv.gz"},
     }
@@ -168,7 +168,7 @@ def objects(account: Sandbox, example: ModuleType, tmp_path: Path) -> Objects:
 def drop_movement(objects: Objects) -> int:
     """Remove an activity, and return by how much the sum of movements changes."""
     removed: list[dict[str, str]] = []
-    change_rows(objects["activities"]["uri"], lambda rows: removed.append(rows.pop(0)))
+    change_rows(objects["activities"]["uri"], lambda rows: removed.append(rows.pop()))
     return -int(removed[0]["activity_mrr_movement"])
 
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow.parquet as pq
 import pytest
@@ -341,7 +342,12 @@ def window(start: str, end: str) -> dict[str, Any]:
         ("day", "Europe/Berlin", "2024-03-30T23:00Z", "2024-04-01T22:00Z", ["2024-03-31", "2024-04-01"]),
         ("day", "Europe/Berlin", "2024-10-26T22:00Z", "2024-10-28T23:00Z", ["2024-10-27", "2024-10-28"]),
         ("week", "UTC", "2024-01-07", "2024-01-21", ["2024-01-13", "2024-01-20"]),
+        # Berlin's clocks change on 2024-03-31 and 2024-10-27.
+        ("week", "Europe/Berlin", "2024-03-23T23:00Z", "2024-04-06T22:00Z", ["2024-03-30", "2024-04-06"]),
+        ("week", "Europe/Berlin", "2024-10-19T22:00Z", "2024-11-02T23:00Z", ["2024-10-26", "2024-11-02"]),
         ("month", "UTC", "2024-01-01", "2024-03-01", ["2024-01-31", "2024-02-29"]),
+        ("month", "Europe/Berlin", "2024-02-29T23:00Z", "2024-04-30T22:00Z", ["2024-03-31", "2024-04-30"]),
+        ("month", "Europe/Berlin", "2024-09-30T22:00Z", "2024-11-30T23:00Z", ["2024-10-31", "2024-11-30"]),
     ],
 )
 def test_metrics_have_each_period_once(
@@ -352,6 +358,22 @@ def test_metrics_have_each_period_once(
     table = pq.read_table(tmp_path / f"{start[:4]}.parquet")
     assert [str(value) for value in table.column("date").to_pylist()] == dates
     assert run.xcoms["object"]["interval_start"].startswith(start[:10])
+
+
+@pytest.mark.parametrize(("month", "day"), [(4, 2), (10, 30)])
+def test_lookback_of_metrics_is_whole_days_where_clocks_change(
+    month: int, day: int, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """The run's own day and the lookback of a week have different offsets from UTC."""
+    berlin = ZoneInfo("Europe/Berlin")
+    start = datetime(2024, month, day, tzinfo=berlin)
+    interval = {"data_interval_start": start, "data_interval_end": datetime(2024, month, day + 1, tzinfo=berlin)}
+    kwargs = {"lookback": timedelta(days=7), "metrics_timezone": "Europe/Berlin", "context": interval}
+    run = transfer("metrics", tmp_path / "metrics.parquet", **kwargs)
+    dates = pq.read_table(tmp_path / "metrics.parquet").column("date").to_pylist()
+    assert dates == [start.date() - timedelta(days=number) for number in range(7, -1, -1)]
+    first = datetime.fromisoformat(run.xcoms["object"]["interval_start"]).astimezone(berlin)
+    assert first.replace(tzinfo=None) == datetime.combine(dates[0], datetime.min.time())
 
 
 @pytest.mark.parametrize(

@@ -201,14 +201,14 @@ def check_objects(sandbox: Sandbox, lake: Path, *, end: datetime) -> None:
                 {column: row[column] for column in expected[0]} for row in read(snapshots / f"{table.name}.csv.gz")
             ]
             assert actual == expected, table.name
-    start = end - timedelta(days=31)
+    start = end - timedelta(days=32)
     (activities,) = (lake / "account" / "activities").iterdir()
     assert activities.name == f"{start:%Y-%m-%d}_{end:%Y-%m-%d}.csv.gz"
     assert read(activities) == sandbox.expected_rows(start, end)
     (later,) = (lake / "account" / "later_activities").iterdir()
     assert read(later) == sandbox.expected_rows(end, sandbox.present())
     (metrics,) = (lake / "account" / "metrics").iterdir()
-    days = {"start-date": day(start - timedelta(days=1)), "end-date": day(end - timedelta(days=1)), "interval": "day"}
+    days = {"start-date": day(start), "end-date": day(end - timedelta(days=1)), "interval": "day"}
     assert [(row["date"], row["mrr"]) for row in read(metrics)] == [
         (row["date"], str(row["mrr"])) for row in sandbox.rows("metrics", days)
     ]
