@@ -11,7 +11,7 @@ functions only.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import chain
@@ -155,10 +155,16 @@ class TableWriter:
     def _convert(self, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
         extra = _Extra()
         objects = self._read_objects(rows, extra)
-        self._find_unknown_keys(rows, objects, extra)
+        keys = set().union(*rows)
+        self._find_unknown_keys(rows, keys, objects, extra)
         arrays = []
         for column, converter in self._columns:
-            values = _read_values(column.source or column.key, rows, objects)
+            key = column.source or column.key
+            if "." not in key and key not in keys:
+                # Many lists leave out what does not apply to any of their rows.
+                arrays.append(pa.nulls(len(rows), converter.column_type))
+                continue
+            values = _read_values(key, rows, objects)
             if column.source:
                 values = [look_up(value, column.path) for value in values]
             array, misfits = converter.convert(values)
@@ -187,7 +193,11 @@ class TableWriter:
         return objects
 
     def _find_unknown_keys(
-        self, rows: Sequence[Mapping[str, Any]], objects: Mapping[str, list[dict[str, Any]]], extra: _Extra
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        keys: Set[str],
+        objects: Mapping[str, list[dict[str, Any]]],
+        extra: _Extra,
     ) -> None:
         selection = self._selection
         if not selection.keeps_unknown:
@@ -197,7 +207,7 @@ class TableWriter:
                 for position, row in enumerate(rows):
                     if not _has_nested_rows(value := row.get(nested.rows_key)):
                         extra.add(position, nested.rows_key, value)
-        if unknown := set(filter(selection.keeps_unknown_key, set().union(*rows) - selection.known_keys)):
+        if unknown := set(filter(selection.keeps_unknown_key, keys - selection.known_keys)):
             for position, row in enumerate(rows):
                 extra.add_all(position, {key: row[key] for key in row if key in unknown})
         for name, known_keys in selection.object_keys.items():
