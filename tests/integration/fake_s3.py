@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -24,7 +23,6 @@ class FakeS3:
         self.content: bytes | None = None
         self.open_uploads: set[str] = set()
         self.failed_condition = "<Condition>If-None-Match</Condition>"
-        self.part_received = threading.Event()
         self.on_part: Callable[[], Response] = lambda: Response(headers={"ETag": '"part"'})
         self.on_put: Callable[[], Response] = lambda: Response(headers={"ETag": '"whole"'})
         self.server = ScriptedServer(self._respond)
@@ -51,7 +49,6 @@ class FakeS3:
             self.open_uploads.discard(query.partition("uploadId=")[2].partition("&")[0])
             return Response(204)
         if request.method == "PUT" and "partNumber=" in query:
-            self.part_received.set()
             return self.on_part()
         if request.method == "PUT":
             if "if-none-match" in request.headers and self.content is not None:

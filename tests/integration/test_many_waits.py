@@ -31,6 +31,7 @@ from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sources import polling
 from tests.integration.many_waits import CONNECTION_VARIABLE, connection_json, create_exports, wait_for, wait_for_all
 from tests.integration.servers import RecordedRequest, Response, ScriptedServer, json_response
+from tests.integration.waits import async_wait_until
 
 
 class SendTimes:
@@ -242,12 +243,6 @@ class TestLookupsOfTheConnection:
 
         assert Counter(request.status for request in sandbox.requests) == {401: 100}
         assert all(later - earlier >= 0.25 for earlier, later in pairwise(lookups))
-
-
-async def async_wait_until(condition: Callable[[], Any]) -> None:
-    """Wait until a condition is true; pytest's timeout ends a test for which it never is."""
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
 
 
 def test_one_429_pauses_all_waits(send_times: SendTimes, fast_polls: None, monkeypatch: pytest.MonkeyPatch) -> None:

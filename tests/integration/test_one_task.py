@@ -184,7 +184,7 @@ class TestRetryCreatesNewExport:
     def test_after_execution_timeout(self, deferrable: bool, sandbox: Sandbox, tmp_path: Path) -> None:
         sandbox.outcome = "never"
         parameters: Any = {"destination": f"file://{tmp_path}/x.zip", "deferrable": deferrable}
-        limit = timedelta(seconds=2)
+        limit = timedelta(seconds=6)
         store = self.fail_first_try(AirflowTaskTimeout, "", execution_timeout=limit, **parameters)
         sandbox.outcome = "succeeded"
         export_and_transfer(try_number=2, store=store, **parameters)

@@ -56,5 +56,4 @@ def test_lost_response_to_the_upload_is_not_a_failure(condition: str, sandbox: S
     assert fake_s3.content is not None
     assert run.xcoms["object"]["sha256"] == hashlib.sha256(fake_s3.content).hexdigest()
     puts = [request for request in fake_s3.server.requests if request.method == "PUT"]
-    # With aiohttp 3.10 the client repeats it twice, once without a body, which is refused; later versions once.
-    assert len(puts) in (2, 3)
+    assert len(puts) == 2

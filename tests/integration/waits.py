@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sensors and an API's responses about one export: what tests of waits share."""
+"""Sensors and an API's responses about one export, and waiting for a condition: what tests of waits share."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_chartmogul.sensors.activities_export import ActivitiesExportSensor
@@ -30,3 +32,9 @@ def api_error(status: int, body: bytes = b'{"message": "the server\'s message"}'
 
 def new_sensor(**parameters: Any) -> ActivitiesExportSensor:
     return ActivitiesExportSensor(**{"task_id": "wait", "export_id": EXPORT_ID, "poke_interval": 0.2, **parameters})
+
+
+async def async_wait_until(condition: Callable[[], Any]) -> None:
+    """Wait until a condition is true; pytest's timeout ends a test for which it never is."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
