@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_chartmogul.api.requests import ApiRequest
 from airflow_provider_chartmogul.exceptions import (
     ChartMogulError,
     HTTPStatusError,
@@ -14,6 +13,9 @@ from airflow_provider_chartmogul.exceptions import (
     RateLimitError,
     RetryLaterError,
 )
+
+if TYPE_CHECKING:
+    from airflow_provider_chartmogul.api.requests import ApiRequest
 
 _MAX_BACKOFF_SECONDS = 60.0
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ChartMogul hook: resolves the Airflow connection, and offers the API as methods."""
+"""
+The ChartMogul hook: resolves the Airflow connection, and offers the API as methods.
+
+Every DAG file that uses an operator imports this module, so it imports requests and responses where it sends them.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,6 @@ from airflow.providers.common.compat.sdk import (
     mask_secret,
 )
 
-from airflow_provider_chartmogul.api import account, exports
-from airflow_provider_chartmogul.api.exports import ActivitiesExport, ExportRequest
-from airflow_provider_chartmogul.api.requests import API_VERSION, ApiRequest
-from airflow_provider_chartmogul.client.settings import ConnectionSettings
 from airflow_provider_chartmogul.exceptions import (
     AuthenticationError,
     ChartMogulError,
@@ -34,7 +34,10 @@ from airflow_provider_chartmogul.get_provider_info import get_provider_info
 if TYPE_CHECKING:
     import requests
 
+    from airflow_provider_chartmogul.api.exports import ActivitiesExport
+    from airflow_provider_chartmogul.api.requests import ApiRequest
     from airflow_provider_chartmogul.api.resources import Resource
+    from airflow_provider_chartmogul.client.settings import ConnectionSettings
     from airflow_provider_chartmogul.client.sync_client import SyncClient
 
 T = TypeVar("T")
@@ -56,6 +59,8 @@ def read_settings(conn_id: str) -> ConnectionSettings:
     :raises ConnectionSettingsError: if it cannot be used
     :raises AirflowNotFoundException: if it does not exist, or its secrets backend is down
     """
+    from airflow_provider_chartmogul.client.settings import ConnectionSettings
+
     connection = BaseHook.get_connection(conn_id)
     settings = ConnectionSettings.from_connection(connection)
     # Airflow masks the password. It is not masked once more, because dag.test() logs every masked value at DEBUG.
@@ -170,6 +175,8 @@ class ChartMogulHook(BaseHook):
     @property
     def base_url(self) -> str:
         """The URL of the API with its version, for ``hook.get_conn().get(f"{hook.base_url}/customers")``."""
+        from airflow_provider_chartmogul.api.requests import API_VERSION
+
         return f"{self.settings.base_url}/{API_VERSION}"
 
     @cached_property
@@ -226,7 +233,9 @@ class ChartMogulHook(BaseHook):
         :raises ValueError: for an unknown activity type
         :raises ChartMogulError: if the request fails
         """
-        return self._send(exports.create_activities_export(ExportRequest(start_date, end_date, activity_type)))
+        from airflow_provider_chartmogul.api.exports import ExportRequest, create_activities_export
+
+        return self._send(create_activities_export(ExportRequest(start_date, end_date, activity_type)))
 
     def get_activities_export(self, export_id: str) -> ActivitiesExport:
         """
@@ -235,7 +244,9 @@ class ChartMogulHook(BaseHook):
         :raises NotFoundError: if the export does not exist
         :raises ChartMogulError: if the request fails
         """
-        return self._send(exports.get_activities_export(export_id))
+        from airflow_provider_chartmogul.api.exports import get_activities_export
+
+        return self._send(get_activities_export(export_id))
 
     def get_account(self) -> dict[str, Any]:
         """
@@ -243,7 +254,9 @@ class ChartMogulHook(BaseHook):
 
         :raises ChartMogulError: if the request fails
         """
-        return self._send(account.get_account())
+        from airflow_provider_chartmogul.api.account import get_account
+
+        return self._send(get_account())
 
     def iter_rows(self, resource: str, *, query_params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """
@@ -274,7 +287,6 @@ class ChartMogulHook(BaseHook):
         :raises PaginationError: if a response is not a page of this resource, or the walk would never end
         :raises ChartMogulError: if a page cannot be read
         """
-        # Not imported with the module, which would slow down every DAG file that uses an operator for activities.
         from airflow_provider_chartmogul.api.resources import get_resource
 
         entry = get_resource(resource)
@@ -294,8 +306,10 @@ class ChartMogulHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the connection works, and a message about it."""
+        from airflow_provider_chartmogul.api.account import ping
+
         try:
-            content = self.client.send(account.ping())
+            content = self.client.send(ping())
         except AuthenticationError:
             return False, (
                 f"The server at {self.settings.base_url} refused the API key (401). "

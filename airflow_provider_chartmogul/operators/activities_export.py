@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
 from airflow_provider_chartmogul.operators.base import ExportRequestOperator
-from airflow_provider_chartmogul.sources.resumption import create_or_resume_export
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -42,6 +41,8 @@ class CreateActivitiesExportOperator(ExportRequestOperator):
     """
 
     def execute(self, context: Context) -> str:
+        from airflow_provider_chartmogul.sources.resumption import create_or_resume_export
+
         request = self._export_request(context)
         with fail_without_retry(), ChartMogulHook(self.chartmogul_conn_id) as hook:
             return create_or_resume_export(context, hook, request, self.log).id

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import jinja2
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, MappedOperator, XComArg
 
-from airflow_provider_chartmogul.api.exports import ExportRequest, validate_activity_type
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.intervals.durations import parse_duration
 from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL, Interval, resolve_interval
 from airflow_provider_chartmogul.intervals.times import parse_time, parse_timezone
+from airflow_provider_chartmogul.operators.literals import is_declared, is_literal
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_chartmogul.api.exports import ExportRequest
 
 _Parsers = Mapping[str, Callable[[Any, str], object]]
 
@@ -31,29 +33,17 @@ _WINDOW_PARAMETERS: Final[_Parsers] = {
     "partition_timezone": parse_timezone,
 }
 
+
+def _parse_activity_type(value: object, _name: str) -> str | None:
+    from airflow_provider_chartmogul.api.exports import validate_activity_type
+
+    return validate_activity_type(value)
+
+
 #: The same for an export: no type would be all types.
-_REQUEST_PARAMETERS: Final[_Parsers] = {
-    **_WINDOW_PARAMETERS,
-    "activity_type": lambda value, _: validate_activity_type(value),
-}
+_REQUEST_PARAMETERS: Final[_Parsers] = {**_WINDOW_PARAMETERS, "activity_type": _parse_activity_type}
 
 _MAP_INDEX_TEMPLATE: Final = "{{ task.map_index_name() }}"
-
-
-def is_literal(value: object) -> bool:
-    """Return whether a parameter has its value when the DAG is parsed: it is neither a template nor an XCom."""
-    if isinstance(value, str):
-        return not any(mark in value for mark in ("{{", "{%", "{#"))
-    return isinstance(value, (bytes, int, float, date, timedelta))
-
-
-def is_declared(task: BaseOperator) -> bool:
-    """
-    Return whether a task stands in the DAG as it is: its literals were written there.
-
-    Otherwise Airflow creates it on the worker, out of a mapped task and the values of XComs.
-    """
-    return not task.has_dag() or task.dag.task_dict.get(task.task_id) is task
 
 
 class ParsedOperator(BaseOperator):
@@ -258,6 +248,8 @@ class ExportRequestOperator(WindowOperator):
 
         :raises AirflowFailException: if they make no sense, or came out of a template or an XCom empty
         """
+        from airflow_provider_chartmogul.api.exports import ExportRequest, validate_activity_type
+
         interval = self._resolve_interval(context)
         try:
             activity_type = validate_activity_type(self.activity_type)

@@ -19,11 +19,10 @@ from airflow.providers.common.compat.sdk import (
     Stats,
 )
 
-from airflow_provider_chartmogul.api.exports import validate_export_id
 from airflow_provider_chartmogul.exceptions import ChartMogulError, ExportTimeoutError
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
 from airflow_provider_chartmogul.intervals.durations import parse_seconds
-from airflow_provider_chartmogul.operators.base import is_declared, is_literal
+from airflow_provider_chartmogul.operators.literals import is_declared, is_literal
 from airflow_provider_chartmogul.sources.polling import ExportPoller, PollSettings, timeout_message
 from airflow_provider_chartmogul.triggers.deferral import defer_until_finished, raise_if_deferral_timed_out
 from airflow_provider_chartmogul.triggers.events import ExportEvent
@@ -95,6 +94,8 @@ class ActivitiesExportSensor(BaseSensorOperator):
         return super().partial(**kwargs)
 
     def execute(self, context: Context) -> str:
+        from airflow_provider_chartmogul.api.exports import validate_export_id
+
         with self._apply_soft_fail():
             with fail_without_retry():
                 self.export_id = validate_export_id(self.export_id)
@@ -122,6 +123,8 @@ class ActivitiesExportSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """Return the export's ID, or raise the error that the event reports."""
+        from airflow_provider_chartmogul.api.exports import validate_export_id
+
         export_id = validate_export_id(self.export_id)
         with self._raise_sensor_timeout(), fail_without_retry():
             ExportEvent.deserialize(event, export_id).raise_for_status()
@@ -215,5 +218,7 @@ def _check_export_id(export_id: object) -> None:
 
     :raises InvalidExportIdError: if it is invalid
     """
+    from airflow_provider_chartmogul.api.exports import validate_export_id
+
     if export_id is None or is_literal(export_id):
         validate_export_id(export_id)

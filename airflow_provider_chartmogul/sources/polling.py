@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from airflow_provider_chartmogul.api.exports import ActivitiesExport, ExportStatus
 from airflow_provider_chartmogul.api.retries import retry_delay
 from airflow_provider_chartmogul.exceptions import (
     ChartMogulError,
@@ -25,6 +24,8 @@ from airflow_provider_chartmogul.runtime.task_log import TaskLog
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
+
+    from airflow_provider_chartmogul.api.exports import ActivitiesExport
 
 #: No delay between polls is shorter than this (seconds), however young the export is.
 FIRST_POLL_SECONDS = 1.0
@@ -178,6 +179,8 @@ class ExportPoller:
 
         :raises ExportFailedError: if the export has failed
         """
+        from airflow_provider_chartmogul.api.exports import ExportStatus
+
         if self._failures:
             self._log.info("ChartMogul responds again after %.0f s", now - self._failing_since)
         self._failures = 0
@@ -230,6 +233,8 @@ class ExportPoller:
         )
 
     def _log_status(self, export: ActivitiesExport, now: float) -> None:
+        from airflow_provider_chartmogul.api.exports import ExportStatus
+
         age = now - self._started
         if export.status_word != self.last_status:
             if export.status is ExportStatus.UNKNOWN:

@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_chartmogul.api.exports import validate_export_id
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
-from airflow_provider_chartmogul.operators.base import is_literal
+from airflow_provider_chartmogul.operators.literals import is_literal
 from airflow_provider_chartmogul.transfers.base import ExportToObjectStorageOperator
 
 if TYPE_CHECKING:
@@ -93,11 +92,15 @@ class ActivitiesExportToObjectStorageOperator(ExportToObjectStorageOperator):
 
     @classmethod
     def _check_literals(cls, given: Mapping[str, Any]) -> None:
+        from airflow_provider_chartmogul.api.exports import validate_export_id
+
         super()._check_literals(given)
         if "export_id" in given and (given["export_id"] is None or is_literal(given["export_id"])):
             validate_export_id(given["export_id"])
 
     def execute(self, context: Context) -> str:
+        from airflow_provider_chartmogul.api.exports import validate_export_id
+
         with fail_without_retry():
             delivery = self._delivery()
             export_id = validate_export_id(self.export_id)

@@ -16,7 +16,6 @@ from airflow.providers.common.compat.sdk import (
     Stats,
 )
 
-from airflow_provider_chartmogul.api.exports import ExportRequest, ExportStatus, validate_export_id
 from airflow_provider_chartmogul.exceptions import (
     ChartMogulError,
     ExportTimeoutError,
@@ -29,13 +28,14 @@ from airflow_provider_chartmogul.intervals.durations import parse_seconds
 from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL
 from airflow_provider_chartmogul.operators.base import ExportRequestOperator
 from airflow_provider_chartmogul.sources.polling import ExportPoller, PollSettings, timeout_message
-from airflow_provider_chartmogul.sources.resumption import clear_saved_export, create_or_resume_export
 from airflow_provider_chartmogul.transfers.base import ExportToObjectStorageOperator
 from airflow_provider_chartmogul.triggers.deferral import defer_until_finished, raise_if_deferral_timed_out
 from airflow_provider_chartmogul.triggers.events import ExportEvent
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_chartmogul.api.exports import ExportRequest
 
 
 class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectStorageOperator):
@@ -163,8 +163,10 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
         self._check_at_parse()
 
     def execute(self, context: Context) -> str:
+        from airflow_provider_chartmogul.api.exports import ExportStatus
         from airflow_provider_chartmogul.sources.activities_export import ActivitiesExportSource
         from airflow_provider_chartmogul.sources.placeholders import export_values
+        from airflow_provider_chartmogul.sources.resumption import create_or_resume_export
 
         with self._apply_soft_fail():
             request = self._export_request(context)
@@ -193,6 +195,8 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
         request: dict[str, str | None] | None = None,
     ) -> str:
         """Transfer the export, or raise the error that the event reports."""
+        from airflow_provider_chartmogul.api.exports import ExportRequest, validate_export_id
+
         if export_id is None:  # dag.test() passes on nothing but the event
             export_id = validate_export_id(event.get("export_id") if isinstance(event, dict) else None)
         with self._recreate_export_on_retry(context, is_wait=True):
@@ -267,6 +271,8 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
     @contextmanager
     def _recreate_export_on_retry(self, context: Mapping[str, Any], *, is_wait: bool = False) -> Iterator[None]:
         """Let the next try create a new export if that can help, and say so."""
+        from airflow_provider_chartmogul.sources.resumption import clear_saved_export
+
         try:
             yield
         except (ExportTimeoutError, AirflowTaskTimeout):

@@ -8,19 +8,20 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_chartmogul.api.resources import Resource, get_resource
 from airflow_provider_chartmogul.exceptions import TransferSettingsError
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook, fail_without_retry
 from airflow_provider_chartmogul.intervals.durations import parse_seconds
 from airflow_provider_chartmogul.intervals.interval import DATA_INTERVAL
 from airflow_provider_chartmogul.intervals.periods import whole_periods
 from airflow_provider_chartmogul.intervals.times import parse_timezone
-from airflow_provider_chartmogul.operators.base import WindowOperator, is_literal
+from airflow_provider_chartmogul.operators.base import WindowOperator
+from airflow_provider_chartmogul.operators.literals import is_literal
 from airflow_provider_chartmogul.transfers.base import ToObjectStorageOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
+    from airflow_provider_chartmogul.api.resources import Resource
     from airflow_provider_chartmogul.sources.resource import ResourceSource
     from airflow_provider_chartmogul.sources.row_files import ResourceOutput
     from airflow_provider_chartmogul.storage.delivery import Delivery, LocalFile, TransferResult
@@ -167,6 +168,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
     @classmethod
     def _check_literals(cls, given: Mapping[str, Any]) -> None:
         # Imported here, so that importing this module loads nothing that transfers.
+        from airflow_provider_chartmogul.api.resources import get_resource
         from airflow_provider_chartmogul.sources.placeholders import resource_placeholders
         from airflow_provider_chartmogul.sources.row_files import FORMATS
         from airflow_provider_chartmogul.transfers.literals import check_object_settings
@@ -211,6 +213,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         :raises TransferSettingsError: for a window of a resource that has none, and for a snapshot in a backfill
         :raises AirflowFailException: if the window makes no sense
         """
+        from airflow_provider_chartmogul.api.resources import get_resource
         from airflow_provider_chartmogul.sources.resource import ResourceSource
 
         resource = get_resource(self.resource)
@@ -355,6 +358,8 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         return parse_timezone(self.metrics_timezone, "metrics_timezone")
 
     def _map_index_name(self, context: Context) -> str:
+        from airflow_provider_chartmogul.api.resources import get_resource
+
         resource = get_resource(self.resource)
         return f"{resource.name}, {self._resolve_interval(context)}" if resource.has_window else resource.name
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_chartmogul.exceptions import TransferSettingsError
-from airflow_provider_chartmogul.operators.base import is_literal
+from airflow_provider_chartmogul.operators.literals import is_literal
 from airflow_provider_chartmogul.storage.delivery import (
     check_dictionary,
     check_if_exists,

@@ -12,7 +12,6 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_chartmogul.api.exports import get_activities_export
 from airflow_provider_chartmogul.exceptions import ChartMogulError
 from airflow_provider_chartmogul.sources.polling import DeadlineName, ExportPoller, PollSettings, timeout_message
 from airflow_provider_chartmogul.triggers.events import ExportEvent
@@ -27,13 +26,18 @@ _FINAL_POLL_SECONDS = 5.0
 
 
 @cache
-def _import_client_and_stats() -> tuple[Any, Any]:
-    """Import the aiohttp client and Airflow's metrics; in a thread, because slow imports block the other triggers."""
+def _import_for_polling() -> tuple[Any, Any, Any]:
+    """
+    Import the aiohttp client, its request and Airflow's metrics.
+
+    Called in a thread, because slow imports block the other triggers.
+    """
     from airflow.providers.common.compat.sdk import Stats
 
+    from airflow_provider_chartmogul.api.exports import get_activities_export
     from airflow_provider_chartmogul.hooks.shared_client import shared_client
 
-    return shared_client, Stats
+    return shared_client, get_activities_export, Stats
 
 
 class ActivitiesExportTrigger(BaseTrigger):
@@ -98,7 +102,7 @@ class ActivitiesExportTrigger(BaseTrigger):
         yield TriggerEvent(event.serialize())
 
     async def _poll_until_finished(self) -> ExportEvent:
-        shared_client, stats = await asyncio.to_thread(_import_client_and_stats)
+        shared_client, get_activities_export, stats = await asyncio.to_thread(_import_for_polling)
         age = max(0.0, time.time() - self.settings.started)
         poller = ExportPoller(self.export_id, self.settings, now=time.monotonic(), log=self.log, stats=stats, age=age)
         async with shared_client(self.chartmogul_conn_id) as client:
