@@ -25,6 +25,9 @@ class ActivitiesExportToObjectStorageOperator(ExportToObjectStorageOperator):
     task's outlets carry the same as their ``extra``; an ``AssetAlias`` gets an event for the object's URI. The transfer
     is reported to Airflow's hook lineage collector, and to OpenLineage if its provider is installed.
 
+    The task knows only the export's ID. The window and type in its metadata are therefore those that ChartMogul reports
+    for the export; ``ActivitiesToObjectStorageOperator`` uses those that it requested.
+
     :param export_id: a finished export, usually ``wait.output`` of the sensor (templated)
     :param destination: the object's full name, ``s3://[connection@]bucket/key`` or ``file:///folder/name``, as text or
         as an ``ObjectStoragePath``. These placeholders are filled in from the export (templated):

@@ -102,7 +102,7 @@ class RestApi(ABC):
             headers |= self._authorization()
         request = urllib.request.Request(self._base_url + path, data=data, headers=headers, method=method)
         try:
-            with self._opener.open(request, timeout=30) as response:
+            with self._opener.open(request, timeout=120) as response:
                 content: bytes = response.read()
         except urllib.error.HTTPError as error:
             message = error.read().decode("utf-8", "replace")[:2000]
