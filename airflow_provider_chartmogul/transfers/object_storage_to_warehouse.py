@@ -10,7 +10,8 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_chartmogul.hooks.chartmogul import fail_without_retry
 from airflow_provider_chartmogul.intervals.durations import parse_seconds
-from airflow_provider_chartmogul.operators.base import ParsedOperator, is_literal
+from airflow_provider_chartmogul.operators.base import ParsedOperator
+from airflow_provider_chartmogul.operators.literals import is_literal
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.transfers.base import open_temporary_folder
 
