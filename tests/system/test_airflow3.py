@@ -27,7 +27,7 @@ from tests.pages import DOCS, blocks, run
 from tests.postgres import postgres_server
 from tests.system.crashes import wait_for
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 PAGE = DOCS / "airflow3.md"
 DAY = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
