@@ -52,6 +52,8 @@ class WarehouseUnderTest(ABC):
 
     #: The operator's parameters that name the warehouse.
     parameters: Mapping[str, Any]
+    #: How the warehouse's errors name a file's third column, ``amount``.
+    third_column = "amount"
 
     def load(self, source: Any, **parameters: Any) -> dict[str, dict[str, Any]]:
         """Run the operator and return its result."""
@@ -430,7 +432,9 @@ class TestAccounts:
         warehouse.load(objects.export([("a", "2", "x")], account="europe"))
         with pytest.raises(AirflowFailException, match=r"'europe', and this object is of 'america'.*account_column"):
             warehouse.load(objects.export([("b", "2", "x")], as_of=41, account="america"))
-        with pytest.raises(AirflowFailException, match="account_column=None, and this load has account_column='acc'"):
+        with pytest.raises(
+            AirflowFailException, match=r"(?i)account_column=None, and this load has account_column='acc'"
+        ):
             warehouse.load(objects.export([("b", "2", "x")], as_of=41), account_column="acc")
         assert set(warehouse.activities()) == {"a"}
 
@@ -566,7 +570,7 @@ class TestSnapshotLoads:
     ) -> None:
         warehouse.load(objects.snapshot("invoices", INVOICES))
         doubled = [{**INVOICES[1], "line_items": [{"uuid": "x"}, {"uuid": "x"}], "transactions": []}]
-        with pytest.raises(AirflowFailException, match="uuid does not identify the rows"):
+        with pytest.raises(AirflowFailException, match=r"(?i)uuid does not identify the rows"):
             warehouse.load(objects.snapshot("invoices", doubled, as_of=41))
         assert len(warehouse.rows("uuid", "chartmogul_invoices")) == 2
         assert len(warehouse.rows("uuid", "chartmogul_invoice_line_items")) == 3
@@ -599,7 +603,7 @@ class TestColumns:
     def test_new_columns_are_added(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
         warehouse.load(objects.export("uuid,date\na,2024-01-02\n"))
         result = warehouse.load(objects.export("extra,Date,UUID\nx,2024-01-03,b\n", as_of=41))
-        assert result[TABLE]["columns_added"] == ["extra"]
+        assert [name.lower() for name in result[TABLE]["columns_added"]] == ["extra"]
         result = warehouse.load(objects.export("uuid,date\nc,2024-01-02\n", (day(2), day(3)), as_of=42))
         assert result[TABLE]["columns_added"] == []
         assert warehouse.rows("uuid, extra") == [("b", "x"), ("c", None)]
@@ -640,7 +644,9 @@ class TestColumns:
         with pytest.raises(AirflowFailException, match=r"(?s)seats.*2\.5"):
             warehouse.load(again)
         again = objects.export("uuid,date,amount,seats,note\na,2024-01-02,many,2,\n", as_of=42)
-        with pytest.raises(AirflowFailException, match=r"(?s)amount.*many|many.*amount"):
+        with pytest.raises(
+            AirflowFailException, match=rf"(?s){warehouse.third_column}.*many|many.*{warehouse.third_column}"
+        ):
             warehouse.load(again)
         assert len(warehouse.rows("uuid")) == 2
 
@@ -664,7 +670,7 @@ class TestColumns:
         self, sql_type: str, warehouse: WarehouseUnderTest, objects: Objects
     ) -> None:
         warehouse.change(f"CREATE TABLE {TABLE} (uuid VARCHAR(40), date {sql_type})")
-        with pytest.raises(AirflowFailException, match=r"'date'.*change its type"):
+        with pytest.raises(AirflowFailException, match=r"(?i)'date'.*change its type"):
             warehouse.load(objects.export([("a", "2", "x")]))
 
     def test_grants_and_defaults_stay(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
@@ -729,7 +735,7 @@ class TestSameTableFromEveryFormat:
     def test_missing_uuid_is_refused(
         self, value: str, file_format: str, warehouse: WarehouseUnderTest, objects: Objects
     ) -> None:
-        with pytest.raises(AirflowFailException, match=r"1 of the 2 rows of .* have no value in column 'uuid'"):
+        with pytest.raises(AirflowFailException, match=r"(?i)1 of the 2 rows of .* have no value in column 'uuid'"):
             warehouse.load(objects.export(f"uuid,date\na,2024-01-02\n{value},2024-01-03\n", file_format=file_format))
 
     @pytest.mark.parametrize("ends", [("\r\n", "\n"), ("\n", "\r\n"), ("\r\n", "\r\n")], ids=repr)
@@ -771,8 +777,8 @@ class TestRefusedObjects:
         [
             ("uuid,when\n1,2024-01-02\n", "has no column 'date'; it has uuid, when"),
             ("id,date\n1,2024-01-02\n", "has no column 'uuid'; it has id, date.*or None"),
-            ("uuid,date\n1,2024-01-02\n2,\n", "1 of the 2 rows of .* have no value in column 'date'"),
-            ("uuid,date\n1,2024-01-02\n1,2024-01-03\n", "'uuid' does not identify the rows .* 2 of them have '1'"),
+            ("uuid,date\n1,2024-01-02\n2,\n", "(?i)1 of the 2 rows of .* have no value in column 'date'"),
+            ("uuid,date\n1,2024-01-02\n1,2024-01-03\n", "(?i)'uuid' does not identify the rows .* 2 of them have '1'"),
             ("uuid,date\n1,2024-01-02\n2,not a date\n", "(?s)date.*not a date"),
             ("uuid,date\n1,2024-01-02\n2,2024-01-03,more\n", "CSV|column|field"),
             ("uuid,date,Type,type\n1,2024-01-02,a,b\n", "(?i)type"),
@@ -795,7 +801,9 @@ class TestRefusedObjects:
     def test_row_of_another_type_is_refused(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
         warehouse.load(objects.export([("a", "2", "churn")]))
         mixed = objects.export([("b", "2", "churn"), ("c", "2", "lost")], as_of=41, activity_type="churn")
-        with pytest.raises(AirflowFailException, match="of type 'churn', but has a row with 'lost' in column 'type'"):
+        with pytest.raises(
+            AirflowFailException, match=r"(?i)of type 'churn', but has a row with 'lost' in column 'type'"
+        ):
             warehouse.load(mixed)
         untyped = objects.export("uuid,date\na,2024-01-02\n", as_of=41, activity_type="churn")
         with pytest.raises(AirflowFailException, match=r"has no column 'type'.*type_column"):

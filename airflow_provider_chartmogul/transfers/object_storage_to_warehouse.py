@@ -46,7 +46,8 @@ class ObjectStorageToWarehouseOperator(ParsedOperator):
     :param source: the objects: XCom ``object`` or ``objects`` of a transfer, a sequence of either (the outputs of
         mapped tasks), JSON text of these, or the URI of an object or of a prefix (with ``/`` at its end) whose objects
         carry their metadata (templated)
-    :param warehouse_conn_id: the Airflow connection of the warehouse, of type ``postgres`` (templated)
+    :param warehouse_conn_id: the Airflow connection of the warehouse, of type ``postgres`` or ``snowflake``
+        (templated)
     :param duckdb_path: the file of a DuckDB database, instead of ``warehouse_conn_id``; created if it does not exist
         (templated)
     :param schema: the schema of the tables, which is created if it does not exist; ``None`` for that of the connection

@@ -10,7 +10,7 @@ from airflow_provider_chartmogul.exceptions import TransferSettingsError
 from airflow_provider_chartmogul.warehouse.session import WarehouseSession
 
 #: Module and class by the type of the Airflow connection.
-_SESSIONS = {"postgres": ("postgres", "PostgresSession")}
+_SESSIONS = {"postgres": ("postgres", "PostgresSession"), "snowflake": ("snowflake", "SnowflakeSession")}
 
 
 def check_destination(warehouse_conn_id: str | None, duckdb_path: str | None) -> None:

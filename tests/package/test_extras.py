@@ -26,6 +26,7 @@ EXTRAS = {
     "parquet": {"pyarrow"},
     "duckdb": {"duckdb", "pyarrow"},
     "postgres": {"apache-airflow-providers-postgres", "pyarrow"},
+    "snowflake": {"apache-airflow-providers-snowflake", "pyarrow"},
 }
 
 Resolution = dict[str, Version]

@@ -16,7 +16,7 @@ import json
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -263,8 +263,12 @@ class Redshift(Warehouse):
 
 
 @contextlib.contextmanager
-def snowflake_server(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Run fakesnow over TLS, which Airflow's hook requires, and yield its port and certificate."""
+def snowflake_server(folder: Path, wrap: Callable[[Any], Any] = lambda app: app) -> Iterator[tuple[int, Path]]:
+    """
+    Run fakesnow over TLS, which Airflow's hook requires, and yield its port and certificate.
+
+    :param wrap: returns the ASGI application to serve, which may look at requests before it passes them on
+    """
     import fakesnow.server
     import uvicorn
 
@@ -272,7 +276,7 @@ def snowflake_server(folder: Path) -> Iterator[tuple[int, Path]]:
     port = free_port()
     server = uvicorn.Server(
         uvicorn.Config(
-            fakesnow.server.app,
+            wrap(fakesnow.server.app),
             host="127.0.0.1",
             port=port,
             log_level="warning",

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Snowflake, through the official provider's hook.
+
+The bulk way is PUT of compressed CSV files to the staging table's own stage, and COPY INTO that table, so that a load
+needs no bucket, no named stage and no integration. DDL commits a transaction in Snowflake, so all of it comes first.
+
+Snowflake has no advisory locks, and each statement of a transaction sees what others have committed before it. So a
+load begins by updating the only row of the table ``_CHARTMOGUL_LOCK`` in the target's schema, which another load of
+this schema cannot update until the first one ends.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_chartmogul.exceptions import LoadError, TransferSettingsError
+from airflow_provider_chartmogul.formats.gzip_files import open_to_write
+from airflow_provider_chartmogul.warehouse.session import StagedColumn, TableName, WarehouseSession
+
+if TYPE_CHECKING:
+    from airflow_provider_chartmogul.warehouse.local_tables import LocalTable
+
+LOCK_TABLE = "_CHARTMOGUL_LOCK"
+
+#: Text in one file. Snowflake loads files in parallel, and recommends 100 to 250 MB each, compressed.
+_FILE_BYTES = 256 << 20
+
+#: Seconds that one statement waits for a lock, after which it is seen whether the task has been cancelled.
+_LOCK_WAIT_SECONDS = 10
+
+#: Snowflake's number of the error that a lock was not released in time, or that too many statements wait for it.
+_LOCKED = 625
+
+_SESSION_PARAMETERS = {
+    "TIMEZONE": "UTC",
+    # Snowflake's own defaults, which an administrator may have changed: names in quotes are exact, and times are read
+    # in ISO 8601.
+    "QUOTED_IDENTIFIERS_IGNORE_CASE": False,
+    "TIMESTAMP_INPUT_FORMAT": "AUTO",
+    "DATE_INPUT_FORMAT": "AUTO",
+    "TIMESTAMP_TZ_OUTPUT_FORMAT": 'YYYY-MM-DD"T"HH24:MI:SS.FF6TZH:TZM',
+    "AUTOCOMMIT": True,
+    "LOCK_TIMEOUT": _LOCK_WAIT_SECONDS,
+}
+
+#: Text is read literally, by default a backslash is an escape character; and in UTF-8, by default.
+_FILE_FORMAT = (
+    "TYPE = CSV COMPRESSION = GZIP FIELD_OPTIONALLY_ENCLOSED_BY = '\"' ESCAPE_UNENCLOSED_FIELD = NONE NULL_IF = () "
+    "EMPTY_FIELD_AS_NULL = TRUE"
+)
+
+
+class SnowflakeSession(WarehouseSession):
+    """
+    A connection to Snowflake.
+
+    :param conn_id: the Airflow connection, with a database and a warehouse
+    """
+
+    label = "Snowflake"
+    types = {  # noqa: RUF012
+        "string": "VARCHAR",
+        "large_string": "VARCHAR",
+        "int8": "NUMBER(38, 0)",
+        "int16": "NUMBER(38, 0)",
+        "int32": "NUMBER(38, 0)",
+        "int64": "NUMBER(38, 0)",
+        "float": "FLOAT",
+        "double": "FLOAT",
+        "float32": "FLOAT",
+        "float64": "FLOAT",
+        "bool": "BOOLEAN",
+        "date32": "DATE",
+        "timestamp[us]": "TIMESTAMP_NTZ",
+        "timestamp[us, tz=UTC]": "TIMESTAMP_TZ",
+    }
+
+    def __init__(self, conn_id: str, schema: str | None, **options: Any) -> None:
+        super().__init__(schema, **options)
+        self.conn_id = conn_id
+        self._connection: Any = None
+        self._cursor: Any = None
+
+    def open(self) -> None:
+        try:
+            from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
+        except ImportError as error:
+            raise TransferSettingsError(
+                "a connection of type snowflake needs Airflow's provider for it, which is not installed on this "
+                f"worker: pip install 'airflow-provider-chartmogul[snowflake]' ({error})"
+            ) from error
+        own = SnowflakeHook.get_connection(self.conn_id).extra_dejson.get("session_parameters") or {}
+        parameters = {**own, **_SESSION_PARAMETERS}
+        self._connection = SnowflakeHook(snowflake_conn_id=self.conn_id, session_parameters=parameters).get_conn()
+        try:
+            self._cursor = self._connection.cursor()
+            [(database,)] = self.query("SELECT CURRENT_DATABASE()")
+            if database is None:
+                raise TransferSettingsError(
+                    f"connection {self.conn_id!r} has no database: set one in its extra, or as the user's default"
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def execute(self, sql: str) -> int:
+        self._run(sql)
+        return max(0, int(self._cursor.rowcount or 0))
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        self._run(sql)
+        return [tuple(row) for row in self._cursor.fetchall()]
+
+    def _run(self, sql: str) -> None:
+        try:
+            self._cursor.execute(sql)
+        except Exception as error:
+            # Class 22 of SQL's states is about values.
+            if str(getattr(error, "sqlstate", None) or "").startswith("22"):
+                raise LoadError(str(getattr(error, "raw_msg", None) or error)) from error
+            raise
+
+    def lineage_uri(self, table: TableName) -> str:
+        [(account, database)] = self.query("SELECT CURRENT_ACCOUNT(), CURRENT_DATABASE()")
+        return f"snowflake://{account}/{database}/{table.schema}/{table.name}"
+
+    def fold(self, name: str) -> str:
+        return name.upper()
+
+    def find_table(self, schema: str | None, name: str) -> TableName:
+        if schema is None:
+            [(schema,)] = self.query("SELECT CURRENT_SCHEMA()")
+        if schema is None:
+            raise TransferSettingsError(f"connection {self.conn_id!r} has no schema: give one as schema")
+        return TableName(schema, name)
+
+    def columns(self, table: TableName) -> dict[str, str]:
+        found = self.query(
+            "SELECT column_name, data_type, numeric_precision, numeric_scale FROM information_schema.columns "
+            f"WHERE table_schema = {self.literal(table.schema)} AND table_name = {self.literal(table.name)} "
+            "ORDER BY ordinal_position"
+        )
+        return {
+            name: f"NUMBER({precision}, {scale})"
+            if data_type == "NUMBER"
+            else "VARCHAR"
+            if data_type == "TEXT"
+            else data_type
+            for name, data_type, precision, scale in found
+        }
+
+    def is_integer(self, sql_type: str) -> bool:
+        return sql_type.upper().replace(" ", "").endswith(",0)")
+
+    def define(self, statements: Sequence[str], tables: Sequence[TableName]) -> None:
+        self._create_schemas(tables)
+        for statement in statements:
+            self.execute(statement)
+
+    def _create_schemas(self, tables: Sequence[TableName]) -> None:
+        # A role that may not create schemas could not execute CREATE SCHEMA IF NOT EXISTS either.
+        for schema in sorted({table.schema for table in tables}):
+            if not self.query(f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {self.literal(schema)}"):
+                self.execute(f"CREATE SCHEMA IF NOT EXISTS {self.quote(schema)}")
+
+    def staging_table(self, target: TableName, name: str) -> TableName:
+        return TableName(target.schema, name.upper())
+
+    def drop_staging(self, staging: TableName) -> None:
+        self.execute(f"DROP TABLE IF EXISTS {self.quote_table(staging)}")
+
+    def stage(self, rows: LocalTable, staging: TableName, columns: Sequence[StagedColumn]) -> None:
+        self._create_schemas([staging])
+        typed = ", ".join(f"{self.quote(column.name)} {column.staged_type}" for column in columns)
+        # Its stage is dropped with it. Transient, since a table that is dropped at once needs no fail-safe.
+        self.execute(f"CREATE OR REPLACE TRANSIENT TABLE {self.quote_table(staging)} ({typed})")
+        stage = f"@{self.quote(staging.schema)}.{self.quote('%' + staging.name)}"
+        with tempfile.TemporaryDirectory(dir=rows.path.parent) as folder:
+            has_rows = False
+            for path in _write_files(rows.csv_chunks(), Path(folder)):
+                has_rows = True
+                uri = f"file://{path}".replace("\\", "\\\\").replace("'", "\\'")
+                self.execute(f"PUT '{uri}' {stage} AUTO_COMPRESS = FALSE SOURCE_COMPRESSION = GZIP OVERWRITE = TRUE")
+                path.unlink()
+        if has_rows:
+            names = ", ".join(self.quote(column.name) for column in columns)
+            self.execute(
+                f"COPY INTO {self.quote_table(staging)} ({names}) FROM {stage} FILE_FORMAT = ({_FILE_FORMAT}) "
+                "ON_ERROR = ABORT_STATEMENT"
+            )
+
+    @contextmanager
+    def transaction(self, tables: Sequence[TableName]) -> Iterator[None]:
+        for schema in sorted({table.schema for table in tables}):
+            lock = TableName(schema, LOCK_TABLE)
+            if not self.columns(lock):
+                self.execute(f"CREATE TABLE IF NOT EXISTS {self.quote_table(lock)} AS SELECT 0 AS LOADS")
+        with super().transaction(tables):
+            yield
+
+    def lock(self, tables: Sequence[TableName]) -> None:
+        for schema in sorted({table.schema for table in tables}):
+            lock = self.quote_table(TableName(schema, LOCK_TABLE))
+            self.wait_for(partial(self._try_lock, lock), f"schema {schema}")
+
+    def _try_lock(self, lock: str) -> bool:
+        try:
+            self.execute(f"UPDATE {lock} SET LOADS = LOADS + 1")
+        except Exception as error:
+            if getattr(error, "errno", None) != _LOCKED:
+                raise
+            return False
+        return True
+
+
+def _write_files(chunks: Iterator[bytes], folder: Path) -> Iterator[Path]:
+    """Write text to compressed files of a limited size, and yield each when it is complete."""
+    number = 0
+    chunk = next(chunks, None)
+    while chunk is not None:
+        path = folder / f"rows-{number}.csv.gz"
+        size = 0
+        with ExitStack() as stack:
+            file = open_to_write(path, compressed=True, stack=stack)
+            while chunk is not None and size < _FILE_BYTES:
+                file.write(chunk)
+                size += len(chunk)
+                chunk = next(chunks, None)
+        yield path
+        number += 1
