@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Report a published object to Airflow: events of the task's outlets, and hook lineage.
+Report a published object, or a load, to Airflow: events of the task's outlets, and hook lineage.
 
-Each report is made on its own, and a failure is logged: the object is there, so the task must not fail.
+Each report is made on its own, and a failure is logged: the work is done, so the task must not fail.
 """
 
 from __future__ import annotations
@@ -53,18 +53,61 @@ def report_transfer(
                 collector.add_output_asset(context=hook, uri=result.uri)
 
 
+def report_load(
+    context: Mapping[str, Any],
+    outlets: Sequence[Any],
+    operator: Any,
+    sources: Sequence[str],
+    tables: Mapping[str, str],
+    result: Mapping[str, Any],
+    log: TaskLog,
+) -> None:
+    """
+    Report a load into a warehouse.
+
+    :param context: the task's context
+    :param outlets: the task's outlets; events of assets carry the task's result as their ``extra``, and an alias gets
+        an event for each table
+    :param operator: the operator that the lineage is attributed to
+    :param sources: the URIs of the objects
+    :param tables: the URIs of the tables, by name
+    :param result: the task's result
+    """
+    for outlet in outlets:
+        with _logged_failure(log, f"the event of outlet {outlet!r}"):
+            if isinstance(outlet, AssetAlias):
+                for name, uri in tables.items():
+                    context["outlet_events"][outlet].add(Asset(uri), extra=dict(result[name]))
+            else:
+                _update_extra(context["outlet_events"], outlet, result)
+    with _logged_failure(log, "the lineage"):
+        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+        collector = get_hook_lineage_collector()
+        for uri in sources:
+            collector.add_input_asset(context=operator, uri=uri)
+        for uri in tables.values():
+            collector.add_output_asset(context=operator, uri=uri)
+
+
 def _add_outlet_event(events: Any, outlet: Any, result: TransferResult, partition_key: str | None) -> None:
     if isinstance(outlet, AssetAlias):
         events[outlet].add(Asset(result.uri), extra=dict(result.metadata))
         return
+    accessor = _update_extra(events, outlet, result.metadata)
+    if accessor is not None and partition_key is not None:
+        accessor.add_partitions(partition_key)
+
+
+def _update_extra(events: Any, outlet: Any, extra: Mapping[str, Any]) -> Any:
+    """Add to the extra of an outlet's event, and return its accessor; ``None`` for an outlet that has no events."""
     try:
         accessor = events[outlet]
     except TypeError:
         # Neither an asset nor a reference to one: an entity of Airflow's older lineage, or a dictionary.
-        return
-    accessor.extra.update(result.metadata)
-    if partition_key is not None:
-        accessor.add_partitions(partition_key)
+        return None
+    accessor.extra.update(extra)
+    return accessor
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_chartmogul.warehouse.session import WarehouseSession
     from airflow_provider_chartmogul.warehouse.settings import LoadSettings
+    from airflow_provider_chartmogul.warehouse.source_objects import SourceBatch
+    from airflow_provider_chartmogul.warehouse.target import TableResult
 
 
 class ObjectStorageToWarehouseOperator(ParsedOperator):
@@ -181,7 +183,19 @@ class ObjectStorageToWarehouseOperator(ParsedOperator):
                     )
                 for table, result in loaded.items():
                     results.setdefault(table, TableResult()).add(result)
-        return {table: result.as_dict() for table, result in results.items()}
+        return self._finish(context, batches, results)
+
+    def _finish(
+        self, context: Context, batches: Sequence[SourceBatch], results: Mapping[str, TableResult]
+    ) -> dict[str, dict[str, Any]]:
+        """Report the tables, and return what was done to them."""
+        from airflow_provider_chartmogul.lineage.reporting import report_load
+
+        value = {table: result.as_dict() for table, result in results.items()}
+        sources = [source.uri for batch in batches for source in batch.objects]
+        tables = {table: result.uri for table, result in results.items()}
+        report_load(context, self.outlets, self, sources, tables, value, self.log)
+        return value
 
     def _load_settings(self) -> LoadSettings:
         """

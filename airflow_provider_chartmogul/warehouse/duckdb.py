@@ -2,7 +2,8 @@
 """
 DuckDB: a file that one process opens at a time.
 
-The bulk way is DuckDB's own reader of Arrow batches. While another process has the file open, opening it is retried.
+The bulk way is DuckDB's own reader of Arrow batches, into a temporary table: a table in the file would be compressed
+and written twice. While another process has the file open, opening it is retried.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class DuckDBSession(WarehouseSession):
             raise LoadError(str(error).partition("\n")[0]) from error
 
     def lineage_uri(self, table: TableName) -> str:
-        return f"duckdb://{self.path.resolve()}/{table.schema}/{table.name}"
+        return f"file://{self.path.resolve()}"
 
     def fold(self, name: str) -> str:
         return name
@@ -149,7 +150,7 @@ class DuckDBSession(WarehouseSession):
             self.execute(statement)
 
     def staging_table(self, target: TableName, name: str) -> TableName:
-        return TableName(target.schema, name)
+        return TableName("temp", name)
 
     def drop_staging(self, staging: TableName) -> None:
         self.execute(f"DROP TABLE IF EXISTS {self.quote_table(staging)}")
@@ -157,11 +158,12 @@ class DuckDBSession(WarehouseSession):
     def stage(self, rows: LocalTable, staging: TableName, columns: Sequence[StagedColumn]) -> None:
         import pyarrow
 
-        self.define([f"DROP TABLE IF EXISTS {self.quote_table(staging)}"], [staging])
+        self.drop_staging(staging)
+        name = self.quote(staging.name)
         batches = _Batches(rows.record_batches())
         if (first := next(batches, None)) is None:
             typed = ", ".join(f"{self.quote(column.name)} {column.staged_type}" for column in columns)
-            self.execute(f"CREATE TABLE {self.quote_table(staging)} ({typed})")
+            self.execute(f"CREATE TEMPORARY TABLE {name} ({typed})")
             return
         reader = pyarrow.RecordBatchReader.from_batches(first.schema, itertools.chain([first], batches))
         self._connection.register(_ROWS, reader)
@@ -170,7 +172,7 @@ class DuckDBSession(WarehouseSession):
                 f"CAST({self.quote(column.source)} AS {column.staged_type}) AS {self.quote(column.name)}"
                 for column in columns
             )
-            self.execute(f"CREATE TABLE {self.quote_table(staging)} AS SELECT {selected} FROM {_ROWS}")
+            self.execute(f"CREATE TEMPORARY TABLE {name} AS SELECT {selected} FROM {_ROWS}")
         except Exception as error:
             # DuckDB reports an error of the batches as its own.
             raise batches.error or error from error

@@ -43,7 +43,8 @@ def load_batch(
 
     :param open_session: connects to the warehouse; called when the objects are on local disk
     :param folder: an empty folder for temporary files
-    :param task_name: identifies the task, so that a retry drops the staging tables of a try that was killed
+    :param task_name: identifies the task, so that a retry drops the staging tables that a killed try left behind, in
+        warehouses where they are not temporary
     :return: what was done, by table
     :raises LoadError: if an object does not fit its table
     :raises WarehouseError: if the warehouse refuses; every row of the tables is as it was
@@ -62,6 +63,8 @@ def load_batch(
             staged_rows = [_stage(session, target) for target in targets]
             added = _define(session, targets)
             results = _load_all(session, settings, targets, staged_rows)
+            for target, result in zip(targets, results, strict=True):
+                result.uri = session.lineage_uri(target.table)
         finally:
             for target in targets:
                 _drop_staging(session, target, log)

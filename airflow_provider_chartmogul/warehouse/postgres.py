@@ -100,8 +100,8 @@ class PostgresSession(WarehouseSession):
             raise _explained(error) from error
 
     def lineage_uri(self, table: TableName) -> str:
-        [(database, host, port)] = self.query("SELECT current_database(), host(inet_server_addr()), inet_server_port()")
-        return f"postgres://{host or 'localhost'}:{port or 5432}/{database}/{table.schema}/{table.name}"
+        server = self._connection.info
+        return f"postgres://{server.host}:{server.port}/{server.dbname}/{table.schema}/{table.name}"
 
     def fold(self, name: str) -> str:
         return name.lower()

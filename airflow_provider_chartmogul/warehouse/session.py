@@ -129,7 +129,7 @@ class WarehouseSession(ABC):
 
     @abstractmethod
     def lineage_uri(self, table: TableName) -> str:
-        """Return a URI that identifies a table, for lineage; it contains no credentials."""
+        """Return the URI of the asset that a table is, for lineage; it contains no credentials."""
 
     # Names, values and types
 

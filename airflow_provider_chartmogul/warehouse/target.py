@@ -37,6 +37,7 @@ class TableResult:
     :param superseded: rows of the objects that newer objects, loaded before, made obsolete
     :param skipped: snapshots that were not loaded, since a newer one had been
     :param columns_added: columns that were added to the table
+    :ivar uri: the URI of the asset that the table is; not part of the task's result
     """
 
     inserted: int = 0
@@ -45,14 +46,17 @@ class TableResult:
     superseded: int = 0
     skipped: int = 0
     columns_added: list[str] = field(default_factory=list)
+    uri: str = ""
 
     def add(self, other: TableResult) -> None:
         """Add what another load did."""
-        for name, value in asdict(other).items():
+        self.uri = other.uri
+        for name, value in other.as_dict().items():
             setattr(self, name, getattr(self, name) + value)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return what the task returns for the table."""
+        return {name: value for name, value in asdict(self).items() if name != "uri"}
 
 
 @dataclass(frozen=True)

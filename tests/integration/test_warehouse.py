@@ -10,9 +10,16 @@ from typing import Any
 import duckdb
 import psycopg
 import pytest
+from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+from airflow.providers.common.compat.sdk import AirflowFailException, Asset, AssetAlias
 
+from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
+from tests.integration.task_runner import run_task
+from tests.integration.test_lineage import collector, new_events
 from tests.postgres import postgres_server
 from tests.warehouse_cases import (
+    TABLE,
+    Objects,
     TestAccounts,
     TestColumns,
     TestOrderOfLoads,
@@ -34,6 +41,7 @@ __all__ = [
     "TestSnapshotLoads",
     "TestSpellings",
     "TestWindowLoads",
+    "collector",
     "objects",
 ]
 
@@ -83,3 +91,55 @@ def warehouse(
     postgres.change("DROP SCHEMA public CASCADE; CREATE SCHEMA public; DROP SCHEMA IF EXISTS reporting CASCADE")
     monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_TEST", server)
     return postgres
+
+
+@pytest.fixture(params=["psycopg", "psycopg2"])
+def postgres(request: pytest.FixtureRequest, server: str, monkeypatch: pytest.MonkeyPatch) -> Postgres:
+    """PostgreSQL with either driver; older versions of Airflow's provider have psycopg 2 alone."""
+    from airflow.providers.postgres.hooks import postgres as hooks
+
+    monkeypatch.setattr(hooks, "USE_PSYCOPG3", request.param == "psycopg", raising=False)
+    monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_TEST", server)
+    warehouse = Postgres(server)
+    warehouse.change("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return warehouse
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
+def test_postgres_client_encoding_changes_no_letter(
+    encoding: str, postgres: Postgres, objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", encoding)
+    name = "Zoë €, Łódź, 東京"
+    postgres.load(objects.export(f'uuid,date,name\na,2024-01-02,"{name}"\n'))
+    monkeypatch.delenv("PGCLIENTENCODING")
+    assert postgres.rows("uuid, name") == [("a", name)]
+
+
+def test_error_of_the_object_is_kept_by_each_driver(postgres: Postgres, objects: Objects) -> None:
+    with pytest.raises(AirflowFailException, match="'not a date'"):
+        postgres.load(objects.export("uuid,date\na,not a date\n"))
+    postgres.change(f"CREATE TABLE {TABLE} (uuid TEXT, date TIMESTAMPTZ, amount NUMERIC)")
+    with pytest.raises(AirflowFailException, match=r'numeric: "many" \(.*column amount: "many"\)'):
+        postgres.load(objects.export("uuid,date,amount\na,2024-01-02,many\n"))
+    postgres.load(objects.export("uuid,date,amount\na,2024-01-02,1.5\n"))
+    assert set(postgres.activities()) == {"a"}
+
+
+def test_load_is_reported_to_airflow(
+    warehouse: WarehouseUnderTest, objects: Objects, server: str, collector: Any
+) -> None:
+    asset, alias, events = Asset("s3://lake/activities"), AssetAlias("tables"), new_events()
+    export = objects.export([("a", "2", "x")])
+    operator = ObjectStorageToWarehouseOperator(
+        task_id="load", source=export, outlets=[asset, alias, {"other": 1}], **warehouse.parameters
+    )
+    run = run_task(operator, outlet_events=events)
+    path = warehouse.parameters.get("duckdb_path")
+    uri = f"file://{path}" if path else f"{server.replace('postgresql://test@', 'postgres://')}/public/{TABLE}"
+    assert events[asset].extra == run.value
+    [event] = events[alias].asset_alias_events
+    assert (event.dest_asset_key.uri, event.extra) == (uri, run.value[TABLE])
+    collected = get_hook_lineage_collector().collected_assets
+    assert [one.asset.uri for one in collected.inputs] == [export["uri"]]
+    assert [one.asset.uri for one in collected.outputs] == [uri]
