@@ -8,8 +8,10 @@ and written twice. While another process has the file open, opening it is retrie
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 #: The name under which DuckDB reads an object's rows.
 _ROWS = "chartmogul_rows"
+
+#: For how long after its last change a file that is not valid may be one that another process is creating.
+_CREATION_SECONDS = 10.0
 
 #: What this process has open. DuckDB's own lock is between processes.
 _OPEN_FILES: dict[str, threading.Lock] = {}
@@ -78,9 +83,9 @@ class DuckDBSession(WarehouseSession):
             try:
                 self._connection = duckdb.connect(path)
             except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
-                    raise
-                return False
+                if "lock" in str(error).lower() or self._is_being_created(error):
+                    return False
+                raise
             return True
 
         try:
@@ -90,6 +95,13 @@ class DuckDBSession(WarehouseSession):
         except BaseException:
             self.close()
             raise
+
+    def _is_being_created(self, error: Exception) -> bool:
+        """Return whether another process may be writing the first bytes of the file, which is not valid until then."""
+        with contextlib.suppress(OSError):
+            age = time.time() - self.path.stat().st_mtime
+            return "not a valid DuckDB database" in str(error) and age < _CREATION_SECONDS
+        return False
 
     def close(self) -> None:
         try:
