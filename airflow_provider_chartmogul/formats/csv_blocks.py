@@ -49,28 +49,6 @@ def split_header(chunks: Iterator[bytes]) -> tuple[tuple[str, ...], Iterator[byt
     return names, _split_blocks(start[len(header.encode("utf-8", "surrogateescape")) :], chunks)
 
 
-def is_plain(chunks: Iterator[bytes]) -> bool:
-    """
-    Tell whether every CSV reader reads a text alike: it begins with a header of one line, and has line feeds as its
-    only line ends, no blank lines, no quotes inside fields that are not quoted, and no NUL bytes.
-
-    :raises TableError: if the text ends inside a quoted field
-    """
-    is_first = True
-    for block in _split_blocks(b"", chunks):
-        if b"\r" in block or b"\0" in block:
-            return False
-        unquoted = _CLOSED_FIELD.sub(b"", b"\n" + block) if b'"' in block else b"\n" + block
-        if b'"' in unquoted or b"\n\n" in unquoted:
-            return False
-        if is_first and block.startswith(codecs.BOM_UTF8):
-            return False
-        if is_first and any("\n" in name for name in split_header(iter([block]))[0]):
-            return False
-        is_first = False
-    return True
-
-
 def _read_first_record(text: str, *, is_all: bool) -> tuple[tuple[str, ...], str]:
     """Return the fields of the first record that is not blank, and the text up to its end."""
     read: list[str] = []

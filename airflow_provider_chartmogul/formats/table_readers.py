@@ -22,7 +22,7 @@ import pyarrow.csv as pa_csv
 from airflow_provider_chartmogul.exceptions import ColumnTypesError, TableError
 from airflow_provider_chartmogul.formats.archive import Archive
 from airflow_provider_chartmogul.formats.arrow_types import cast_text
-from airflow_provider_chartmogul.formats.csv_blocks import is_plain, split_header
+from airflow_provider_chartmogul.formats.csv_blocks import split_header
 from airflow_provider_chartmogul.formats.gzip_files import GZIP_ERRORS, open_to_read
 
 _CHUNK_BYTES = 1 << 17
@@ -90,11 +90,6 @@ class CsvReader(TableReader):
                     for name in self.types
                 ]
                 yield pa.RecordBatch.from_arrays(arrays, names=list(self.types))
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether every CSV reader reads the text alike; see ``csv_blocks.is_plain``. Reads the whole file."""
-        return self._format != "zip" and all(map(is_plain, self._open()))
 
     def _open(self) -> Iterator[Iterator[bytes]]:
         """Yield the text of each CSV in chunks."""

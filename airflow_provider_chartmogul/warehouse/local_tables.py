@@ -75,22 +75,6 @@ class LocalTable:
     _log: TaskLog = field(repr=False, compare=False)
     _cancellation: Cancellation = field(repr=False, compare=False)
 
-    @property
-    def is_canonical_csv(self) -> bool:
-        """
-        Whether the file is a CSV, compressed or not, that every CSV reader reads alike, so that a warehouse may do it.
-
-        Its header is one line, with the names in the order of ``columns``, though not all need be the same: some are
-        made up. Line ends are line feeds, and there are no blank lines, no quotes inside fields that are not quoted and
-        no NUL characters. An empty field, quoted or not, is null. Reading the file tells, in a fraction of the time
-        that ``csv_chunks`` takes.
-
-        :raises TableError: if the file cannot be read as a table
-        """
-        if self.format not in ("csv", "csv.gz") or not self.columns:
-            return False
-        return bool(_import("table_readers").CsvReader(self.path, self.format).is_plain)
-
     def record_batches(self) -> Iterator[pa.RecordBatch]:
         """
         Iterate over the rows as Arrow batches with the types of ``columns``, in constant memory.

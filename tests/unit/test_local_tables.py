@@ -466,29 +466,6 @@ def test_blocks_end_where_records_end(records: list[bytes], end: bytes, chunk: i
         assert position in starts or position + 1 in starts
 
 
-@pytest.mark.parametrize(
-    ("text", "is_plain"),
-    [
-        (b"a,b\n1,2\n", True),
-        (b'a,"b"\n"x ""y""","l\nl"\n,""\n', True),
-        (b"a,b\n1,2", True),
-        (b"a,b\r\n1,2\r\n", False),
-        (b"\xef\xbb\xbfa,b\n1,2\n", False),
-        (b"\na,b\n", False),
-        (b"a,b\n\n1,2\n", False),
-        (b'a,"b\nc"\n1,2\n', False),
-        (b'a,b\n5" pipe,2\n', False),
-        (b"a,b\n1,\0\n", False),
-        (b"", False),
-    ],
-)
-def test_csv_that_every_reader_reads_alike(text: bytes, is_plain: bool, tmp_path: Path) -> None:
-    for output_format in ("csv", "csv.gz"):
-        table = fetch_one(tmp_path, convert(text, output_format, tmp_path), output_format)
-        assert table.is_canonical_csv is is_plain
-    assert not fetch_one(tmp_path, convert(text, "zip", tmp_path), "zip").is_canonical_csv
-
-
 def test_record_longer_than_many_blocks(tmp_path: Path) -> None:
     long = b"x\n" * 1_000_000
     table = fetch_one(tmp_path, b'a,b\n1,"' + long + b'"\n2,y\n')
