@@ -62,14 +62,14 @@ def load_batch(
             _check_distinct(targets)
             staged_rows = [_stage(session, target) for target in targets]
             added = _define(session, targets)
+            # Asked before the transaction: nothing may fail the task once it is committed.
+            uris = [session.lineage_uri(target.table) for target in targets]
             results = _load_all(session, settings, targets, staged_rows)
-            for target, result in zip(targets, results, strict=True):
-                result.uri = session.lineage_uri(target.table)
         finally:
             for target in targets:
                 _drop_staging(session, target, log)
-    for target, result in zip(targets, results, strict=True):
-        result.columns_added = added[target.table]
+    for target, result, uri in zip(targets, results, uris, strict=True):
+        result.columns_added, result.uri = added[target.table], uri
         log.info(
             "Loaded %s into %s: %d rows inserted, %d deleted, %d outside the window, %d superseded by newer loads%s",
             *(target.source.uri, target.table, result.inserted, result.deleted, result.outside, result.superseded),
