@@ -179,9 +179,20 @@ def test_example_loads_every_object_of_a_burst_of_events(airflow: RealAirflow, s
             writer = csv.DictWriter(opened, COLUMNS)
             writer.writeheader()
             writer.writerows(sandbox.expected_rows(start, end) if number < len(days) else [])
-        window = {"interval_start": start.isoformat(), "interval_end": end.isoformat(), "activity_type": None}
         exported_at = datetime.now(UTC) - timedelta(hours=1 if number < len(days) else 2)
-        extras.append({"uri": f"file://{file}", **window, "exported_at": exported_at.isoformat()})
+        extras.append(
+            {
+                "uri": f"file://{file}",
+                "format": "csv.gz",
+                "resource": "activities",
+                "table": "activities",
+                "chartmogul_conn_id": "chartmogul_default",
+                "activity_type": None,
+                "interval_start": start.isoformat(),
+                "interval_end": end.isoformat(),
+                "exported_at": exported_at.isoformat(),
+            }
+        )
     airflow.wait_for_dag(dag_id)
     airflow.unpause(dag_id)
     # Airflow 2 calls assets datasets.
@@ -198,7 +209,7 @@ def test_example_loads_every_object_of_a_burst_of_events(airflow: RealAirflow, s
         if not {run["state"] for run in runs} <= FINISHED_RUN_STATES:
             return None
         assert {run["state"] for run in runs} <= {"success"}
-        return {counts["uri"] for run in runs for counts in airflow.xcom(dag_id, run["dag_run_id"], "load")}
+        return {extra["uri"] for run in runs for extra in airflow.xcom(dag_id, run["dag_run_id"], "published")}
 
     wait_for("all loads", lambda: loaded() == {extra["uri"] for extra in extras}, every=0.5, timeout=500)
     rows = duckdb_rows(lake / "activities.duckdb", "activities_of_events", COLUMNS)
