@@ -72,7 +72,9 @@ class StoredObject:
         if scheme == "file":
             key = "/" + key
         elif "?" in key:
-            raise DestinationError(f"destination {destination!r} has a '?', which object names here cannot have")
+            # Without what follows, which is a signature if it is a signed URL.
+            shown = destination.partition("?")[0] + "?…"
+            raise DestinationError(f"destination {shown!r} has a '?', which object names here cannot have")
         if not scheme or (scheme == "file") == bool(bucket) or key.endswith("/") or not key:
             raise DestinationError(
                 f"destination {destination!r} is not the full name of one object, such as "

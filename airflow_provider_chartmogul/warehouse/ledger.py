@@ -143,6 +143,15 @@ class Ledger:
             for resource, account, account_column, activity_type, query_params, start, end, as_of in rows
         ]
 
+    def discard_statements(self) -> list[str]:
+        """Return what deletes the rows that the ledger has now, for a table that does not exist any more."""
+        session, loaded_at, name = self._session, self._column("loaded_at"), self._session.quote_table(self.name)
+        if not session.columns(self.name):
+            return []
+        found = session.query(f"SELECT DISTINCT {session.as_text(loaded_at)} FROM {name} WHERE {self._of_table}")
+        moments = ", ".join(session.moment(parse_moment(text)) for (text,) in found if text is not None)
+        return [f"DELETE FROM {name} WHERE {self._of_table} AND {loaded_at} IN ({moments})"] if moments else []
+
     @property
     def _of_table(self) -> str:
         return f"{self._column('table_name')} = {self._session.literal(self._table.name)}"

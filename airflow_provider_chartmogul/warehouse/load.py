@@ -109,6 +109,7 @@ def _define(session: WarehouseSession, targets: Sequence[Target]) -> dict[TableN
         for target in targets:
             ledger = Ledger(session, target.table)
             statements |= dict.fromkeys(ledger.create_statements(), ledger.name)
+            statements |= dict.fromkeys(_discard_loads(session, target, ledger), ledger.name)
             ddl, columns = target.create_statements(session)
             statements |= dict.fromkeys(ddl, target.table)
             added[target.table] += columns
@@ -116,6 +117,15 @@ def _define(session: WarehouseSession, targets: Sequence[Target]) -> dict[TableN
             return added
         session.define(list(statements), sorted(set(statements.values()), key=str))
     return added
+
+
+def _discard_loads(session: WarehouseSession, target: Target, ledger: Ledger) -> list[str]:
+    """Return the statement that deletes the loads of a table that has been dropped."""
+    if session.columns(target.table):
+        return []
+    statements = ledger.discard_statements()
+    # Another load may have created the table meanwhile, and be among them.
+    return [] if statements and session.columns(target.table) else statements
 
 
 def _load_all(

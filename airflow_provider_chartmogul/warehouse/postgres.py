@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_chartmogul.exceptions import LoadError, TransferSettingsError
@@ -65,7 +66,7 @@ class PostgresSession(WarehouseSession):
         self._connection = PostgresHook(postgres_conn_id=self.conn_id).get_conn()
         try:
             self._connection.autocommit = True
-            self._cursor = self._connection.cursor()
+            self._cursor = self._new_cursor()
             if self._is_psycopg2:
                 self._connection.set_client_encoding("UTF8")
             else:
@@ -75,6 +76,12 @@ class PostgresSession(WarehouseSession):
         except BaseException:
             self.close()
             raise
+
+    def _new_cursor(self) -> Any:
+        # The connection's extra may name a cursor whose rows are dictionaries.
+        if hasattr(self._connection, "set_client_encoding"):
+            return self._connection.cursor(cursor_factory=import_module("psycopg2.extensions").cursor)
+        return self._connection.cursor(row_factory=import_module("psycopg.rows").tuple_row)
 
     @property
     def _is_psycopg2(self) -> bool:

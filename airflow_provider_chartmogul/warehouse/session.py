@@ -32,6 +32,9 @@ MOMENT = "timestamp[us, tz=UTC]"
 #: Seconds between two attempts to get a lock that another load holds.
 _LOCK_POLL_SECONDS = 0.5
 
+#: The digits of Arrow's ``decimal128``.
+_MAX_ARROW_DIGITS = 38
+
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 _NAME_PART = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 
@@ -83,7 +86,7 @@ class WarehouseSession(ABC):
 
     #: How users call this warehouse.
     label: ClassVar[str]
-    #: The longest name of a column, in bytes of UTF-8.
+    #: The longest name of a table or column, in bytes of UTF-8.
     max_name_bytes: ClassVar[int] = 255
     #: SQL types by the name of an Arrow type. ``decimal128(p, s)`` becomes ``DECIMAL(p, s)``.
     types: ClassVar[Mapping[str, str]]
@@ -155,7 +158,8 @@ class WarehouseSession(ABC):
 
         :param text: ``name`` or ``schema.name``. Names are folded as in SQL, unless they are in double quotes or could
             not be written without
-        :raises TransferSettingsError: for anything else, and for a schema that contradicts ``schema``
+        :raises TransferSettingsError: for anything else, for a name that is too long, and for a schema that
+            contradicts ``schema``
         """
         parts = [self._fold_part(match) for match in _NAME_PART.finditer(text)]
         if not 1 <= len(parts) <= 2 or ".".join(match[0] for match in _NAME_PART.finditer(text)) != text:
@@ -163,6 +167,12 @@ class WarehouseSession(ABC):
         schema = self.schema and self._fold_text(self.schema)
         if len(parts) == 2 and schema is not None and schema != parts[0]:
             raise TransferSettingsError(f"table {text!r} names another schema than schema={self.schema!r}: give one")
+        for name in (*parts, *([schema] if schema else [])):
+            # PostgreSQL would cut it, and could take two tables for one.
+            if len(name.encode()) > self.max_name_bytes:
+                raise TransferSettingsError(
+                    f"{name!r} has {len(name.encode())} bytes; names in {self.label} have at most {self.max_name_bytes}"
+                )
         return self.find_table(parts[0] if len(parts) == 2 else schema, parts[-1])
 
     def _fold_part(self, match: re.Match[str]) -> str:
@@ -247,7 +257,14 @@ class WarehouseSession(ABC):
 
     def is_integer(self, sql_type: str) -> bool:
         """Return whether a type of the catalogue is a whole number."""
-        return sql_type.lower() in ("smallint", "integer", "int", "bigint")
+        return sql_type.lower() in ("tinyint", "smallint", "integer", "int", "bigint", "hugeint")
+
+    def decimal_type(self, sql_type: str) -> str | None:
+        """Return the Arrow type of a decimal number with a fixed scale; ``None`` for other types of the catalogue."""
+        match = re.fullmatch(r"(?:decimal|numeric|number)\((\d+), ?(\d+)\)", sql_type.lower())
+        if match is None or not int(match[2]) <= int(match[1]) <= _MAX_ARROW_DIGITS:
+            return None
+        return f"decimal128({match[1]}, {match[2]})"
 
     # Loading
 

@@ -238,22 +238,22 @@ def parse_source(source: object, *, object_storage_conn_id: str | None, log: Tas
     :raises ObjectStorageError: if objects are to be listed, or their metadata read, and the store refuses
     """
     batches: list[list[SourceObject]] = []
-    keys: list[object] = []
+    batches_by_key: dict[object, list[list[SourceObject]]] = {}
     seen = set()
     for number, group in enumerate(_read(source, object_storage_conn_id, log)):
         for one in group:
             if (one.uri, one.as_of) in seen:
                 continue
             seen.add((one.uri, one.as_of))
-            key = _batch_key(one, number)
-            for batch, batch_key in zip(batches, keys, strict=True):
+            of_key = batches_by_key.setdefault(_batch_key(one, number), [])
+            for batch in of_key:
                 # The same export may have been written in two formats: two loads.
-                if batch_key == key and one.table not in {other.table for other in batch}:
+                if one.table not in {other.table for other in batch}:
                     batch.append(one)
                     break
             else:
-                batches.append([one])
-                keys.append(key)
+                of_key.append([one])
+                batches.append(of_key[-1])
     parsed = [SourceBatch(tuple(sorted(batch, key=_table_position))) for batch in batches]
     return sorted(parsed, key=lambda batch: batch.as_of)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, time
 from typing import Any
 
 from airflow_provider_chartmogul.api.resources import get_resource
@@ -22,8 +22,8 @@ LOADED_AT = "_loaded_at"
 DELETED_AT = "_deleted_at"
 
 
-#: The alias of the staging table in all statements.
-STAGED = "staged_row"
+#: The alias of the staging table in all statements; not the name of a user's table, which some of them mention, too.
+STAGED = "_chartmogul_staged_row"
 
 
 @dataclass
@@ -188,6 +188,11 @@ def plan_target(
     columns = _Columns(session, session.columns(table))
     of_load = [LOADED_AT, *([DELETED_AT] if settings.deletes == "soft" else [])]
     if settings.account_column is not None:
+        if not source.conn_id:
+            raise LoadError(
+                f"the metadata of {source.uri} has no chartmogul_conn_id, so that account_column cannot be filled: "
+                "transfer the object again, or add the key to the metadata that source gets"
+            )
         of_load.append(settings.account_column)
     for column in local.columns:
         if column.name.lower() in {name.lower() for name in of_load}:
@@ -287,16 +292,15 @@ def _stage_columns(
 
 
 def _fit_type(session: WarehouseSession, column: Column, staged: Sequence[StagedColumn]) -> Column:
-    """Return a column of text with the type of the table, where reading it is not left to the warehouse."""
+    """Return a column with the type of the table, where the warehouse would round values, or read times by itself."""
     [staged_type] = [one.staged_type for one in staged if one.source == column.name]
-    if column.type != "string":
-        return column
-    if session.is_moment(staged_type):
+    if column.type == "string" and session.is_moment(staged_type):
         return replace(column, type=MOMENT)
-    if session.is_integer(staged_type):
-        # DuckDB would round 1.5.
+    is_exact = column.type == "string" or column.type.startswith("decimal")
+    if session.is_integer(staged_type) and (is_exact or column.type in ("float32", "float64")):
         return replace(column, type="int64")
-    return column
+    decimal = session.decimal_type(staged_type)
+    return replace(column, type=decimal) if decimal is not None and is_exact else column
 
 
 def _check_date_type(session: WarehouseSession, target: Target, local: LocalTable, settings: LoadSettings) -> None:
@@ -304,7 +308,14 @@ def _check_date_type(session: WarehouseSession, target: Target, local: LocalTabl
     sql_type = target.type_of(target.date)
     declared = {column.name.lower(): column for column in local.columns}
     column: Column | None = declared.get(target.date.lower())
-    holds_times = target.source.resource == ACTIVITIES and (column is None or not column.type.startswith("date"))
+    is_export = target.source.resource == ACTIVITIES
+    holds_times = is_export and (column is None or not column.type.startswith("date"))
+    if is_export and not holds_times and any(bound and bound.time() != time() for bound in target.source.window or ()):
+        raise LoadError(
+            f"column {target.date!r} of {target.source.uri} has dates without times, but its window begins or ends "
+            "inside a day in UTC, so that the window's rows cannot be told from others of that day: load it with "
+            "times, or export whole days"
+        )
     if session.is_date(sql_type) and holds_times:
         raise LoadError(
             f"column {target.date!r} of table {target.table} is {sql_type}, which would lose the time of activities: "

@@ -126,6 +126,19 @@ def test_error_of_the_object_is_kept_by_each_driver(postgres: Postgres, objects:
     assert set(postgres.activities()) == {"a"}
 
 
+def test_cursor_of_the_connection_does_not_matter(
+    postgres: Postgres, objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are dictionaries lose columns of one name, and as tuples are their keys: each lock looks acquired."""
+    from airflow.providers.postgres.hooks import postgres as hooks
+
+    cursor = "dictcursor" if getattr(hooks, "USE_PSYCOPG3", False) else "realdictcursor"
+    monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_TEST", f"{postgres.server}?cursor={cursor}")
+    postgres.load(objects.export([("a", "2", "x")], as_of=41))
+    postgres.load(objects.export([("b", "2", "x")], as_of=40))
+    assert set(postgres.activities()) == {"a"}
+
+
 def test_load_is_reported_to_airflow(
     warehouse: WarehouseUnderTest, objects: Objects, server: str, collector: Any
 ) -> None:

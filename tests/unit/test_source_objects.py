@@ -211,6 +211,12 @@ def test_malformed_source_is_explained(source: object, message: str) -> None:
     assert str(raised.value).startswith("source is the XCom 'object' or 'objects' of a transfer")
 
 
+def test_error_shows_no_signed_url() -> None:
+    with pytest.raises(DestinationError, match=r"https://files.example.com/x.csv\?…' has a '\?'") as raised:
+        parse("https://files.example.com/x.csv?X-Amz-Signature=secret")
+    assert "secret" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

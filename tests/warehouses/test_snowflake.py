@@ -82,9 +82,6 @@ class RecordedStatements:
 
 
 class Snowflake(WarehouseUnderTest):
-    # Snowflake names the table's column, fakesnow that of the file.
-    third_column = "column2"
-
     def __init__(self, hook: Any, recorded: RecordedStatements) -> None:
         self.parameters = {"warehouse_conn_id": "snowflake_test"}
         self._hook = hook
