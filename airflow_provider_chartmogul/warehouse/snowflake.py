@@ -132,8 +132,8 @@ class SnowflakeSession(WarehouseSession):
             raise
 
     def lineage_uri(self, table: TableName) -> str:
-        [(account, database)] = self.query("SELECT CURRENT_ACCOUNT(), CURRENT_DATABASE()")
-        return f"snowflake://{account}/{database}/{table.schema}/{table.name}"
+        [(database,)] = self.query("SELECT CURRENT_DATABASE()")
+        return f"snowflake://{self._connection.account}/{database}/{table.schema}/{table.name}"
 
     def fold(self, name: str) -> str:
         return name.upper()

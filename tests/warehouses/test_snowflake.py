@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, AssetAlias
 
+from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
 from airflow_provider_chartmogul.warehouse import snowflake
+from tests.integration.task_runner import run_task
+from tests.integration.test_lineage import new_events
 from tests.warehouse_cases import (
     TABLE,
     Objects,
@@ -200,6 +203,16 @@ def test_many_rows_are_put_in_several_files(
     puts = [statement for statement in warehouse.recorded.statements if statement.startswith("PUT")]
     assert len(puts) > 3
     assert warehouse.query(f"SELECT count(*), count(DISTINCT uuid) FROM {TABLE}") == [(20_000, 20_000)]
+
+
+def test_asset_of_a_table_names_the_account_of_the_connection(warehouse: Snowflake, objects: Objects) -> None:
+    alias, events = AssetAlias("tables"), new_events()
+    operator = ObjectStorageToWarehouseOperator(
+        task_id="load", source=objects.export([("a", "2", "x")]), outlets=[alias], **warehouse.parameters
+    )
+    run_task(operator, outlet_events=events)
+    [event] = events[alias].asset_alias_events
+    assert re.fullmatch(r"snowflake://fakesnow/DB_\w+/PUBLIC/CHARTMOGUL_ACTIVITIES", event.dest_asset_key.uri)
 
 
 def _kind(statement: str) -> str:
