@@ -3,8 +3,8 @@
 
 Activities change after the fact, so each run also exports the week before its own day (``lookback``). The objects of
 consecutive runs overlap. Load each one by replacing its window in the table; neither append them nor read them together
-as one external table. The asset triggers ``example_asset_load`` for each object. ``example_duckdb`` and
-``example_postgres`` load in the same DAG.
+as one external table. The asset triggers ``example_asset_load`` for each object. ``example_duckdb``,
+``example_postgres`` and ``example_snowflake`` load in the same DAG.
 """
 
 from __future__ import annotations

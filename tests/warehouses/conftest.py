@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from tests.postgres import postgres_server
 from tests.stores import Servers
-from tests.warehouses.examples import BigQuery, Redshift, Snowflake, Warehouse, snowflake_server
+from tests.warehouses.examples import BigQuery, Redshift, Warehouse
 
 
 @pytest.fixture(scope="session")
@@ -30,21 +29,11 @@ def postgres() -> Iterator[str]:
         yield uri
 
 
-@pytest.fixture(scope="session")
-def fakesnow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    with snowflake_server(tmp_path_factory.mktemp("certificate")) as server:
-        yield server
-
-
-@pytest.fixture(params=["bigquery", "redshift", "snowflake"])
+@pytest.fixture(params=["bigquery", "redshift"])
 def warehouse(
     request: pytest.FixtureRequest, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Warehouse:
     if request.param == "bigquery":
         return BigQuery(servers.open("gs", tmp_path, monkeypatch))
-    if request.param == "redshift":
-        server = request.getfixturevalue("postgres")
-        return Redshift(servers.open("s3", tmp_path, monkeypatch), server, monkeypatch)
-    server = request.getfixturevalue("fakesnow")
-    database = "db_" + hashlib.sha256(str(tmp_path).encode()).hexdigest()[:20]
-    return Snowflake(servers.open("file", tmp_path, monkeypatch), server, database, monkeypatch)
+    server = request.getfixturevalue("postgres")
+    return Redshift(servers.open("s3", tmp_path, monkeypatch), server, monkeypatch)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Runs the warehouse examples' DAGs against stand-ins for BigQuery, Redshift and Snowflake.
+Runs the warehouse examples' DAGs against stand-ins for BigQuery and Redshift.
 
-None of them is the real service. Each class describes what it runs unchanged and what it replaces.
+Neither is the real service. Each class describes what it runs unchanged and what it replaces.
 """
 
 from __future__ import annotations
@@ -12,11 +12,8 @@ import copy
 import gzip
 import importlib.util
 import io
-import json
-import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,13 +24,12 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from tests.certificates import write_certificate
 from tests.integration.task_runner import FakeTaskInstance, TaskRun, run_task
-from tests.stores import Store, free_port
+from tests.stores import Store
 from tests.tables import Row, as_expected_rows
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags" / "warehouses"
-NAMES = ("bigquery", "redshift", "snowflake")
+NAMES = ("bigquery", "redshift")
 
 
 def load_example(name: str) -> Any:
@@ -121,18 +117,15 @@ class Warehouse(ABC):
 
     @abstractmethod
     def tables(self) -> list[str]:
-        """Return the names of all tables in lower case."""
+        """Return the names of all tables."""
 
     #: The table's name in queries.
     table = "activities"
 
     def rows(self, columns: Iterable[str]) -> list[Row]:
         names = list(columns)
-        selected = ", ".join(self.column(name) for name in names)
+        selected = ", ".join(f'"{name}"' for name in names)
         return as_expected_rows(names, self.query(f"SELECT {selected} FROM {self.table}"))
-
-    def column(self, name: str) -> str:
-        return f'"{name}"'
 
 
 class BigQuery(Warehouse):
@@ -260,93 +253,3 @@ class Redshift(Warehouse):
             name
             for (name,) in self.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename")
         ]
-
-
-@contextlib.contextmanager
-def snowflake_server(folder: Path, wrap: Callable[[Any], Any] = lambda app: app) -> Iterator[tuple[int, Path]]:
-    """
-    Run fakesnow over TLS, which Airflow's hook requires, and yield its port and certificate.
-
-    :param wrap: returns the ASGI application to serve, which may look at requests before it passes them on
-    """
-    import fakesnow.server
-    import uvicorn
-
-    certificate, key = write_certificate(folder)
-    port = free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(
-            wrap(fakesnow.server.app),
-            host="127.0.0.1",
-            port=port,
-            log_level="warning",
-            ssl_certfile=str(certificate),
-            ssl_keyfile=str(key),
-            # Clients keep connections open, so a graceful shutdown would not end.
-            timeout_graceful_shutdown=1,
-        )
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 120
-    while not server.started:
-        assert thread.is_alive(), "fakesnow did not start"
-        assert time.monotonic() < deadline, "fakesnow did not start within 120 s"
-        time.sleep(0.05)
-    try:
-        yield port, certificate
-    finally:
-        server.should_exit = True
-        thread.join(60)
-
-
-class Snowflake(Warehouse):
-    """
-    fakesnow, which implements Snowflake's protocol and runs its SQL in DuckDB. The operators run unchanged.
-
-    The stage is a folder. Not covered: Snowflake's transactions, permissions, and COPY from a bucket.
-    """
-
-    name = "snowflake"
-    tasks = ("stage", "check", "load")
-
-    def __init__(self, store: Store, server: tuple[int, Path], database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__(store)
-        from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
-
-        port, certificate = server
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-        session = {"CLIENT_OUT_OF_BAND_TELEMETRY_ENABLED": False}
-        extra = {"account": "fakesnow", "database": database, "host": "localhost", "port": port}
-        connection = {
-            "conn_type": "snowflake",
-            "login": "fake",
-            "password": "snow",
-            "schema": "loads",
-            # The certificate has no server that would tell whether it has been revoked.
-            "extra": {**extra, "insecure_mode": True, "session_parameters": session},
-        }
-        monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", json.dumps(connection))
-        self.hook = SnowflakeHook("snowflake_default")
-        self.hook.run("CREATE STAGE chartmogul URL = 'file:///'", autocommit=True)
-
-    def execute(self, run: Run, task_id: str) -> None:
-        run.execute(task_id)
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        return [tuple(row) for row in self.hook.get_records(sql)]
-
-    def change(self, sql: str) -> None:
-        self.hook.run(sql, autocommit=True)
-
-    def tables(self) -> list[str]:
-        return [
-            name.lower()
-            for (name,) in self.query(
-                "SELECT table_name FROM information_schema.tables WHERE table_schema = 'LOADS' ORDER BY 1"
-            )
-        ]
-
-    def column(self, name: str) -> str:
-        # Unquoted, as users write it; Snowflake ignores its case.
-        return name

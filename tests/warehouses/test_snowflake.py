@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The test cases of ``tests/warehouse_cases.py`` over fakesnow, and the order of the statements that Snowflake gets.
+The test cases of ``tests/warehouse_cases.py`` and ``example_snowflake`` over fakesnow, and the order of the statements.
 
 fakesnow implements Snowflake's protocol, PUT included, and runs its SQL in DuckDB. Not covered: Snowflake's locks,
 permissions and type system, and that DDL commits a transaction; hence the check of the order.
@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,13 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AssetAlias
 
+from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
 from airflow_provider_chartmogul.warehouse import snowflake
 from tests.integration.task_runner import run_task
+from tests.integration.test_dags import at, copy_example, run_states
 from tests.integration.test_lineage import new_events
+from tests.tables import Row, as_expected_rows, difference
 from tests.warehouse_cases import (
     TABLE,
     Objects,
@@ -41,7 +44,7 @@ from tests.warehouse_cases import (
     counts,
     objects,
 )
-from tests.warehouses.examples import snowflake_server
+from tests.warehouses.fakesnow_server import snowflake_server
 
 __all__ = [
     "TestAccounts",
@@ -86,7 +89,7 @@ class RecordedStatements:
 
 class Snowflake(WarehouseUnderTest):
     def __init__(self, hook: Any, recorded: RecordedStatements) -> None:
-        self.parameters = {"warehouse_conn_id": "snowflake_test"}
+        self.parameters = {"warehouse_conn_id": "snowflake_default"}
         self._hook = hook
         self.recorded = recorded
 
@@ -159,8 +162,8 @@ def warehouse(
             "session_parameters": {"CLIENT_OUT_OF_BAND_TELEMETRY_ENABLED": False},
         },
     }
-    monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_TEST", json.dumps(connection))
-    return Snowflake(SnowflakeHook("snowflake_test"), recorded)
+    monkeypatch.setenv("AIRFLOW_CONN_SNOWFLAKE_DEFAULT", json.dumps(connection))
+    return Snowflake(SnowflakeHook("snowflake_default"), recorded)
 
 
 def test_ddl_comes_before_one_transaction_that_begins_with_the_lock(warehouse: Snowflake, objects: Objects) -> None:
@@ -213,6 +216,35 @@ def test_asset_of_a_table_names_the_account_of_the_connection(warehouse: Snowfla
     run_task(operator, outlet_events=events)
     [event] = events[alias].asset_alias_events
     assert re.fullmatch(r"snowflake://fakesnow/DB_\w+/PUBLIC/CHARTMOGUL_ACTIVITIES", event.dest_asset_key.uri)
+
+
+def test_example_loads_the_rows_of_its_window(
+    airflow_db: None, warehouse: Snowflake, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_CHARTMOGUL_DESTINATION", f"file://{tmp_path}")
+    dag = copy_example("example_snowflake.py").dag
+    # A failure ends the run instead of being retried.
+    for dag_task in dag.tasks:
+        dag_task.retries = 0
+    end = datetime(2026, 2, 3, tzinfo=UTC)
+    # The day before, and the lookback of seven days.
+    start = end - timedelta(days=8)
+
+    def load_and_compare() -> list[Row]:
+        state, states = run_states(dag.test(**at(dag, end)))
+        assert (state, states) == ("success", {"export": ["success"], "load": ["success"]})
+        expected_rows = sandbox.expected_rows(start, end)
+        columns = list(expected_rows[0])
+        loaded = as_expected_rows(columns, warehouse.query(f"SELECT {', '.join(columns)} FROM {TABLE}"))
+        assert difference(loaded, expected_rows) == []
+        return loaded
+
+    first = load_and_compare()
+    edited = {**first[0], "description": "edited"}
+    sandbox.amend(removed=[row["uuid"] for row in first[:2]], added=[edited])
+    second = load_and_compare()
+    assert len(second) == len(first) - 1
+    assert warehouse.tables() == ["_chartmogul_loads", TABLE]
 
 
 def _kind(statement: str) -> str:
