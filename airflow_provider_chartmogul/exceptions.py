@@ -338,23 +338,23 @@ class ObjectExistsError(ObjectStorageError):
 
 
 class SourceError(ChartMogulError, ValueError):
-    """The source of a load is not what a transfer leaves, or an object lacks its metadata."""
+    """The source of a load is malformed, or an object lacks the metadata of its transfer."""
 
     permanent = True
 
 
 class ObjectChangedError(ChartMogulError):
-    """An object has other content than its transfer wrote."""
+    """The content of an object is not what its transfer wrote."""
 
     permanent = True
 
 
 class WarehouseError(ChartMogulError):
-    """A load into a warehouse failed; every row of the table is as it was."""
+    """A load into a warehouse failed; no row of the table has changed."""
 
 
 class LoadError(WarehouseError):
-    """The object cannot be loaded into the table as it is, so that a retry cannot help."""
+    """The object does not fit the table, so a retry cannot help."""
 
     permanent = True
 

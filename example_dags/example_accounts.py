@@ -51,7 +51,7 @@ with DAG(
             source=export.output["object"],
             duckdb_path="{{ var.value.get('chartmogul_duckdb', '/tmp/chartmogul/activities.duckdb') }}",
             table="activities_of_accounts",
-            # A column with the account's connection. Each load touches the rows of its own account alone.
+            # A column with the account's connection. Each load only changes the rows of its own account.
             account_column="account",
             max_active_tis_per_dag=1,
         )

@@ -9,7 +9,7 @@ When several events occur in quick succession, or while the DAG already has ``ma
 some of them to no run until another event occurs (https://github.com/apache/airflow/issues/56050). A run therefore
 loads the objects that triggered it and all that were published in the ten minutes before and since. It may load an
 object again, or in another order than the exports were created in: a full export may take hours. Neither changes the
-table, because a load never overwrites what a newer export has brought.
+table, because a load never overwrites the rows of a newer export.
 """
 
 from __future__ import annotations

@@ -447,7 +447,7 @@ class TestAccounts:
         self, warehouse: WarehouseUnderTest, objects: Objects
     ) -> None:
         warehouse.load(objects.export([("a", "2", "x")], account="europe"))
-        with pytest.raises(AirflowFailException, match=r"'europe', and this object is of 'america'.*account_column"):
+        with pytest.raises(AirflowFailException, match=r"'europe', and this object is from 'america'.*account_column"):
             warehouse.load(objects.export([("b", "2", "x")], as_of=41, account="america"))
         with pytest.raises(
             AirflowFailException, match=r"(?i)account_column=None, and this load has account_column='acc'"

@@ -65,7 +65,7 @@ def walk(
 
     :param query: the query without paging, as ``Resource.build_query`` returns it
     :param parent_uuid: the row of the parent to walk under, for a resource with a parent
-    :param include_raw_rows: whether pages have raw rows, which cost as much to find as the rows cost to parse
+    :param include_raw_rows: whether pages have raw rows; finding them costs as much as parsing the rows
     :raises PaginationError: if the walk would never end, or would miss rows
     :raises NotFoundError: thrown in by the caller, unless the resource has another path to fall back to
     """
@@ -125,7 +125,7 @@ def parse_page(
     split = _split_rows(response.body, resource.rows_key) if include_raw_rows else None
     raw_rows: list[bytes] = []
     if split is None:
-        # Raw rows are dumped for a shape that has not been seen: other keys in front, the key inside another value.
+        # A response of an unexpected shape: its raw rows cannot be split, and are serialized from the parsed rows.
         rest = parse_json_object(response)
         rows = rest.get(resource.rows_key)
         if include_raw_rows and isinstance(rows, list):

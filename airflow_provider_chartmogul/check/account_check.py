@@ -22,7 +22,7 @@ from airflow_provider_chartmogul.exceptions import (
 )
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
 
-#: The account's settings that a report may have; its name and ID are not among them.
+#: The account's settings that the report includes. Its name and ID are left out.
 _ACCOUNT_SETTINGS = (
     "time_zone",
     "currency",
@@ -39,8 +39,8 @@ _REASONS = {
     RequestFailedError: "the request failed; the account's plan may not include this",
     PermissionDeniedError: "the key may not read this, or the account's plan does not include it",
     NotFoundError: "the account does not have this endpoint",
-    RateLimitError: "the rate limit was exceeded again and again; check again when less is running",
-    ServerError: "ChartMogul reported an error of its own again and again",
+    RateLimitError: "the rate limit was exceeded repeatedly; check again when fewer tasks use this account",
+    ServerError: "ChartMogul responded with a server error repeatedly",
     PaginationError: "the response is not a page of this resource",
 }
 
@@ -49,12 +49,12 @@ def check_account(
     client: SyncClient, *, requests_per_second: float, now: datetime, log: TaskLog
 ) -> tuple[dict[str, Any], list[str]]:
     """
-    Read the first page of each resource, and what answers the questions that ChartMogul's documentation leaves open.
+    Read the first page of each resource, and try to answer the questions that ChartMogul's documentation leaves open.
 
-    :param requests_per_second: the client's limit, for the duration of a walk
+    :param requests_per_second: the client's rate limit, from which the duration of each walk is computed
     :param now: the current time
     :param log: receives errors in the server's own words
-    :return: the report, in which texts of ChartMogul may still contain identities; and the identities to remove
+    :return: the report, in which ChartMogul's texts may still contain identities, and the identities to remove
     """
     reader = Reader(client, log)
     samples = read_samples(reader, now.date())
@@ -65,7 +65,7 @@ def check_account(
         "version": __version__,
         "checked_at": now.strftime("%Y-%m-%dT%H:%MZ"),
         "official_host": False,
-        # The ping before this check counts, too.
+        # Includes the ping that the caller has sent.
         "requests": reader.requests + 1,
         "account": {name: account.get(name) for name in _ACCOUNT_SETTINGS} if account else None,
         "resources": {name: _describe(resource, samples, requests_per_second) for name, resource in RESOURCES.items()},
@@ -78,7 +78,7 @@ def check_account(
 def _describe(resource: Resource, samples: dict[str, Sample | None], requests_per_second: float) -> dict[str, Any]:
     sample = samples[resource.name]
     if sample is None:
-        return {"readable": None, "reason": f"needs a row of {resource.parent}, and there is none that can be read"}
+        return {"readable": None, "reason": f"needs a row of {resource.parent}, but none could be read"}
     if sample.error is not None:
         reasons = [reason for error, reason in _REASONS.items() if isinstance(sample.error, error)]
         reason = reasons[0] if reasons else "no usable response"

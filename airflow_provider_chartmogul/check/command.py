@@ -36,8 +36,8 @@ API_KEY_VARIABLE = "CHARTMOGUL_API_KEY"
 COMPLETE, INCOMPLETE, NO_SETTINGS, KEY_REFUSED, NO_CHARTMOGUL = range(5)
 
 _DESCRIPTION = f"""\
-Check an API key: does it work, which resources may it read, what are the account's time zone, currency and churn
-settings, how many requests does a walk of each resource need?
+Check whether an API key works and which resources it may read. Show the account's time zone, currency and churn
+settings, and how many requests a walk of each resource needs.
 
 The API key comes from the environment variable {API_KEY_VARIABLE}, which needs no Airflow configuration or database,
 or from an Airflow connection:
@@ -47,8 +47,9 @@ or from an Airflow connection:
 """
 
 _EPILOG = """\
-The check sends about 35 requests, at most 10 a second, or as many as the connection allows. It only reads: it creates
-no export. The report has no API key, host name, name, e-mail address or UUID, so that it can be pasted into an issue.
+The check sends about 35 requests, at most 10 a second, or as many as the connection allows. It only reads, and
+creates no export. The report contains no API key, host name, name, e-mail address or UUID, so you can paste it into an
+issue.
 
 exit codes:
   0    the key works, and may read every resource
@@ -61,7 +62,7 @@ exit codes:
 
 class _ErrorLog:
     """
-    Prints log lines to stderr, whatever Airflow does to Python's logging.
+    Prints log lines to stderr, independently of Airflow's logging configuration.
 
     :param is_enabled: whether it prints anything
     """
@@ -110,12 +111,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     if options.conn_id is not None and options.base_url is not None:
-        parser.error("--base-url does not go with --conn-id: the connection has a host of its own")
+        parser.error("--base-url cannot be combined with --conn-id, since the connection sets the host")
     log = _ErrorLog(options.verbose)
     try:
         settings = _read_settings(options.conn_id, options.base_url)
         if settings.sends_key_unencrypted:
-            print(f"Warning: {settings.base_url} gets the API key unencrypted; use https.", file=sys.stderr)
+            print(f"Warning: the API key is sent to {settings.base_url} unencrypted; use https.", file=sys.stderr)
         client = SyncClient(lambda refused: settings, log=log)
     except ConnectionSettingsError as error:
         return _fail(NO_SETTINGS, str(error))
@@ -135,13 +136,13 @@ def _check(client: SyncClient, settings: ConnectionSettings, log: _ErrorLog, *, 
         return _fail(KEY_REFUSED, f"{host} refuses the API key (401). Copy it again in ChartMogul: Profile, API keys.")
     except PermissionDeniedError:
         return _fail(
-            KEY_REFUSED, f"{host} denies the API key everything (403). Has the account's trial or plan expired?"
+            KEY_REFUSED, f"{host} denies the API key all access (403). Has the account's trial or plan expired?"
         )
     except (NotFoundError, UnexpectedResponseError):
-        return _fail(NO_CHARTMOGUL, f"{host} responds, but not as ChartMogul does. Check the base URL.")
+        return _fail(NO_CHARTMOGUL, f"{host} responds, but is not ChartMogul. Check the base URL.")
     except NoResponseError as error:
         message = str(error).removesuffix("?").removesuffix(".")
-        return _fail(NO_CHARTMOGUL, f"{message}. Check the base URL, and whether a proxy or firewall is in between.")
+        return _fail(NO_CHARTMOGUL, f"{message}. Check the base URL, and whether a proxy or firewall blocks it.")
     except ConnectionSettingsError as error:
         return _fail(NO_SETTINGS, str(error))
     except ChartMogulError as error:
@@ -149,7 +150,7 @@ def _check(client: SyncClient, settings: ConnectionSettings, log: _ErrorLog, *, 
         status = getattr(error, "status", None)
         return _fail(NO_CHARTMOGUL, f"{host} responds with an error ({status}). Try again later.")
     if content.get("data") != "pong!":
-        return _fail(NO_CHARTMOGUL, f"{host} responds, but not as ChartMogul does. Check the base URL.")
+        return _fail(NO_CHARTMOGUL, f"{host} responds, but is not ChartMogul. Check the base URL.")
     report, identities = check_account(
         client, requests_per_second=settings.requests_per_second, now=datetime.now(UTC), log=log
     )
@@ -184,12 +185,12 @@ def _read_settings(conn_id: str | None, base_url: str | None) -> ConnectionSetti
 def _read_connection(conn_id: str) -> ConnectionSettings:
     # Airflow logs to stdout, where only the report belongs.
     with contextlib.redirect_stdout(sys.stderr):
-        # Only here: Airflow reads its configuration, and opens its database, when it is imported.
+        # Imported here, because importing Airflow reads its configuration and opens its database.
         from airflow.models.connection import Connection
         from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
         try:
-            # As Airflow's own commands do it. A hook outside of a task does not find the connections in the database.
+            # Airflow's own commands do the same. Outside a task, a hook does not find the connections in the database.
             connection = Connection.get_connection_from_secrets(conn_id)
             return ConnectionSettings.from_connection(connection)
         except AirflowNotFoundException:
@@ -203,7 +204,7 @@ def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        # The reader, such as `head`, has seen enough. Python would fail once more when it flushes stdout at its end.
+        # The reader, such as `head`, has closed the pipe. Python would fail again when it flushes stdout on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Answers for one account to questions that ChartMogul's documentation leaves open.
+Answer, for one account, the questions that ChartMogul's documentation leaves open.
 
-Nothing in this package depends on the answers. Each one comes from as few requests as possible, and says so if they do
-not suffice.
+Nothing in this package depends on the answers. Each needs as few requests as possible, and is "Unknown" or "Not clear"
+if they do not suffice.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Samples = Mapping[str, Sample | None]
 #: ``system`` of data sources that are filled through the API. All others are integrations.
 _API_SYSTEMS = ("Custom", "Import API")
 
-#: So many integrations are looked at, with four requests each.
-_MAX_SYSTEMS = 3
+#: Number of integrations that are checked, with four requests each.
+_MAX_INTEGRATIONS = 3
 
-#: The window of metrics that is compared with the customers' first days.
+#: Longest window of metrics to compare with the first days of customers, in days.
 _METRICS_DAYS = 365
 
 
 def find_answers(reader: Reader, samples: Samples, account: Mapping[str, Any]) -> list[dict[str, str]]:
     """
-    Return the questions with their answers.
+    Return the open questions, each with the answer for this account.
 
     :param samples: the first page of each resource
     :param account: the row of the account; empty if it could not be read
@@ -39,7 +39,7 @@ def find_answers(reader: Reader, samples: Samples, account: Mapping[str, Any]) -
     return [
         {"question": question, "answer": answer}
         for question, answer in (
-            ("Do lists include what integrations such as Stripe bring in?", _integrations(reader, samples)),
+            ("Do lists include the data of integrations such as Stripe?", _integrations(reader, samples)),
             ("Does event_date match exactly, or from that date on?", _event_date(reader, samples, zone)),
             ("May the key read contacts, notes, tasks and opportunities?", _restricted_resources(samples)),
             ("Do deleted rows disappear from with_disabled=true?", _deleted_rows(samples)),
@@ -50,7 +50,7 @@ def find_answers(reader: Reader, samples: Samples, account: Mapping[str, Any]) -
 
 
 def _integrations(reader: Reader, samples: Samples) -> str:
-    """Look for rows of each integration, and whether it has customers at all."""
+    """Read one row of four resources for each integration, and return which of them have any."""
     sources: dict[str, str] = {}
     for row in _rows(samples, "data_sources"):
         system, uuid = row.get("system"), row.get("uuid")
@@ -59,7 +59,7 @@ def _integrations(reader: Reader, samples: Samples) -> str:
     if not sources:
         return "Unknown: no data source of this account is an integration, as far as the key can read."
     answers = []
-    for system, uuid in list(sources.items())[:_MAX_SYSTEMS]:
+    for system, uuid in list(sources.items())[:_MAX_INTEGRATIONS]:
         found = {
             name: reader.read(RESOURCES[name], {"data_source_uuid": uuid, "per_page": "1"})
             for name in ("customers", "invoices", "plans", "subscription_events")
@@ -69,7 +69,7 @@ def _integrations(reader: Reader, samples: Samples) -> str:
 
 
 def _event_date(reader: Reader, samples: Samples, zone: tzinfo | None) -> str:
-    """Request the events of a day that has others before and after it on the first page."""
+    """Request the events of one day, with events before or after it on the first page, and compare their dates."""
     times = sorted({time for row in _rows(samples, "subscription_events") if (time := _read_time(row, "event_date"))})
     days = sorted({time.astimezone(UTC).date() for time in times})
     if len(days) < 2:
@@ -82,7 +82,7 @@ def _event_date(reader: Reader, samples: Samples, zone: tzinfo | None) -> str:
     if not response.rows:
         moment = next(time for time in times if time.astimezone(UTC).date() == day)
         response = reader.read(events, {"event_date": moment.strftime("%Y-%m-%dT%H:%M:%SZ")})
-        return "Exactly, with the time of day." if response.rows else "Unknown: neither a date nor a time has rows."
+        return "Exactly, with the time of day." if response.rows else "Unknown: neither a date nor a time returns rows."
     found = [time for row in response.rows if (time := _read_time(row, "event_date"))]
     for zone_name, time_zone in (("UTC", UTC), ("the account's time zone", zone)):
         if found and time_zone is not None and {time.astimezone(time_zone).date() for time in found} == {day}:
@@ -104,7 +104,7 @@ def _restricted_resources(samples: Samples) -> str:
             answers.append(f"{name} {sample.problem if sample else 'not checked'}")
         else:
             answers.append(f"{name} {'yes' if sample.rows else 'an empty list (no rows, or no access)'}")
-    return ", ".join(answers) + ". The API does not say whether the key is read-only: please add that to your issue."
+    return ", ".join(answers) + ". The API does not report whether the key is read-only: please add that to your issue."
 
 
 def _deleted_rows(samples: Samples) -> str:
@@ -113,8 +113,8 @@ def _deleted_rows(samples: Samples) -> str:
         disabled = sum(1 for row in _rows(samples, name) if row.get("disabled") is True)
         counts.append(f"{disabled} of the first {len(_rows(samples, name))} {name.replace('_', ' ')}")
     return (
-        f"Unknown: reading cannot answer it. Disabled are {' and '.join(counts)}. To answer it, delete an invoice of "
-        "your own in ChartMogul, and look for it."
+        f"Unknown: reading alone cannot show it. Disabled rows: {' and '.join(counts)}. To find out, delete an invoice "
+        "in ChartMogul and check whether the list still contains it."
     )
 
 
@@ -122,7 +122,7 @@ def _metrics_zone(reader: Reader, samples: Samples, zone: tzinfo | None) -> str:
     """
     Compare the first days of customers, in UTC and in the account's time zone, with the days that have new business.
 
-    Only customers whose first day differs between the two can tell them apart.
+    Only customers whose first day differs between the two zones are evidence.
     """
     if zone is None:
         return "Unknown: the account's time zone could not be read."
@@ -148,7 +148,7 @@ def _metrics_zone(reader: Reader, samples: Samples, zone: tzinfo | None) -> str:
     compared = [pair for pair in different if end >= max(pair)]
     for_utc = sum(utc in with_new_business and local not in with_new_business for utc, local in compared)
     for_zone = sum(local in with_new_business and utc not in with_new_business for utc, local in compared)
-    evidence = f"of {len(compared)} customers, {for_utc} speak for UTC, {for_zone} for the account's time zone"
+    evidence = f"of {len(compared)} customers, {for_utc} match UTC and {for_zone} match the account's time zone"
     if for_utc > 10 * for_zone:
         return f"UTC: {evidence}."
     if for_zone > 10 * for_utc:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a check: without identities, and as text."""
+"""Remove identities from the report of a check, and format it as text."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def remove_identities(value: Any, identities: Iterable[str]) -> Any:
 
 def format_report(report: dict[str, Any]) -> str:
     """Return a report as text."""
-    host = "ChartMogul's own host" if report["official_host"] else "another host than ChartMogul's own"
+    host = "ChartMogul's own host" if report["official_host"] else "a host that is not ChartMogul's own"
     lines = [
-        f"The API key works, at {host}.",
+        f"The API key works at {host}.",
         f"airflow-provider-chartmogul {report['version']}, {report['checked_at']}, {report['requests']} requests",
         "",
         "ACCOUNT",
     ]
     account = report["account"] or {"": "could not be read"}
     lines += [f"  {name:<38}{_format_value(value)}" for name, value in account.items()]
-    lines += ["", "RESOURCES", f"  {'':<22}{'readable':<16}{'first page':<14}requests for all of it"]
+    lines += ["", "RESOURCES", f"  {'':<22}{'readable':<16}{'first page':<14}requests for a complete walk"]
     lines += [_format_resource(name, entry) for name, entry in report["resources"].items()]
     lines += [
         f"  {'activities':<22}not checked: that would create an export",
@@ -56,7 +56,7 @@ def format_report(report: dict[str, Any]) -> str:
     for finding in report["findings"]:
         lines.append(f"  {finding['question']}")
         lines += textwrap.wrap(finding["answer"], _WIDTH, initial_indent="    ", subsequent_indent="    ")
-    lines += ["", "This report has no key, name, e-mail address or UUID, so that you can paste it into an issue."]
+    lines += ["", "This report contains no key, name, e-mail address or UUID, so you can paste it into an issue."]
     return "\n".join(lines)
 
 

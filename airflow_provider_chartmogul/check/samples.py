@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first page of each resource, and what a complete walk of it costs."""
+"""Read the first page of each resource, and estimate the requests of a complete walk."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _RETRY_SECONDS = 30.0
 @dataclass(frozen=True)
 class Sample:
     """
-    The first page of a list, or why there is none.
+    The first page of a list, or the error that kept it from being read.
 
     :param rows: the rows, at most 200
     :param has_more: whether there is another page
-    :param total_pages: the number of pages of the whole list; ``None`` where ChartMogul does not say
+    :param total_pages: the number of pages of the whole list; ``None`` where ChartMogul does not report it
     :param error: why the page could not be read; ``None`` if it could
     """
 
@@ -41,21 +41,21 @@ class Sample:
 
     @property
     def problem(self) -> str:
-        """The error in a few words, without those of the server, which may contain names."""
+        """The HTTP status or the class of the error; not the server's message, which may contain names."""
         if isinstance(self.error, HTTPStatusError):
             return str(self.error.status)
         return type(self.error).__name__ if self.error else ""
 
     @property
     def pages(self) -> tuple[int, bool]:
-        """The number of pages of the whole list, and whether there may be more of them."""
+        """The number of pages of the whole list, and whether it is only a minimum."""
         if self.total_pages is not None:
             return max(1, self.total_pages), False
         return (2, True) if self.has_more else (1, False)
 
     @property
     def minimum_rows(self) -> int:
-        """The number of rows that the whole list has at least."""
+        """The minimum number of rows of the whole list."""
         pages, _ = self.pages
         return (pages - 1) * PAGE_SIZE + 1 if pages > 1 else len(self.rows)
 
@@ -126,7 +126,7 @@ def read_samples(reader: Reader, today: date) -> dict[str, Sample | None]:
 
 def walk_requests(resource: Resource, samples: Mapping[str, Sample | None]) -> tuple[int, bool] | None:
     """
-    Return the number of requests of a complete walk, and whether it may be more; ``None`` if that is not known.
+    Return the number of requests of a complete walk, and whether it is only a minimum; ``None`` if it is not known.
 
     A resource with a parent needs a walk of the parent, and at least one request for each of its rows.
     """

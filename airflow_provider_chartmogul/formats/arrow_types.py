@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Arrow types by their names, and text as their values. This module imports pyarrow, so it is imported inside functions.
+Parse the names of Arrow types, and convert text. This module imports pyarrow, so it is imported inside functions.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 
 from airflow_provider_chartmogul.exceptions import ColumnTypesError
 
-#: Forms of times that Arrow does not read, or not together, and what they become.
-_TIME_FORMS = (
+#: Patterns of times that Arrow does not parse, or not next to other forms, with their replacements.
+_TIME_PATTERNS = (
     (r"^(\d{4}-\d\d-\d\d)$", r"\1T00:00:00Z"),
     (r"(:\d\d(?:\.\d+)?) *(?:UTC|GMT)$", r"\1Z"),
     (r"(:\d\d(?:\.\d+)?) +([+-]\d\d(?::?\d\d)?)$", r"\1\2"),
     (r"([T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)$", r"\1Z"),
 )
 
-#: Types that Arrow gives another name than ``column_types``.
+#: Types whose name in ``column_types`` is not Arrow's.
 _NAMES = {pa.float32(): "float32", pa.float64(): "float64", pa.date32(): "date32", pa.date64(): "date64"}
 
 
@@ -67,7 +67,7 @@ def cast_text(values: pa.Array | pa.Scalar, arrow_type: pa.DataType) -> pa.Array
     try:
         return pc.cast(values, arrow_type)
     except pa.ArrowInvalid:
-        # Arrow requires that all values have a zone, or none, and it knows fewer forms of both.
-        for pattern, replacement in _TIME_FORMS:
+        # Arrow requires that either all values have a time zone or none has, and it parses fewer forms.
+        for pattern, replacement in _TIME_PATTERNS:
             values = pc.replace_substring_regex(values, pattern, replacement)
         return pc.cast(pc.cast(values, pa.timestamp(arrow_type.unit, "UTC")), arrow_type)

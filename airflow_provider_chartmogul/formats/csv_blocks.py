@@ -12,10 +12,10 @@ from io import StringIO
 from airflow_provider_chartmogul.exceptions import TableError
 from airflow_provider_chartmogul.formats.csv_text import MAX_HEADER_BYTES
 
-#: A block has at least this size, and less than this and a chunk unless a record is longer.
+#: Minimum size of a block but the last. It is exceeded by less than a chunk, unless a record is longer.
 _BLOCK_BYTES = 1 << 18
 
-#: How often to look for the end of a record before more text is read.
+#: Number of attempts to find the end of a record before more text is read.
 _ATTEMPTS = 8
 
 #: A quoted field. A quote opens one only at the start of a field; elsewhere it is plain text.
@@ -58,7 +58,7 @@ def _read_first_record(text: str, *, is_all: bool) -> tuple[tuple[str, ...], str
             read.append(line)
             if is_all or line.endswith(("\n", "\r")):
                 yield line
-        # Instead of letting the reader close a quote that is open.
+        # Otherwise the reader would close an open quote at the end of the text.
         raise EOFError
 
     if is_all and not text.strip():

@@ -5,7 +5,7 @@ Remove rows that came twice from a local file.
 A row that changes during a walk may move to a later page and come again. The row that came last is the newest. The file
 is read twice, in constant memory: to find the rows of the keys in question, and to copy all others.
 
-In a table, an identifier that does not fit the type of its column is in the column ``_extra``, and is found there.
+In a table, an identifier that does not fit the type of its column is in the column ``_extra``, and is read from there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def keep_last_rows(path: Path, output_format: str, key: Sequence[str], counts: M
 
     :param path: a file that ``JsonLinesWriter`` or ``TableWriter`` has written
     :param output_format: ``jsonl``, ``jsonl.gz``, ``parquet``, ``csv`` or ``csv.gz``
-    :param key: what identifies rows. Keys of the API and the names of their columns are the same for identifiers
+    :param key: what identifies rows. For identifiers, the API's keys and the columns' names are the same
     :param counts: how many rows to keep, by their values for ``key``. A value and its text are the same, since an
         identifier may come as either
     :return: the number of rows that are left

@@ -18,7 +18,7 @@ except ImportError:  # isal has no wheel for some platforms
 
     _zlib = zlib
 
-#: What reading a damaged file raises.
+#: Errors that reading a damaged file raises.
 GZIP_ERRORS = (EOFError, _gzip.BadGzipFile, _zlib.error, zlib.error)
 
 _LEVEL = 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of a resource's other tables, which are nested in the rows of the main table."""
+"""Extract the rows of a resource's other tables, which are nested in the rows of the main table."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from airflow_provider_chartmogul.formats.csv_text import MAX_HEADER_BYTES, read_
 #: pyarrow always reads up to 32 blocks ahead, so blocks account for most of the memory. A row can be as long as one.
 _BLOCK_BYTES = 2 << 20
 _ROW_GROUP_BYTES = 32 << 20
-#: Readers hold a page and a dictionary of each column in memory.
+#: Limit for a page, and for a dictionary. Readers hold one of each in memory for every column.
 _PAGE_BYTES = 128 << 10
 
 

@@ -10,7 +10,7 @@ def read_footer(file: IO[bytes], key: str) -> bytes | None:
     """
     Return a value of the footer's metadata.
 
-    :param file: the file, which can seek; only its end is read
+    :param file: a seekable file; only its end is read
     :param key: the name of the value
     :return: ``None`` if there is no such value, if it is not a Parquet file, and if pyarrow is not installed
     """

@@ -26,7 +26,7 @@ from airflow_provider_chartmogul.formats.csv_blocks import split_header
 from airflow_provider_chartmogul.formats.gzip_files import GZIP_ERRORS, open_to_read
 
 _CHUNK_BYTES = 1 << 17
-#: Small batches and buffers, since each column has its own.
+#: Batches and buffers are small, since each column has its own.
 _BATCH_ROWS = 2_000
 _BUFFER_BYTES = 1 << 16
 
@@ -40,7 +40,7 @@ class TableReader:
     """
     A table in a local file.
 
-    :ivar types: the columns with the types that they have in the file, in its order; names are unique without case
+    :ivar types: the columns with their types, both as in the file; names are unique regardless of case
     """
 
     types: dict[str, pa.DataType]
@@ -197,7 +197,7 @@ def _read_chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 def _make_names(header: Sequence[str]) -> list[str]:
     """
-    Return the names of columns, with made-up ones where the header has none, such as after its last comma.
+    Return the names of columns, with generated ones where the header has none, for example after a trailing comma.
 
     :raises TableError: if two have the same name, apart from case
     """
@@ -206,7 +206,7 @@ def _make_names(header: Sequence[str]) -> list[str]:
     if repeated := [name for name in names if counts[name.casefold()] > 1]:
         raise TableError(
             f"the object has several columns named {' and '.join(map(repr, dict.fromkeys(repeated)))}; warehouses do "
-            "not tell names apart by case"
+            "not distinguish names by case"
         )
     return names
 
@@ -216,7 +216,7 @@ def _parse_block(block: bytes, names: Sequence[str], rows_before: int) -> pa.Rec
     try:
         table = pa_csv.read_csv(
             pa.BufferReader(block),
-            # One block, since there are no threads to share it.
+            # A single block, since no threads share the work.
             read_options=pa_csv.ReadOptions(column_names=list(names), block_size=len(block) + 1, use_threads=False),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(
@@ -237,7 +237,7 @@ def _combine(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _plain_type(column_type: pa.DataType) -> pa.DataType:
-    """Return the type without what concerns its storage only."""
+    """Return the type of the values: without dictionary encoding or 64-bit offsets, and with UTC as time zone."""
     if pa.types.is_dictionary(column_type):
         return _plain_type(column_type.value_type)
     if pa.types.is_large_string(column_type):

@@ -161,7 +161,7 @@ class TableWriter:
         for column, converter in self._columns:
             key = column.source or column.key
             if "." not in key and key not in keys:
-                # Many lists leave out what does not apply to any of their rows.
+                # Many lists omit keys that none of their rows has.
                 arrays.append(pa.nulls(len(rows), converter.column_type))
                 continue
             values = _read_values(key, rows, objects)
@@ -285,7 +285,7 @@ def _to_csv(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _has_nested_rows(value: Any) -> bool:
-    """Tell whether all of a value is in a nested table; nothing is lost of one that is empty."""
+    """Return whether a nested table holds the whole value; an empty value holds nothing."""
     if isinstance(value, list):
         return {dict}.issuperset(map(type, value))
     return value in (None, "") or isinstance(value, dict)

@@ -2,7 +2,7 @@
 """
 The ChartMogul hook: resolves the Airflow connection, and offers the API as methods.
 
-Every DAG file that uses an operator imports this module, so it imports requests and responses where it sends them.
+Every DAG file that uses an operator imports this module, so it imports the API's requests inside functions only.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Assets of ChartMogul. Each source has one URI, ``chartmogul://<host>/<resource>``.
 
 The provider's metadata (``asset-uris``) registers the functions of this module with Airflow, which imports it in every
-process that creates an asset of any provider. It therefore imports nothing else.
+process that creates an asset of any provider. It therefore imports only the standard library.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """
 Report a published object, or a load, to Airflow: events of the task's outlets, and hook lineage.
 
-Each report is made on its own, and a failure is logged: the work is done, so the task must not fail.
+A failed report is logged and does not affect the others: the work is done, so the task must not fail.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def report_transfer(
         alias gets an event for that object's own URI, and outlets of other kinds are left alone
     :param hook: the hook that the lineage is attributed to
     :param results: the objects, the main one first; those that already existed have no lineage
-    :param partition_key: the partition key for events of assets (Airflow 3.3 and later); ``None`` gives them none. On
-        aliases, Airflow does not support keys
+    :param partition_key: the partition key for events of assets (Airflow 3.3 and later); ``None`` gives them none.
+        Airflow does not support keys on aliases
     """
     for outlet in outlets:
         with _logged_failure(log, f"the event of outlet {outlet!r}"):

@@ -40,14 +40,14 @@ def _parse_activity_type(value: object, _name: str) -> str | None:
     return validate_activity_type(value)
 
 
-#: The same for an export: no type would be all types.
+#: The same for an export. Without a type, it would export all types.
 _REQUEST_PARAMETERS: Final[_Parsers] = {**_WINDOW_PARAMETERS, "activity_type": _parse_activity_type}
 
 _MAP_INDEX_TEMPLATE: Final = "{{ task.map_index_name() }}"
 
 
 class ParsedOperator(BaseOperator):
-    """An operator whose parameters are checked when the DAG is parsed, where they are literals."""
+    """An operator that checks its literal parameters when the DAG is parsed."""
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tell which parameters of a task are known, and can be checked, when the DAG is parsed."""
+"""Find out which parameters of a task can be checked when the DAG is parsed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def is_literal(value: object) -> bool:
 
 def is_declared(task: BaseOperator) -> bool:
     """
-    Return whether a task stands in the DAG as it is: its literals were written there.
+    Return whether a task is declared in the DAG file, so that its literals were written there.
 
-    Otherwise Airflow creates it on the worker, out of a mapped task and the values of XComs.
+    Otherwise Airflow creates it on the worker from a mapped task and the values of XComs.
     """
     return not task.has_dag() or task.dag.task_dict.get(task.task_id) is task

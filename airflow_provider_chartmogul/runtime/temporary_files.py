@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-#: The beginning of the names of hidden files.
+#: Prefix of the names of hidden files.
 HIDDEN_PREFIX = ".chartmogul-"
 _FOLDER_PREFIX = ".chartmogul_tmp-"
 

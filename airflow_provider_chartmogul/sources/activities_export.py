@@ -190,7 +190,7 @@ def convert_archive(
 
     :param output_format: one of the values of ``FORMATS``
     :param column_types: Arrow types by column, for ``parquet``
-    :param metadata: what a Parquet file says in its footer
+    :param metadata: metadata for the footer of a Parquet file
     :raises ArchiveError: if the archive is damaged, or holds several files and is to become one table
     :raises TableError: if the CSV cannot be read as a table
     :raises ColumnTypesError: if a value does not fit the type of its column

@@ -151,7 +151,7 @@ class Delivery:
         Publish a local file as an object, all of it or nothing.
 
         :param exclusive: refuse to replace an object; ``None`` follows ``if_exists``
-        :param metadata: the object's metadata, which it carries where the store can; see ``storage/object_metadata.py``
+        :param metadata: metadata to store with the object, where the store supports it; see ``object_metadata.py``
         :raises ObjectExistsError: with ``if_exists="fail"``, if there is another object of that name
         :raises ObjectStorageError: if the store refuses; an object that existed before is left as it was
         :raises TaskCancelledError: if the task was cancelled
@@ -175,7 +175,7 @@ class Delivery:
             log.info("Wrote %s (%d bytes%s)", stored.uri, file.size, "" if file.rows is None else f", {file.rows} rows")
 
     def _encode_metadata(self, stored: StoredObject, metadata: Mapping[str, Any] | None, log: TaskLog) -> str | None:
-        """Return what the object is to carry; ``None`` if that is more than stores take beside the user's metadata."""
+        """Return the metadata to store; ``None`` if it exceeds the limit of stores together with the user's own."""
         if metadata is None or stored.scheme == "file":
             return None
         encoded = encode_metadata(metadata)
@@ -185,8 +185,8 @@ class Delivery:
         if size <= MAX_METADATA_BYTES:
             return encoded
         log.warning(
-            "%s is stored without metadata of its own, which would have %d bytes and may have %d. A load can read it "
-            "by XCom 'object', but not by its URI, unless it is a Parquet file",
+            "%s is stored without metadata: with the user's own, it would have %d bytes, the limit is %d. A load needs "
+            "its XCom 'object'; its URI suffices only if it is a Parquet file",
             *(stored.uri, size, MAX_METADATA_BYTES),
         )
         return None

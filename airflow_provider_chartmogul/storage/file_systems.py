@@ -94,7 +94,7 @@ class FileSystemObject:
         return str(self._fs._strip_protocol(self._uri))
 
     def sibling(self, uri: str) -> FileSystemObject:
-        """Return another object in the same file system, which is opened once."""
+        """Return another object that shares the open file system of this one."""
         other = FileSystemObject(self._scheme, uri, self._conn_id)
         other._fs = self._fs
         return other
@@ -140,7 +140,7 @@ class FileSystemObject:
         return theirs.digest() == ours.digest()
 
     def find(self) -> Iterator[str]:
-        """Iterate over the paths of the objects below this prefix, from the prefix on."""
+        """Iterate over the paths of the objects below this prefix, relative to it."""
         self._fs.invalidate_cache()
         prefix = self._path.rstrip("/") + "/" if self._path else ""
         for path in sorted(self._fs.find(prefix)):
@@ -149,18 +149,18 @@ class FileSystemObject:
                 yield name
 
     def open(self) -> IO[bytes]:
-        """Open the object for reading; it reads only what is asked for."""
+        """Open the object for reading; only the requested ranges are downloaded."""
         file: IO[bytes] = self._fs.open(self._path, "rb")
         return file
 
     def metadata(self) -> Mapping[str, str]:
-        """Return the object's own metadata; empty for stores that have none."""
+        """Return the object's own metadata; empty for stores without metadata."""
         self._fs.invalidate_cache()
         if self._extra == "amazon":
             found = self._fs.metadata(self._path)
         else:
             found = self._fs.info(self._path).get("metadata") if self._extra else None
-        # HTTP headers, as which stores return metadata, have no case.
+        # Stores return metadata as HTTP headers, whose names are not case-sensitive.
         return {str(name).lower(): value for name, value in (found or {}).items()}
 
     def read_parts(self, part_bytes: int) -> Iterator[bytes]:
@@ -187,7 +187,7 @@ class FileSystemObject:
         """
         Upload a file, all of it or nothing.
 
-        :param metadata: what to add to the object's own metadata, in stores that have such
+        :param metadata: added to the object's own metadata, in stores that support it
         :raises FileExistsError: if ``exclusive`` and the object exists, from any store but S3
         """
         put_options = dict(options)
@@ -239,7 +239,7 @@ class FileSystemObject:
 
     def _add_metadata(self, options: dict[str, Any], metadata: Mapping[str, str]) -> None:
         if self._extra == "microsoft-azure":
-            # adlfs does not let its users set metadata, but passes on headers, which is what metadata becomes.
+            # adlfs has no parameter for metadata, but it passes on headers, and Azure reads metadata from headers.
             headers = {f"x-ms-meta-{name}": value for name, value in metadata.items()}
             options["headers"] = {**options.get("headers", {}), **headers}
         elif self._extra:

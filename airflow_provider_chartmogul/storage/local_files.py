@@ -51,9 +51,9 @@ class LocalFile:
         return filecmp.cmp(file, self._path, shallow=False)
 
     def find(self) -> Iterator[str]:
-        """Iterate over the paths of the files below this folder, from the folder on."""
+        """Iterate over the paths of the files below this folder, relative to it."""
         for path in sorted(self._path.rglob("*")):
-            # Names that are hidden are those of files that are being written.
+            # Files with hidden names are still being written.
             if path.is_file() and not path.name.startswith(HIDDEN_PREFIX):
                 yield str(path.relative_to(self._path))
 
@@ -62,7 +62,7 @@ class LocalFile:
         return self._path.open("rb")
 
     def metadata(self) -> Mapping[str, str]:
-        """Return the file's own metadata, which files do not have."""
+        """Return an empty dictionary, since files have no metadata of their own."""
         return {}
 
     def read_parts(self, part_bytes: int) -> Iterator[bytes]:

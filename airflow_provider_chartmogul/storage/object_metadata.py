@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Metadata that objects carry themselves: one JSON value, in the object's own metadata where the store has such.
+Metadata that is stored with an object, as one JSON value.
 
-It has the keys of XCom ``object``, except those of the object's location, so that a copy of the object is described as
-well, and the columns, which the object has itself.
+It has the keys of XCom ``object``, without the location, so that it also describes a copy of the object, and without
+the columns, which the object itself contains.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ METADATA_KEY = "chartmogul"
 #: S3's limit for all of an object's own metadata, in bytes; that of other stores is higher.
 MAX_METADATA_BYTES = 2048
 
-_OF_LOCATION = ("uri", "bucket", "key", "modified_at")
+_LOCATION_KEYS = ("uri", "bucket", "key", "modified_at")
 
 
 def encode_metadata(metadata: Mapping[str, Any]) -> str:
-    """Return what an object carries of its metadata, as JSON in ASCII."""
+    """Encode the metadata to store with an object, as JSON in ASCII."""
     kept = {
         key: value
         for key, value in metadata.items()
-        if value is not None and key not in _OF_LOCATION and key != "columns"
+        if value is not None and key not in _LOCATION_KEYS and key != "columns"
     }
     return json.dumps(kept, default=str, separators=(",", ":"))
 
 
 def decode_metadata(text: str | bytes | None) -> dict[str, Any] | None:
-    """Return the metadata that an object carries; ``None`` if it carries none, or something else under that name."""
+    """Decode the metadata that is stored with an object; ``None`` if there is none, or it is not a JSON object."""
     try:
         metadata = json.loads(text or "null")
     except ValueError:

@@ -147,18 +147,18 @@ class StoredObject:
         """
         Return whether the object exists; a folder, or a prefix of other keys, is not an object.
 
-        :raises ObjectStorageError: if the store does not tell
+        :raises ObjectStorageError: if the store does not report it
         """
         with self._explain_errors("check"):
             return self._object.exists()
 
     def size(self) -> int | None:
-        """Return the object's size in bytes; ``None`` if the store does not tell."""
+        """Return the object's size in bytes; ``None`` if the store does not report it."""
         with self._explain_errors("check"):
             return self._object.size()
 
     def modified_at(self) -> datetime | None:
-        """Return when the object was last written, in UTC; ``None`` if the store does not tell."""
+        """Return when the object was last written, in UTC; ``None`` if the store does not report it."""
         with self._explain_errors("check"):
             return self._object.modified_at()
 
@@ -224,7 +224,7 @@ class StoredObject:
         :param content_type: for stores that have one
         :param exclusive: fail if the object exists; without a race where the store supports it
         :param options: options of the file system's ``put_file``, such as ``{"ServerSideEncryption": "aws:kms"}``
-        :param metadata: what the object is to carry in its own metadata, for stores that have such
+        :param metadata: JSON to store in the object's own metadata, in stores that support it
         :raises ObjectExistsError: if ``exclusive`` and the object exists
         :raises ObjectStorageError: if the store refuses; an object that existed before is left as it was
         :raises TaskCancelledError: if the task is cancelled

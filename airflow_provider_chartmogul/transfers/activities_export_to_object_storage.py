@@ -52,8 +52,8 @@ class ActivitiesExportToObjectStorageOperator(ExportToObjectStorageOperator):
     :param download_dir: a local folder with room for the archive, and for the object if the format is not ``zip``;
         ``None`` is the system's folder for temporary files (templated)
     :param upload_options: options of the file system's ``put_file``, such as encryption or tags (templated)
-    :param emit_partitions: give the outlets' events a partition key, the window's start, so that they trigger
-        partitioned DAGs, and these alone (Airflow 3.3 and later)
+    :param emit_partitions: give the outlets' events the window's start as partition key, so that they trigger only
+        partitioned DAGs (Airflow 3.3 and later)
     :param chartmogul_conn_id: the Airflow connection of ChartMogul (templated)
     :raises AirflowFailException: if no retry can help
     :raises AirflowSkipException: if the object exists and ``if_exists`` is ``skip``

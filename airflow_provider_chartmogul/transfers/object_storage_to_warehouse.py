@@ -30,20 +30,20 @@ class ObjectStorageToWarehouseOperator(ParsedOperator):
 
     The objects of one export, or of one snapshot, are loaded in one transaction, the oldest first. Loading an object
     again gives the same table, and an older object never overwrites a newer one, in whatever order loads run: the table
-    ``_chartmogul_loads``, in the target's schema, has one row for each load.
+    ``_chartmogul_loads``, in the target's schema, records the loads.
 
-    * **Activities and metrics** replace their window, which is half-open: the table's rows inside it go, the object's
-      rows inside it come. An activity that stands at another date under the same UUID moves. An export of one type
-      touches activities of that type alone.
+    * **Activities and metrics** replace their window, which is half-open: the load deletes the table's rows
+      inside it and inserts the object's rows inside it. An activity that the table has at another date under the same
+      UUID moves. An export of one type only changes activities of that type.
     * **Snapshots** (all other resources) replace all rows of their table.
 
-    Tables and columns are created when they are missing. Columns are compared without case, and are never retyped; a
-    value that does not fit is an error. Every table has a column ``_loaded_at``. Empty text is NULL, and times without
-    a time zone are in UTC.
+    Tables and columns are created when they are missing. Column names are compared without case, and a column's type is
+    never changed; a value that does not fit is an error. Every table has a column ``_loaded_at``. Empty text is NULL,
+    and times without a time zone are in UTC.
 
-    The task returns a dictionary by table: ``inserted``, ``deleted`` (with rows that were inserted again), ``outside``
-    (rows outside the object's window, not loaded), ``superseded`` (rows that newer loads made obsolete, not loaded),
-    ``skipped`` (older snapshots, not loaded) and ``columns_added``.
+    The task returns a dictionary by table: ``inserted``, ``deleted`` (including rows that were inserted again),
+    ``outside`` (rows outside the object's window, not loaded), ``superseded`` (rows that newer loads made obsolete, not
+    loaded), ``skipped`` (older snapshots, not loaded) and ``columns_added``.
 
     :param source: the objects: XCom ``object`` or ``objects`` of a transfer, a sequence of either (the outputs of
         mapped tasks), JSON text of these, or the URI of an object or of a prefix (with ``/`` at its end) whose objects
@@ -61,11 +61,12 @@ class ObjectStorageToWarehouseOperator(ParsedOperator):
     :param download_dir: a local folder with room for the objects of one export or snapshot; ``None`` is the system's
         folder for temporary files (templated)
     :param date_column: the column with an activity's date (templated)
-    :param uuid_column: the column that identifies an activity. ``None`` replaces windows alone: an activity whose date
-        has moved may then be in the table twice (templated)
+    :param uuid_column: the column that identifies an activity. ``None`` only replaces windows: an activity whose date
+        has changed may then be in the table twice (templated)
     :param type_column: the column with an activity's type (templated)
     :param account_column: a column that the load fills with ``chartmogul_conn_id``, for several accounts in one table;
-        a load then touches its account alone. ``None`` makes an object of another account an error (templated)
+        a load then only changes the rows of its account. With ``None``, an object of another account is an error
+        (templated)
     :param column_types: Arrow types by column, such as ``{"activity_mrr_movement": "decimal128(18, 2)"}``, for columns
         that the load creates; columns of activities are text otherwise (templated)
     :param deletes: what happens to rows that a snapshot lacks (templated):
@@ -74,10 +75,11 @@ class ObjectStorageToWarehouseOperator(ParsedOperator):
         * ``soft`` keeps them, with the time of the snapshot in ``_deleted_at``, which is cleared if they return
     :param allow_empty: load a snapshot without rows into a table with rows
     :param lock_timeout: how long to wait for another load of the same table, in seconds
-    :param load_options: options of a warehouse's bulk load; DuckDB and PostgreSQL have none (templated)
+    :param load_options: options of a warehouse's bulk load; no warehouse of this version has any (templated)
     :raises AirflowFailException: if no retry can help
     :raises AirflowSkipException: if there is nothing in ``source``
-    :raises ChartMogulError: for any other failure; the rows of all tables are then as they were
+    :raises ChartMogulError: for any other failure. The rows are then as they were before the failed export or snapshot;
+        those before it in ``source`` stay loaded. Errors of the warehouse's driver are raised as they are
     """
 
     template_fields: Sequence[str] = (
@@ -146,7 +148,7 @@ class ObjectStorageToWarehouseOperator(ParsedOperator):
 
     @classmethod
     def _check_literals(cls, given: Mapping[str, Any]) -> None:
-        # Imported here, so that importing this module loads nothing that transfers.
+        # Imported here, so that importing this module loads nothing that only a load needs.
         from airflow_provider_chartmogul.warehouse.connect import check_destination
         from airflow_provider_chartmogul.warehouse.settings import check_deletes, check_load_options, check_names
 
@@ -188,7 +190,7 @@ class ObjectStorageToWarehouseOperator(ParsedOperator):
     def _finish(
         self, context: Context, batches: Sequence[SourceBatch], results: Mapping[str, TableResult]
     ) -> dict[str, dict[str, Any]]:
-        """Report the tables, and return what was done to them."""
+        """Report the load to Airflow, and return the results by table."""
         from airflow_provider_chartmogul.lineage.reporting import report_load
 
         value = {table: result.as_dict() for table, result in results.items()}
@@ -232,7 +234,7 @@ class ObjectStorageToWarehouseOperator(ParsedOperator):
         )
 
     def on_kill(self) -> None:
-        """Stop the load at its next step; what has not been committed is rolled back."""
+        """Stop the load at its next step; uncommitted changes are rolled back."""
         self._cancellation.cancel()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose the warehouse that an operator's parameters mean."""
+"""Create the session for the warehouse that an operator's parameters name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SESSIONS = {"postgres": ("postgres", "PostgresSession"), "snowflake": ("snowfla
 
 def check_destination(warehouse_conn_id: str | None, duckdb_path: str | None) -> None:
     """
-    Check that one warehouse is given.
+    Check that exactly one warehouse is given.
 
     :raises TransferSettingsError: for none, and for two
     """

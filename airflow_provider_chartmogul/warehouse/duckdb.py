@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-DuckDB: a file that one process opens at a time.
+Load into a DuckDB file, which only one process can open at a time.
 
-The bulk way is DuckDB's own reader of Arrow batches, into a temporary table: a table in the file would be compressed
-and written twice. While another process has the file open, opening it is retried.
+DuckDB itself reads the Arrow batches into a temporary table; a staging table in the file would be compressed and
+written twice. While another process has the file open, opening it is retried.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 #: The name under which DuckDB reads an object's rows.
 _ROWS = "chartmogul_rows"
 
-#: For how long after its last change a file that is not valid may be one that another process is creating.
+#: Seconds after its last change for which an invalid file may be one that another process is still creating.
 _CREATION_SECONDS = 10.0
 
-#: What this process has open. DuckDB's own lock is between processes.
+#: Locks by path, since DuckDB's own lock only excludes other processes.
 _OPEN_FILES: dict[str, threading.Lock] = {}
 
 
@@ -137,7 +137,7 @@ class DuckDBSession(WarehouseSession):
     def find_table(self, schema: str | None, name: str) -> TableName:
         if schema is None:
             [(schema,)] = self.query("SELECT current_schema()")
-        # DuckDB's names have no case, quoted or not.
+        # DuckDB compares names without case, even in quotes.
         for found in self.query(
             "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() "
             f"AND lower(schema_name) = lower({self.literal(schema)}) "
@@ -186,20 +186,20 @@ class DuckDBSession(WarehouseSession):
             )
             self.execute(f"CREATE TEMPORARY TABLE {name} AS SELECT {selected} FROM {_ROWS}")
         except Exception as error:
-            # DuckDB reports an error of the batches as its own.
+            # DuckDB replaces an error of the batches with one of its own.
             raise batches.error or error from error
         finally:
             self._connection.unregister(_ROWS)
 
     def lock(self, tables: Sequence[TableName]) -> None:
-        """Do nothing: whoever has the file open is alone."""
+        """Do nothing, since opening the file has locked it."""
 
 
 class _Batches:
     """
-    An iterator over batches that remembers what went wrong when one was produced.
+    An iterator over batches that saves the error raised by their producer.
 
-    :ivar error: the error; ``None`` without one
+    :ivar error: the error; ``None`` if there was none
     """
 
     def __init__(self, batches: Iterator[pyarrow.RecordBatch]) -> None:

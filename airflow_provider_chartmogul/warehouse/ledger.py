@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The ledger: which loads a table's rows are from, so that an older object never overwrites a newer one.
+The ledger records which loads a table's rows are from, so that an older object never overwrites a newer one.
 
-``_chartmogul_loads`` is in the target's schema and has one row a load: the table, the account, the type of an export,
-the query, the window, and how old the object is (``as_of``). A load only touches rows whose moment no newer load
-covers. There is no arithmetic with intervals: the newer loads become conditions on a row's moment.
+``_chartmogul_loads``, in the target's schema, has one row for each load that no later one has replaced: the table, the
+account, the type of an export, the query, the window, and the age of the object (``as_of``). A load only changes rows
+that no newer load covers. Windows are never split or merged; each newer load becomes a condition on a row's date.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _COLUMNS = {
 @dataclass(frozen=True)
 class Load:
     """
-    A load of an object into a table, as the ledger has it.
+    A load of an object into a table, as the ledger records it.
 
     :param resource: the table in the catalogue that the object holds, such as ``invoice_line_items``
     :param account: the Airflow connection of its ChartMogul account
@@ -48,8 +48,8 @@ class Load:
     :param activity_type: the type of an export's activities; ``None`` for all
     :param query_params: the query parameters that the transfer was given, as JSON
     :param start: start of the window, inclusive; ``None`` for an open one, and for a snapshot
-    :param end: end of the window, exclusive; the same
-    :param as_of: how old the object is
+    :param end: end of the window, exclusive; ``None`` as for ``start``
+    :param as_of: the time whose state the object shows
     """
 
     resource: str
@@ -109,7 +109,7 @@ class Ledger:
         self.name = ledger_of(session, table)
 
     def create_statements(self) -> list[str]:
-        """Return the DDL that the ledger needs; none if it exists."""
+        """Return the DDL that creates the ledger; empty if it exists."""
         if self._session.columns(self.name):
             return []
         columns = ", ".join(
@@ -157,7 +157,7 @@ class Ledger:
         return f"{self._column('table_name')} = {self._session.literal(self._table.name)}"
 
     def record(self, load: Load, source: SourceObject, loaded_at: datetime) -> None:
-        """Add a load, and drop those that it replaces: not newer, and inside its window, account and type."""
+        """Add a load, and delete those that it replaces: not newer, and inside its window, account and type."""
         session = self._session
         conditions = [self._of_table, f"{self._column('as_of')} <= {session.moment(load.as_of)}"]
         if load.account_column is not None:
@@ -205,7 +205,7 @@ def ledger_of(session: WarehouseSession, table: TableName) -> TableName:
 
 def check_same_table(load: Load, loads: Sequence[Load], target: TableName) -> None:
     """
-    Check that a table is loaded from one account and query only, or has a column that tells accounts apart.
+    Check that a table is loaded from one resource and query, and from one account unless it has an account column.
 
     :param loads: the table's rows in the ledger
     :raises LoadError: if the table holds something else
@@ -224,20 +224,20 @@ def check_same_table(load: Load, loads: Sequence[Load], target: TableName) -> No
             )
         if load.account_column is None and other.account != load.account:
             raise LoadError(
-                f"table {target} was loaded from the account of connection {other.account!r}, and this object is of "
+                f"table {target} was loaded from the account of connection {other.account!r}, and this object is from "
                 f"{load.account!r}: give each account a table of its own, or start a new table with an account_column"
             )
         if other.account == load.account and other.query_params != load.query_params:
             raise LoadError(
                 f"table {target} was loaded with query_params {other.query_params}, and this object has "
-                f"{load.query_params}: what one has, the other would delete. Give each query a table of its own"
+                f"{load.query_params}: each would delete the rows of the other. Give each query a table of its own"
             )
 
 
 def _required_moment(text: str | None) -> datetime:
     moment = parse_moment(text)
     if moment is None:
-        raise LoadError(f"{NAME} has a row without as_of: delete it, if someone has added it by hand")
+        raise LoadError(f"{NAME} has a row without as_of: delete that row if it was added by hand")
     return moment
 
 
@@ -245,11 +245,11 @@ def conditions_of(
     session: WarehouseSession, loads: Sequence[Load], moment: str, moment_type: str, type_column: str | None
 ) -> str:
     """
-    Return the condition that one of some loads covers a row.
+    Return the condition that at least one of the loads covers a row.
 
-    :param loads: at least one
-    :param moment: the expression of the row's moment
-    :param moment_type: its SQL type
+    :param loads: the loads, at least one
+    :param moment: the expression of the row's date
+    :param moment_type: the expression's SQL type
     :param type_column: the expression of the row's type; ``None`` if the table has no types
     """
     clauses = []
@@ -260,7 +260,7 @@ def conditions_of(
         if load.end is not None:
             parts.append(f"{moment} < {session.moment(load.end, moment_type)}")
         if load.activity_type is not None:
-            # A row without a type is of no type, and NOT (NULL) would not find it.
+            # Without COALESCE, the condition and its negation would both be NULL for a row without a type.
             parts.append(f"COALESCE({type_column}, '') = {session.literal(load.activity_type)}")
         clauses.append(" AND ".join(parts) or "1 = 1")
     return _any_of(clauses)

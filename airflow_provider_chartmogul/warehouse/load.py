@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load the objects of one export, or of one walk, into their tables: staged first, then changed in one transaction."""
+"""Load the objects of one export or walk: stage all of them, then change the tables in one transaction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from airflow_provider_chartmogul.warehouse.source_objects import SourceBatch, So
 from airflow_provider_chartmogul.warehouse.target import TableResult, Target, plan_target
 from airflow_provider_chartmogul.warehouse.window_load import check_staged_window, load_window
 
-#: How often DDL is tried: another load may create the table between a look at the catalogue and the statement.
+#: Number of attempts at DDL: another load may change a table after its columns were read.
 _MAX_DDL_ROUNDS = 3
 
 
@@ -45,9 +45,9 @@ def load_batch(
     :param folder: an empty folder for temporary files
     :param task_name: identifies the task, so that a retry drops the staging tables that a killed try left behind, in
         warehouses where they are not temporary
-    :return: what was done, by table
+    :return: the results by table
     :raises LoadError: if an object does not fit its table
-    :raises WarehouseError: if the warehouse refuses; every row of the tables is as it was
+    :raises LockTimeoutError: if another load keeps a table locked; no row has changed then
     :raises ChartMogulError: if an object cannot be read
     """
     local_tables: list[tuple[SourceObject, LocalTable]] = []
@@ -62,7 +62,7 @@ def load_batch(
             _check_distinct(targets)
             staged_rows = [_stage(session, target) for target in targets]
             added = _define(session, targets)
-            # Asked before the transaction: nothing may fail the task once it is committed.
+            # Queried before the transaction, since nothing may fail the task after the commit.
             uris = [session.lineage_uri(target.table) for target in targets]
             results = _load_all(session, settings, targets, staged_rows)
         finally:
@@ -73,7 +73,7 @@ def load_batch(
         log.info(
             "Loaded %s into %s: %d rows inserted, %d deleted, %d outside the window, %d superseded by newer loads%s",
             *(target.source.uri, target.table, result.inserted, result.deleted, result.outside, result.superseded),
-            "; not loaded, since a newer snapshot had been" if result.skipped else "",
+            "; skipped, since a newer snapshot is already loaded" if result.skipped else "",
         )
     return {target.name: result for target, result in zip(targets, results, strict=True)}
 
@@ -94,7 +94,7 @@ def _check_distinct(targets: Sequence[Target]) -> None:
 
 
 def _stage(session: WarehouseSession, target: Target) -> int:
-    """Bring an object's rows into its staging table, and check them; return their number."""
+    """Load an object's rows into its staging table, check them, and return their number."""
     if not target.columns:
         return 0
     session.stage(target.rows, target.staging, target.columns)
@@ -102,7 +102,7 @@ def _stage(session: WarehouseSession, target: Target) -> int:
 
 
 def _define(session: WarehouseSession, targets: Sequence[Target]) -> dict[TableName, list[str]]:
-    """Create the tables, their new columns and the ledger; return the columns that existing tables get."""
+    """Create the tables, their new columns and the ledger; return the columns added to existing tables."""
     added: dict[TableName, list[str]] = {target.table: [] for target in targets}
     for _ in range(_MAX_DDL_ROUNDS):
         statements: dict[str, TableName] = {}
@@ -159,4 +159,4 @@ def _drop_staging(session: WarehouseSession, target: Target, log: TaskLog) -> No
     try:
         session.drop_staging(target.staging)
     except Exception as error:
-        log.warning("Could not drop the staging table %s (%s); a retry of this task does", target.staging, error)
+        log.warning("Dropping staging table %s failed (%s); the next try of this task drops it", target.staging, error)

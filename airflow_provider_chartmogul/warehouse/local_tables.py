@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Objects on local disk, as the tables that a load reads.
+Download objects, and read them as tables.
 
-The same object gives the same columns, types and values whatever its format is. pyarrow is imported inside functions
-only.
+The same data gives the same columns, types and values in every format. pyarrow is imported inside functions only.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from airflow_provider_chartmogul.warehouse.source_objects import ACTIVITIES, Sou
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: The formats of a table; the others are JSON Lines, which become tables.
+#: Formats that are read as tables. JSON Lines are converted to tables first.
 TABLE_FORMATS = ("csv", "csv.gz", "zip", "parquet")
 JSON_FORMATS = ("jsonl", "jsonl.gz")
 
@@ -135,7 +134,7 @@ def fetch_tables(
         given, which precede the catalogue's. Columns of an export are text unless a Parquet file says otherwise. For a
         resource with several tables they are those of the main one
     :return: the tables, the main one first
-    :raises ObjectChangedError: if the object is not what its metadata says
+    :raises ObjectChangedError: if the object's size or checksum is not that of its metadata
     :raises ObjectStorageError: if it cannot be read
     :raises ColumnTypesError: for a type that Arrow does not have, and for a column that the object does not have
     :raises TableError: if it cannot be read as a table
@@ -189,7 +188,7 @@ def _open_table(
     Read a table's header, and decide the types of its columns.
 
     :param column_types: the types that were given, by column or key of the API
-    :param required: those of them whose columns must exist
+    :param required: the types among these whose columns must exist
     """
     own_types = _import("table_readers").open_table(path, table_format).types
     type_name, parse_types = _import("arrow_types").type_name, _import("arrow_types").parse_types
@@ -199,7 +198,7 @@ def _open_table(
     if own_types and missing:
         raise ColumnTypesError(
             f"column_types: {source.uri} has no column {missing[0]!r}; it has {', '.join(own_types)}"
-            + (". Give it to the transfer as well, which makes the column" if "." in missing[0] else "")
+            + (". Give it to the transfer as well, which creates the column" if "." in missing[0] else "")
         )
     parsed = parse_types(declared)
     return LocalTable(

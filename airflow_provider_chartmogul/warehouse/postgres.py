@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-PostgreSQL, through the official provider's hook, with psycopg 2 or 3.
+Load into PostgreSQL through the official provider's hook, with psycopg 2 or 3.
 
-The bulk way is ``COPY FROM STDIN`` into a temporary table with the target's types, so that PostgreSQL's own error names
+``COPY FROM STDIN`` loads the rows into a temporary table with the target's types, so that PostgreSQL's own error names
 the row, the column and the value that does not fit. Loads of one table wait for each other by an advisory lock on the
 table's name as the catalogue spells it; it ends with the transaction, so that a connection pool cannot keep it.
 """
@@ -138,7 +138,7 @@ class PostgresSession(WarehouseSession):
         )
 
     def define(self, statements: Sequence[str], tables: Sequence[TableName]) -> None:
-        # Two sessions that create one table at the same time fail, IF NOT EXISTS or not.
+        # If two sessions create the same table at the same time, one fails even with IF NOT EXISTS.
         with self.transaction(tables):
             for schema in sorted({table.schema for table in tables}):
                 if not self.query(f"SELECT 1 FROM pg_namespace WHERE nspname = {self.literal(schema)}"):
@@ -167,7 +167,7 @@ class PostgresSession(WarehouseSession):
                     while chunk := file.read(_READ_BYTES):
                         sink.write(chunk)
         except Exception as error:
-            # psycopg 2 reports an error of the file as its own.
+            # psycopg 2 replaces an error of the file with one of its own.
             raise file.error or _explained(error) from error
         self.execute(f"ANALYZE {self.quote_table(staging)}")
 
@@ -185,9 +185,9 @@ class PostgresSession(WarehouseSession):
 
 class _ChunkFile:
     """
-    Chunks as a file, for COPY.
+    A file over chunks, for COPY.
 
-    :ivar error: what went wrong when a chunk was produced
+    :ivar error: the error raised by the chunks' producer; ``None`` if there was none
     """
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -196,7 +196,7 @@ class _ChunkFile:
         self._left = memoryview(b"")
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes; none at the end."""
+        """Return the next bytes; empty at the end."""
         try:
             while not self._left:
                 self._left = memoryview(next(self._chunks))

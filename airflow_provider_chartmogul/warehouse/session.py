@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a load needs from a warehouse, whichever it is.
+The interface that a load has to all warehouses.
 
-A session connects, brings a local file into a staging table in the warehouse's own bulk way, and says how the warehouse
-names, types, quotes and locks. The statements that change the target table are in ``window_load.py`` and
-``snapshot_load.py``, once for all warehouses, in the SQL that they have in common: no ``MERGE``, no correlated
-subqueries other than by equality, no ``TRUNCATE``, no ``CREATE OR REPLACE``.
+A session connects, bulk-loads a local file into a staging table, and knows the warehouse's names, types, quotes and
+locks. The statements that change the target table are in ``window_load.py`` and ``snapshot_load.py``, once for all
+warehouses, in the SQL that they have in common: no ``MERGE``, no correlated subqueries other than by equality, no
+``TRUNCATE``, no ``CREATE OR REPLACE``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from airflow_provider_chartmogul.runtime.task_log import TaskLog
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.warehouse.local_tables import LocalTable
 
-#: Arrow's name of a moment with a time zone.
+#: Arrow's name for the type of a time with a time zone.
 MOMENT = "timestamp[us, tz=UTC]"
 
 #: Seconds between two attempts to get a lock that another load holds.
@@ -76,15 +76,15 @@ class WarehouseSession(ABC):
     """
     A connection to a warehouse for the loads of one batch, used as a context manager.
 
-    Its time zone is UTC, and nothing is in a transaction unless ``transaction()`` says so.
+    Its time zone is UTC, and each statement outside ``transaction()`` is committed at once.
 
-    :param schema: the schema of tables whose name has none; ``None`` for the connection's
+    :param schema: the schema for table names without one; ``None`` uses the connection's
     :param lock_timeout: how long to wait for another load of the same table, in seconds
     :param cancellation: ends waiting when the task is cancelled
     :param log: the task's log
     """
 
-    #: How users call this warehouse.
+    #: The warehouse's name in messages.
     label: ClassVar[str]
     #: The longest name of a table or column, in bytes of UTF-8.
     max_name_bytes: ClassVar[int] = 255
@@ -132,7 +132,7 @@ class WarehouseSession(ABC):
 
     @abstractmethod
     def lineage_uri(self, table: TableName) -> str:
-        """Return the URI of the asset that a table is, for lineage; it contains no credentials."""
+        """Return the URI of a table's asset, without credentials."""
 
     # Names, values and types
 
@@ -143,18 +143,18 @@ class WarehouseSession(ABC):
     @abstractmethod
     def find_table(self, schema: str | None, name: str) -> TableName:
         """
-        Return a table's schema and name as in the catalogue, or those that it would get.
+        Return a table's schema and name as the catalogue spells them, or those that a new table would get.
 
         :param schema: ``None`` for the schema that the connection uses for this name
         """
 
     @abstractmethod
     def columns(self, table: TableName) -> dict[str, str]:
-        """Return the SQL types of a table's columns by name, in order; none if the table does not exist."""
+        """Return the SQL types of a table's columns by name, in order; empty if the table does not exist."""
 
     def resolve_table(self, text: str) -> TableName:
         """
-        Return the table that a user means, whatever the spelling.
+        Return the table for a name that a user wrote.
 
         :param text: ``name`` or ``schema.name``. Names are folded as in SQL, unless they are in double quotes or could
             not be written without
@@ -217,7 +217,7 @@ class WarehouseSession(ABC):
         text = utc.isoformat() if self.is_moment(sql_type) else utc.replace(tzinfo=None).isoformat()
         if self.is_date(sql_type) and utc.time() == utc.min.time():
             return f"CAST('{utc.date().isoformat()}' AS {sql_type})"
-        # A bound inside a day is compared as a time.
+        # A bound that is not midnight is compared as a time.
         return f"CAST('{text}' AS {self.types['timestamp[us]'] if self.is_date(sql_type) else sql_type})"
 
     def as_text(self, expression: str) -> str:
@@ -229,7 +229,7 @@ class WarehouseSession(ABC):
         Return the SQL type of a new column.
 
         :param arrow_type: the name of an Arrow type
-        :raises TransferSettingsError: for a type that the warehouse has no column for
+        :raises TransferSettingsError: for a type that the warehouse does not have
         """
         name = re.sub(r"\s*,\s*", ", ", arrow_type.strip())
         if (decimal := re.fullmatch(r"decimal(?:32|64|128)?\((\d+)(?:, (\d+))?\)", name)) is not None:
@@ -273,8 +273,8 @@ class WarehouseSession(ABC):
         """
         Execute DDL, one load at a time.
 
-        :param statements: may be executed again, since they say ``IF NOT EXISTS``
-        :param tables: what they create or change
+        :param statements: statements that can be executed again (``IF NOT EXISTS``)
+        :param tables: the tables that they create or change
         """
 
     @abstractmethod
@@ -296,7 +296,7 @@ class WarehouseSession(ABC):
     @contextmanager
     def transaction(self, tables: Sequence[TableName]) -> Iterator[None]:
         """
-        Run statements in a transaction that no other load of these tables runs at the same time.
+        Run statements in a transaction, during which no other load of these tables runs.
 
         :raises LockTimeoutError: if another load keeps one of them locked for longer than ``lock_timeout``
         """
@@ -312,7 +312,7 @@ class WarehouseSession(ABC):
 
     @abstractmethod
     def lock(self, tables: Sequence[TableName]) -> None:
-        """Wait, in a transaction, until no other load of these tables runs, and keep it so until the end."""
+        """Lock the tables against other loads until the transaction ends; wait while another load has locked them."""
 
     def rollback(self) -> None:
         """Roll back the transaction, if the connection still works."""
@@ -340,13 +340,13 @@ class WarehouseSession(ABC):
             if time.monotonic() >= deadline:
                 raise LockTimeoutError(
                     f"{what} was locked by another load or connection for {self.lock_timeout:.0f} s (lock_timeout). "
-                    "Nothing was loaded; a retry tries again"
+                    "Nothing was loaded; the next try waits again"
                 )
             self.cancellation.sleep(min(_LOCK_POLL_SECONDS, max(0.01, deadline - time.monotonic())))
 
 
 def parse_moment(text: str | None) -> datetime | None:
-    """Read a moment that a session returned as text."""
+    """Parse a time that a session returned as text."""
     if text is None:
         return None
     moment = datetime.fromisoformat(text)

@@ -23,13 +23,13 @@ class LoadSettings:
 
     :param table: the target's name, with ``{table}`` for the table in the catalogue
     :param date_column: the column with an activity's date
-    :param uuid_column: the column that identifies an activity; ``None`` replaces windows alone
+    :param uuid_column: the column that identifies an activity; ``None`` only replaces windows
     :param type_column: the column with an activity's type
     :param account_column: a column that the load fills with the Airflow connection of the ChartMogul account
     :param column_types: Arrow types by column, for objects that do not declare them
-    :param deletes: ``hard`` or ``soft``: what happens to rows that a snapshot lacks
+    :param deletes: what happens to rows that a snapshot lacks: ``hard`` deletes them, ``soft`` marks them
     :param allow_empty: whether a snapshot without rows may replace rows
-    :raises TransferSettingsError: for a value that makes no sense
+    :raises TransferSettingsError: for an invalid value
     """
 
     table: str = "chartmogul_{table}"
@@ -45,14 +45,14 @@ class LoadSettings:
         check_names(vars(self))
         check_deletes(self.deletes)
         if self.column_types is not None and not isinstance(self.column_types, Mapping):
-            raise TransferSettingsError("column_types is a dictionary of Arrow types by column")
+            raise TransferSettingsError("column_types must be a dictionary of Arrow types by column")
 
 
 def check_names(given: Mapping[str, Any]) -> None:
     """
     Check names of tables and columns.
 
-    :param given: parameters by name; others than names are ignored
+    :param given: parameters by name; those that are not names are ignored
     :raises TransferSettingsError: for an empty name, and for a placeholder that does not exist
     """
     for name in _NAMES:
@@ -60,7 +60,7 @@ def check_names(given: Mapping[str, Any]) -> None:
         if value is None and name in _OPTIONAL_NAMES:
             continue
         if not isinstance(value, str) or not value.strip():
-            raise TransferSettingsError(f"{name} is a name, not {value!r}")
+            raise TransferSettingsError(f"{name} must be a name, not {value!r}")
     if set("{}") & set(str(given.get("table", "")).replace("{table}", "")):
         raise TransferSettingsError(f"table {given['table']!r} has a placeholder other than {{table}}")
 

@@ -2,8 +2,8 @@
 """
 Load a snapshot: all rows of a table, as of one moment.
 
-In one transaction the rows are replaced. With ``deletes="soft"``, rows that the snapshot lacks stay, with the moment of
-the snapshot that first lacked them in ``_deleted_at``; a row that returns has none again.
+The snapshot's rows replace the table's. With ``deletes="soft"``, a row that the snapshot lacks stays, and
+``_deleted_at`` gets the time of the first snapshot that lacked it. A row that returns has no ``_deleted_at``.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def check_staged_snapshot(session: WarehouseSession, target: Target) -> int:
 
 def check_not_empty(session: WarehouseSession, target: Target, settings: LoadSettings, staged_rows: int) -> None:
     """
-    Check that a snapshot without rows does not replace rows by mistake.
+    Check that a snapshot without rows does not replace rows, unless ``allow_empty`` is set.
 
-    :raises LoadError: if it does, and ``allow_empty`` is not set
+    :raises LoadError: if it would
     """
     if staged_rows or settings.allow_empty:
         return

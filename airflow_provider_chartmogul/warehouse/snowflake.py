@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Snowflake, through the official provider's hook.
+Load into Snowflake through the official provider's hook.
 
-The bulk way is PUT of compressed CSV files to the staging table's own stage, and COPY INTO that table, so that a load
+PUT uploads compressed CSV files to the staging table's own stage, and COPY INTO loads them into that table, so a load
 needs no bucket, no named stage and no integration. DDL commits a transaction in Snowflake, so all of it comes first.
 
 Snowflake has no advisory locks, and each statement of a transaction sees what others have committed before it. So a
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 LOCK_TABLE = "_CHARTMOGUL_LOCK"
 
-#: Text in one file. Snowflake loads files in parallel, and recommends 100 to 250 MB each, compressed.
+#: Bytes of text in one file. Snowflake loads files in parallel, and recommends 100 to 250 MB each, compressed.
 _FILE_BYTES = 256 << 20
 
-#: Seconds that one statement waits for a lock, after which it is seen whether the task has been cancelled.
+#: Seconds that one statement waits for a lock. Between two statements, the task checks whether it was cancelled.
 _LOCK_WAIT_SECONDS = 10
 
-#: Snowflake's number of the error that a lock was not released in time, or that too many statements wait for it.
+#: Snowflake's error number for a lock that was not released in time, or for which too many statements wait.
 _LOCKED = 625
 
 _SESSION_PARAMETERS = {
@@ -49,7 +49,7 @@ _SESSION_PARAMETERS = {
     "LOCK_TIMEOUT": _LOCK_WAIT_SECONDS,
 }
 
-#: Text is read literally, by default a backslash is an escape character; and in UTF-8, by default.
+#: Text is read literally, although a backslash is an escape character by default. UTF-8 is the default.
 _FILE_FORMAT = (
     "TYPE = CSV COMPRESSION = GZIP FIELD_OPTIONALLY_ENCLOSED_BY = '\"' ESCAPE_UNENCLOSED_FIELD = NONE NULL_IF = () "
     "EMPTY_FIELD_AS_NULL = TRUE"
@@ -126,7 +126,7 @@ class SnowflakeSession(WarehouseSession):
         try:
             self._cursor.execute(sql)
         except Exception as error:
-            # Class 22 of SQL's states is about values.
+            # SQLSTATE class 22 is "data exception".
             if str(getattr(error, "sqlstate", None) or "").startswith("22"):
                 raise LoadError(str(getattr(error, "raw_msg", None) or error)) from error
             raise
@@ -183,7 +183,7 @@ class SnowflakeSession(WarehouseSession):
     def stage(self, rows: LocalTable, staging: TableName, columns: Sequence[StagedColumn]) -> None:
         self._create_schemas([staging])
         typed = ", ".join(f"{self.quote(column.name)} {column.staged_type}" for column in columns)
-        # Its stage is dropped with it. Transient, since a table that is dropped at once needs no fail-safe.
+        # Dropping the table drops its stage, too. It is transient, since it needs no fail-safe.
         self.execute(f"CREATE OR REPLACE TRANSIENT TABLE {self.quote_table(staging)} ({typed})")
         stage = f"@{self.quote(staging.schema)}.{self.quote('%' + staging.name)}"
         with tempfile.TemporaryDirectory(dir=rows.path.parent) as folder:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The objects that a load reads, and what their metadata says about them.
+Parse the ``source`` of a load into objects with their metadata.
 
-``source`` of a load is what a transfer pushed to XCom, in any of its forms, or the URI of objects that carry the same
-metadata themselves. ``parse_source`` turns either into batches in the order in which they are loaded.
+``source`` is what a transfer pushed to XCom, in any of its forms, or the URI of objects that carry the same metadata
+themselves. ``parse_source`` turns either into batches, in the order in which they are loaded.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _EXPECTED = (
     "the URI of an object or of a prefix that ends in '/'"
 )
 
-#: The suffixes of what transfers write.
+#: The suffixes of the objects that transfers write.
 _SUFFIXES = (".zip", ".csv", ".csv.gz", ".parquet", ".jsonl", ".jsonl.gz")
 
 _NO_METADATA = (
-    "Metadata stands in the footer of Parquet files, and with the objects of S3, Google Cloud Storage and Azure, that "
-    "this version of the transfers wrote. Give the XCom 'object' of the transfer instead, transfer the object again, "
-    "or move it elsewhere"
+    "From this version on, transfers store it in the footer of Parquet files, and with objects in S3, Google Cloud "
+    "Storage and Azure. Give the XCom 'object' of the transfer instead, transfer the object again, or move it "
+    "elsewhere"
 )
 
 _PARALLEL_REQUESTS = 8
 
-#: Times that say which of two objects is newer; the first that an object has.
+#: Keys of the time by which objects are ordered; the first one that an object has is used.
 _AS_OF_KEYS = ("exported_at", "extracted_at", "modified_at")
 
 #: A window's start, inclusive, and its end, exclusive, in UTC; ``None`` for an open end.
@@ -50,12 +50,12 @@ Window = tuple[datetime | None, datetime | None]
 @dataclass(frozen=True)
 class SourceObject:
     """
-    An object in object storage, and what its metadata says.
+    An object in object storage, with its metadata.
 
     :param uri: its URI, without a connection
     :param metadata: the keys of XCom ``object``
     :param object_storage_conn_id: the Airflow connection to read it with; ``None`` for the environment's credentials
-    :raises SourceError: if the metadata lacks what a load needs, or has a value that it cannot have
+    :raises SourceError: if the metadata lacks a key that a load needs, or has an invalid value
     """
 
     uri: str
@@ -63,15 +63,17 @@ class SourceObject:
     object_storage_conn_id: str | None = None
 
     def __post_init__(self) -> None:
-        # Read everything now, so that a load does not find the mistake of its last object at the end.
+        # Check everything now, so that a mistake in the last object does not fail a load at its end.
         if self.resource != ACTIVITIES and self.resource not in RESOURCES:
             raise SourceError(
-                f"{self.uri} is of the resource {self.resource!r}, which this version does not know; it knows "
+                f"{self.uri} is from the resource {self.resource!r}, which this version does not know; it knows "
                 f"{ACTIVITIES}, {', '.join(RESOURCES)}"
             )
         known_tables = [ACTIVITIES] if self.resource == ACTIVITIES else _table_names(self.resource)
         if self.table not in known_tables:
-            raise SourceError(f"{self.uri} is the table {self.table!r}; {self.resource} has {', '.join(known_tables)}")
+            raise SourceError(
+                f"{self.uri} holds the table {self.table!r}, but {self.resource} has only {', '.join(known_tables)}"
+            )
         _ = self.as_of, self.window, self.query_params, self.format
 
     @cached_property
@@ -92,7 +94,7 @@ class SourceObject:
     @cached_property
     def as_of(self) -> datetime:
         """
-        The moment whose state the object shows, in UTC; of two objects, the later one is newer.
+        The time whose state the object shows, in UTC; of two objects, the one with the later time is newer.
 
         It is when ChartMogul created the export, or when the walk began. For an object that existed before its
         transfer, it is when the store last wrote it.
@@ -107,8 +109,8 @@ class SourceObject:
         """
         The window of an export or of metrics; ``None`` for a snapshot.
 
-        Metrics come by the day. Their window is that of the days, each as its midnight in UTC, in whatever time zone
-        the days were meant, so that it contains a row's ``date``.
+        Metrics have dates without a time zone. Their window starts and ends at midnight in UTC, whatever the time zone
+        of the days, so that it can be compared with a row's ``date``.
         """
         if self.resource != ACTIVITIES and not RESOURCES[self.resource].has_window:
             return None
@@ -216,7 +218,7 @@ class SourceBatch:
 
     @property
     def as_of(self) -> datetime:
-        """The moment whose state the objects show; for objects that existed before, that of the one written last."""
+        """The time whose state the objects show; for objects that existed before, that of the one written last."""
         return max(one.as_of for one in self.objects)
 
 
@@ -259,7 +261,7 @@ def parse_source(source: object, *, object_storage_conn_id: str | None, log: Tas
 
 
 def _read(source: object, conn_id: str | None, log: TaskLog) -> Iterator[list[SourceObject]]:
-    """Yield the objects that belong together by the form in which they were given."""
+    """Yield groups of objects that were given together."""
     if source is None:
         return
     if isinstance(source, str):
@@ -301,8 +303,8 @@ def _describe_all(found: Sequence[StoredObject], log: TaskLog) -> Iterator[Sourc
     """
     Read the metadata of objects below a prefix.
 
-    :raises SourceError: for an object without metadata whose name ends as those of a transfer do; it may be data that
-        the table is to have. Other objects are none of a transfer's, and are left out with a warning
+    :raises SourceError: for an object without metadata whose name has a suffix that transfers write, since its data
+        may belong in the table. Other objects are left out with a warning
     """
     missing, others = [], []
     with ThreadPoolExecutor(_PARALLEL_REQUESTS, "chartmogul-metadata") as threads:
@@ -335,17 +337,17 @@ def _parse_text(text: str) -> object:
     except ValueError:
         pass
     try:
-        # What a template without the filter `tojson` renders: Python's own notation.
+        # A template without the filter `tojson` renders Python's own notation.
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         raise SourceError(f"{_EXPECTED}; {text[:100]!r} looks like JSON, but is not") from None
 
 
 def _batch_key(one: SourceObject, number: int) -> object:
-    """Return what the objects of one export or walk share."""
+    """Return a key that the objects of one export or walk have in common."""
     moments = tuple(one.metadata.get(key) for key in ("exported_at", "extracted_at"))
     if not any(moments):
-        # Objects that existed before are of one walk if they were given together.
+        # Objects that existed before their transfer are from one walk if they were given together.
         return number
     query = json.dumps(one.query_params, sort_keys=True, default=str)
     return (one.resource, one.conn_id, query, one.window, one.activity_type, one.export_id, *moments)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table that an object is loaded into: which columns it has and gets, and what they mean to the load."""
+"""Plan the table of a load: its existing and new columns, and their roles."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ STAGED = "_chartmogul_staged_row"
 @dataclass
 class TableResult:
     """
-    What loads did to a table.
+    The effect of loads on a table.
 
     :param inserted: rows that were inserted
-    :param deleted: rows that were deleted, with those that were inserted again; rows that were marked as deleted
+    :param deleted: rows that were deleted, including those that were inserted again, or marked as deleted
     :param outside: rows of the objects that are outside their window, and were not loaded
-    :param superseded: rows of the objects that newer objects, loaded before, made obsolete
-    :param skipped: snapshots that were not loaded, since a newer one had been
+    :param superseded: rows of the objects that were not loaded, since newer loads had made them obsolete
+    :param skipped: snapshots that were not loaded, since a newer one was already loaded
     :param columns_added: columns that were added to the table
-    :ivar uri: the URI of the asset that the table is; not part of the task's result
+    :ivar uri: the URI of the table's asset; not part of the task's result
     """
 
     inserted: int = 0
@@ -49,13 +49,13 @@ class TableResult:
     uri: str = ""
 
     def add(self, other: TableResult) -> None:
-        """Add what another load did."""
+        """Add the effect of another load."""
         self.uri = other.uri
         for name, value in other.as_dict().items():
             setattr(self, name, getattr(self, name) + value)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the task returns for the table."""
+        """Return the task's result for the table."""
         return {name: value for name, value in asdict(self).items() if name != "uri"}
 
 
@@ -69,10 +69,10 @@ class Target:
     :param staging: the staging table
     :param source: the object
     :param rows: its rows on local disk, with types that fit the table's
-    :param columns: the object's columns in the table; none if the object has not even a header
+    :param columns: the object's columns in the table; empty if the object has no header
     :param required: all columns that the load needs the table to have, with their types
     :param account: the column that holds the account, if there is one
-    :param date: the column with a row's moment; for a window load
+    :param date: the column with a row's date; for a window load
     :param uuid: the column that identifies a row; ``None`` without one
     :param type: the column with an activity's type; ``None`` if the table has none
     :param primary_key: the columns that identify a row of a snapshot
@@ -127,7 +127,7 @@ class Target:
         """
         Return the DDL that gives the table its columns, and the names of those that are added to an existing table.
 
-        :param session: looks at the table as it is now
+        :param session: the session, which reads the table's present columns
         """
         existing = session.columns(self.table)
         name = session.quote_table(self.table)
@@ -146,7 +146,7 @@ class Target:
 
 
 class _Columns:
-    """The columns of a table, found without regard to case, and those that it gets."""
+    """The existing and new columns of a table, with names compared without case."""
 
     def __init__(self, session: WarehouseSession, existing: Mapping[str, str]) -> None:
         self._session = session
@@ -238,7 +238,7 @@ def _plan_window(columns: _Columns, settings: LoadSettings, source: SourceObject
     uuid_column = settings.uuid_column if is_export else None
     for parameter, name, advice in (
         ("date_column", date_column, ""),
-        ("uuid_column", uuid_column, ", or None to replace windows alone"),
+        ("uuid_column", uuid_column, ", or None to only replace windows"),
         ("type_column", settings.type_column if source.activity_type is not None else None, ""),
     ):
         if local.columns and name is not None and name.lower() not in names:
@@ -280,8 +280,8 @@ def _stage_columns(
         name = columns.require(column.name, column.type) if columns.name(column.name) != date else date
         if name in staged:
             raise LoadError(
-                f"{source.uri} has the columns {staged[name].source!r} and {column.name!r}, which are one column, "
-                f"{name!r}, in {session.label}: leave one out of the object"
+                f"{source.uri} has the columns {staged[name].source!r} and {column.name!r}, which are the same "
+                f"column, {name!r}, in {session.label}: leave one out of the object"
             )
         target_type = columns.required[name]
         # A time with an offset must not lose it on the way into a column without a time zone.
@@ -323,6 +323,6 @@ def _check_date_type(session: WarehouseSession, target: Target, local: LocalTabl
         )
     if not session.is_time(sql_type) and not session.is_date(sql_type):
         raise LoadError(
-            f"column {target.date!r} of table {target.table} is {sql_type}, so that windows cannot be compared with "
-            f"it: change its type to {session.sql_type(MOMENT)}, or give another date_column"
+            f"column {target.date!r} of table {target.table} is {sql_type}, which cannot be compared with "
+            f"windows: change its type to {session.sql_type(MOMENT)}, or give another date_column"
         )

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Load the rows of an export, or of metrics, for their window.
+Load an export, or metrics: replace the table's rows inside the window by the object's.
 
-In one transaction the table's rows inside the window are deleted and the object's rows inside it inserted, except where
-a newer load covers the row's moment. A row that stands at another moment under the same UUID is deleted there, so that
-it moves, unless a newer load covers that other moment: then the object's row is obsolete.
+Rows that a newer load covers are neither deleted nor inserted. If the table has an activity under the same UUID at
+another date, that row is deleted, so that the activity moves; unless a newer load covers it, and then the object's row
+is obsolete and not inserted.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def check_staged_window(session: WarehouseSession, target: Target) -> int:
         ):
             raise LoadError(
                 f"column {target.uuid!r} does not identify the rows of {uri}: {count} of them have {value!r}. Give "
-                "another uuid_column, or None to replace windows alone"
+                "another uuid_column, or None to only replace windows"
             )
     if (activity_type := target.source.activity_type) is not None:
         assert target.type is not None
@@ -50,7 +50,7 @@ def check_staged_window(session: WarehouseSession, target: Target) -> int:
         ):
             raise LoadError(
                 f"{uri} is an export of type {activity_type!r}, but has a row with {value!r} in column "
-                f"{target.type!r}: nothing was loaded, since the load replaces the activities of that type alone. Give "
+                f"{target.type!r}: nothing was loaded, since the load only replaces activities of that type. Give "
                 "the name of the column with the type as type_column"
             )
     return int(rows)
@@ -72,7 +72,8 @@ def load_window(
     newer = load.newer(loads)
     if target.type is None and any(other.activity_type is not None for other in newer):
         raise LoadError(
-            f"table {target.table} has loads of single types, but no column of types: give its name as type_column"
+            f"table {target.table} was loaded from exports of one type, but has no column with the type: give its name "
+            "as type_column"
         )
     condition = _Conditions(session, target, load, newer)
     result = TableResult(deleted=session.execute(f"DELETE FROM {table} WHERE {condition.replaced()}"))
@@ -85,8 +86,8 @@ def load_window(
         result.deleted += session.execute(f"DELETE FROM {table} WHERE {condition.moved()}")
     insert = f"{target.insert_statement(session, loaded_at)} WHERE {loadable}"
     if has_moves and newer:
-        # What is still there under the same UUID stands where a newer load covers it.
-        insert += f" AND NOT {condition.stands_elsewhere()}"
+        # A row that still has the same UUID is covered by a newer load.
+        insert += f" AND NOT {condition.is_in_table()}"
     result.inserted = session.execute(insert)
     inside = result.inserted
     if newer:
@@ -126,14 +127,14 @@ class _Conditions:
         return self._inside(f"{STAGED}.")
 
     def loadable(self) -> str:
-        """Return the condition that a staged row is in the window, and no newer load covers its moment."""
+        """Return the condition that a staged row is in the window, and no newer load covers it."""
         parts = [self.staged_inside()]
         if self._overlapping:
             parts.append(f"NOT {self._covered(f'{STAGED}.', self._overlapping)}")
         return " AND ".join(parts)
 
     def moved(self) -> str:
-        """Return the condition that a row of the table stands elsewhere under a UUID that is loaded."""
+        """Return the condition that a row of the table has the UUID of a loadable row, and no newer load covers it."""
         uuid = self._session.quote(self._target.uuid or "")
         uuids = f"SELECT {STAGED}.{uuid} FROM {self._staging} {STAGED} WHERE {self.loadable()}"
         parts = [f"{uuid} IN ({uuids})", *self._of_account("")]
@@ -141,7 +142,7 @@ class _Conditions:
             parts.append(f"NOT {self._covered('', self._newer)}")
         return " AND ".join(parts)
 
-    def stands_elsewhere(self) -> str:
+    def is_in_table(self) -> str:
         """Return the condition that a staged row's UUID is in the table."""
         uuid = self._session.quote(self._target.uuid or "")
         same = [f"table_row.{uuid} = {STAGED}.{uuid}", *self._of_account("table_row.")]
@@ -163,7 +164,7 @@ class _Conditions:
         return [f"{prefix}{self._session.quote(self._target.account)} = {account}"]
 
     def _covered(self, prefix: str, loads: Sequence[Load]) -> str:
-        """Return the condition that one of some loads covers a row's moment."""
+        """Return the condition that at least one of the loads covers a row."""
         type_name = None
         if self._target.type is not None:
             staged_columns = {column.name for column in self._target.columns}
@@ -172,7 +173,7 @@ class _Conditions:
         return conditions_of(self._session, loads, *self._moment(prefix), type_name)
 
     def _moment(self, prefix: str) -> tuple[str, str]:
-        """Return the expression of a row's moment, and its type."""
+        """Return the expression of a row's date, and its SQL type."""
         date = self._target.date or ""
         sql_type = self._target.type_of(date)
         if prefix:

@@ -160,7 +160,7 @@ def _demo(screen: Screen, *, stay: bool) -> None:
                     "AIRFLOW_CONN_CHARTMOGUL_DEFAULT": connection,
                     "AIRFLOW_VAR_CHARTMOGUL_DESTINATION": f"file://{objects}",
                     "AIRFLOW_VAR_CHARTMOGUL_ACCOUNT_DUCKDB": str(database),
-                    # Only parse files again that have changed. The tasks need the cores.
+                    # Do not parse unchanged files again, since the tasks need the cores.
                     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
                 },
             )

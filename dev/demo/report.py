@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The report of the demo: what the warehouse says about the account's MRR, and whether it is what ChartMogul says.
+The report of the demo: the account's MRR from the warehouse, compared with ChartMogul's own metric.
 
 Amounts are in hundredths of the account's currency in the warehouse, as in the API.
 """
@@ -81,7 +81,7 @@ class Sums:
 
     :param day: the last day of the metrics
     :param metric: ChartMogul's own metric
-    :param by_source: the number of rows, and the sum of their MRR, by what the rows are
+    :param by_source: the number of rows and the sum of their MRR, by kind of row
     """
 
     day: date
@@ -90,13 +90,13 @@ class Sums:
 
     @property
     def differing(self) -> list[str]:
-        """What the rows are whose sum is not the metric."""
+        """The kinds of rows whose sum is not the metric."""
         return [source for source, (_, mrr) in self.by_source.items() if mrr != self.metric]
 
 
 class Warehouse:
     """
-    Answers the questions of the report.
+    Runs the queries of the report.
 
     :param path: a DuckDB file that ``example_account_duckdb`` has loaded
     """
@@ -135,7 +135,7 @@ class Warehouse:
         return self._query(_PLANS)
 
     def sums(self) -> Sums:
-        """Return the MRR by ChartMogul's metric, and by what it is the sum of."""
+        """Return ChartMogul's metric, and the sums to compare with it."""
         [(day, metric)] = self._query(_METRIC)
         sums = {source: self._query(query)[0] for source, query in _SUMS.items()}
         return Sums(day, Decimal(metric), {source: (rows, Decimal(mrr or 0)) for source, (rows, mrr) in sums.items()})

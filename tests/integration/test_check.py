@@ -141,7 +141,9 @@ def test_denied_customers_leave_subscriptions_unchecked(check: Check, account: S
         code, text, _ = check()
     assert code == 1
     assert re.search(r"^  customers +no \(403\) ", text, re.MULTILINE)
-    assert re.search(r"^  subscriptions +not checked +needs a row of customers", text, re.MULTILINE)
+    assert re.search(
+        r"^  subscriptions +not checked +needs a row of customers, but none could be read$", text, re.MULTILINE
+    )
 
 
 def test_server_errors_are_retried(check: Check, account: Sandbox, short_waits: None) -> None:
@@ -281,7 +283,7 @@ def test_key_that_may_nothing(check: Check, account: Sandbox) -> None:
     with account.faulty("ping:403"):
         code, output, errors = check()
     assert (code, output) == (3, "")
-    assert "denies the API key everything (403)" in errors
+    assert "denies the API key all access (403)" in errors
 
 
 @pytest.mark.parametrize(
@@ -299,7 +301,7 @@ def test_host_that_is_not_chartmogul(response: Response, check: Check) -> None:
         code, output, errors = check(base_url=server.url)
         assert len(server.requests) == 1
     assert (code, output) == (4, "")
-    assert errors == f"{server.url} responds, but not as ChartMogul does. Check the base URL.\n"
+    assert errors == f"{server.url} responds, but is not ChartMogul. Check the base URL.\n"
 
 
 def test_host_that_does_not_respond(check: Check, account: Sandbox) -> None:
@@ -325,7 +327,7 @@ def test_base_url_with_connection_is_refused(check: Check, capsys: pytest.Captur
     with pytest.raises(SystemExit) as exit_info:
         check("--conn-id", "chartmogul_default")
     assert exit_info.value.code == 2
-    assert "--base-url does not go with --conn-id" in capsys.readouterr().err
+    assert "--base-url cannot be combined with --conn-id" in capsys.readouterr().err
 
 
 def test_help_and_page_list_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

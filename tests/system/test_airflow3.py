@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run the DAGs of the page about Airflow 3's own means in a real Airflow 3.3, with an SMTP server for the alert.
+Run the DAGs of the page about Airflow 3 in a real Airflow 3.3, with an SMTP server for the alert.
 
 They share one Airflow. Its database is PostgreSQL, so that tasks run at the same time.
 """

@@ -88,7 +88,7 @@ CUSTOMERS = Sample([{"customer-since": f"2024-03-{day:02}T23:30:00+00:00"} for d
 @pytest.mark.parametrize(
     ("offset", "expected"),
     [
-        (0, "UTC: of 10 customers, 10 speak"),
+        (0, "UTC: of 10 customers, 10 match UTC"),
         (1, "The account's time zone: of 10"),
         (2, "Not clear: of 10 customers, 0"),
     ],

@@ -221,8 +221,8 @@ def test_error_shows_no_signed_url() -> None:
     ("changes", "message"),
     [
         ({"resource": None}, "has None as resource"),
-        ({"resource": "gadgets"}, "is of the resource 'gadgets', which this version does not know"),
-        ({"table": "invoices"}, "is the table 'invoices'; activities has activities"),
+        ({"resource": "gadgets"}, "is from the resource 'gadgets', which this version does not know"),
+        ({"table": "invoices"}, "holds the table 'invoices', but activities has only activities"),
         ({"format": None}, "has None as format"),
         ({"exported_at": None}, "has none of exported_at, extracted_at, modified_at"),
         ({"exported_at": "yesterday"}, "has 'yesterday' as exported_at, which is not a time in ISO 8601"),
