@@ -144,7 +144,7 @@ class Ledger:
         ]
 
     def discard_statements(self) -> list[str]:
-        """Return what deletes the rows that the ledger has now, for a table that does not exist any more."""
+        """Return the statement that deletes the ledger's rows of a table that no longer exists."""
         session, loaded_at, name = self._session, self._column("loaded_at"), self._session.quote_table(self.name)
         if not session.columns(self.name):
             return []

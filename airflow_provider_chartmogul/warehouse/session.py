@@ -166,9 +166,11 @@ class WarehouseSession(ABC):
             raise TransferSettingsError(f"table {text!r} is not a name, or a schema and a name with a dot between them")
         schema = self.schema and self._fold_text(self.schema)
         if len(parts) == 2 and schema is not None and schema != parts[0]:
-            raise TransferSettingsError(f"table {text!r} names another schema than schema={self.schema!r}: give one")
+            raise TransferSettingsError(
+                f"table {text!r} names another schema than schema={self.schema!r}: give one of them"
+            )
         for name in (*parts, *([schema] if schema else [])):
-            # PostgreSQL would cut it, and could take two tables for one.
+            # PostgreSQL truncates it, so two names could mean the same table.
             if len(name.encode()) > self.max_name_bytes:
                 raise TransferSettingsError(
                     f"{name!r} has {len(name.encode())} bytes; names in {self.label} have at most {self.max_name_bytes}"

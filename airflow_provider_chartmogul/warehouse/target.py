@@ -186,16 +186,16 @@ def plan_target(
     name = settings.table.replace("{table}", local.table)
     table = session.resolve_table(name)
     columns = _Columns(session, session.columns(table))
-    of_load = [LOADED_AT, *([DELETED_AT] if settings.deletes == "soft" else [])]
+    filled_columns = [LOADED_AT, *([DELETED_AT] if settings.deletes == "soft" else [])]
     if settings.account_column is not None:
         if not source.conn_id:
             raise LoadError(
                 f"the metadata of {source.uri} has no chartmogul_conn_id, so that account_column cannot be filled: "
                 "transfer the object again, or add the key to the metadata that source gets"
             )
-        of_load.append(settings.account_column)
+        filled_columns.append(settings.account_column)
     for column in local.columns:
-        if column.name.lower() in {name.lower() for name in of_load}:
+        if column.name.lower() in {name.lower() for name in filled_columns}:
             raise LoadError(
                 f"{source.uri} has a column {column.name!r} of its own, which the load would fill: "
                 + (
@@ -292,7 +292,7 @@ def _stage_columns(
 
 
 def _fit_type(session: WarehouseSession, column: Column, staged: Sequence[StagedColumn]) -> Column:
-    """Return a column with the type of the table, where the warehouse would round values, or read times by itself."""
+    """Return a column with the type of the table, where the warehouse would round or parse its values itself."""
     [staged_type] = [one.staged_type for one in staged if one.source == column.name]
     if column.type == "string" and session.is_moment(staged_type):
         return replace(column, type=MOMENT)
