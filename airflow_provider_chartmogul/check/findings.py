@@ -9,7 +9,7 @@ if they do not suffice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -182,6 +182,9 @@ def _read_time(row: Mapping[str, Any], key: str) -> datetime | None:
     try:
         time = datetime.fromisoformat(row[key])
     except (KeyError, TypeError, ValueError):
+        return None
+    # In the first and the last year, a day before or after it, or another time zone, may be out of Python's range.
+    if time.year in (MINYEAR, MAXYEAR):
         return None
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 

@@ -116,6 +116,14 @@ def test_time_zone_of_metrics_in_an_account_of_utc() -> None:
     assert answer("metrics", lambda *_: Sample(), {"time_zone": "UTC"}, customers=CUSTOMERS).startswith("Unknown: ")
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_times_at_the_ends_of_the_calendar_are_left_out(time: str) -> None:
+    customers = Sample([*CUSTOMERS.rows, {"customer-since": time}])
+    account = {"time_zone": "America/New_York" if time < "1000" else "Asia/Tokyo"}
+    assert answer("metrics", lambda *_: Sample(), account, customers=customers)
+    assert answer("event_date", lambda *_: Sample(), account, subscription_events=events(time, "2024-03-05T10:00:00Z"))
+
+
 def test_each_integration_is_requested_once() -> None:
     sources = [("Custom", "ds_1"), ("Stripe", "ds_2"), ("Stripe", "ds_3"), ("Recurly", "ds_4"), ("Chargebee", "ds_5")]
     sources += [("Import API", "ds_6"), ("Braintree", "ds_7")]
