@@ -64,6 +64,12 @@ class StoredObject:
             scheme, rest = "file", destination
         netloc, _, key = rest.partition("/")
         inner_conn_id, _, bucket = netloc.rpartition("@")
+        if ":" in inner_conn_id:
+            # Nothing of it is shown: it looks like a key and its secret.
+            raise DestinationError(
+                "the destination has a ':' before the '@': write the name of an Airflow connection there, "
+                f"{scheme}://connection@{bucket}/…, and keep credentials in the connection"
+            )
         if inner_conn_id and conn_id and inner_conn_id != conn_id:
             raise DestinationError(
                 f"the destination contains the connection '{inner_conn_id}', but object_storage_conn_id is "

@@ -53,6 +53,13 @@ def test_destination_is_parsed(destination: str, conn_id: str | None, parsed: St
     assert stored.name == uri.rpartition("/")[2]
 
 
+def test_credentials_in_a_destination_are_refused_and_not_shown() -> None:
+    with pytest.raises(DestinationError, match="write the name of an Airflow connection there") as caught:
+        StoredObject.parse("s3://AKIDEXAMPLE:wJalrXUtnFEMI@bucket/key.zip")
+    assert "AKIDEXAMPLE" not in str(caught.value)
+    assert "wJalrXUtnFEMI" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "destination",
     [
