@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 from airflow.providers.common.compat.sdk import AirflowFailException, Asset, AssetAlias
+from airflow.providers.postgres.hooks import postgres as postgres_hooks
 
 from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
 from tests.integration.task_runner import run_task
@@ -44,6 +45,9 @@ __all__ = [
     "collector",
     "objects",
 ]
+
+#: The drivers that Airflow's hook can use: it imports what it needs of psycopg 3 with SQLAlchemy 2 only.
+DRIVERS = ["psycopg2", *(["psycopg"] if hasattr(postgres_hooks, "register_default_adapters") else [])]
 
 
 class DuckDB(WarehouseUnderTest):
@@ -93,12 +97,10 @@ def warehouse(
     return postgres
 
 
-@pytest.fixture(params=["psycopg", "psycopg2"])
+@pytest.fixture(params=DRIVERS)
 def postgres(request: pytest.FixtureRequest, server: str, monkeypatch: pytest.MonkeyPatch) -> Postgres:
-    """PostgreSQL with either driver; older versions of Airflow's provider have psycopg 2 alone."""
-    from airflow.providers.postgres.hooks import postgres as hooks
-
-    monkeypatch.setattr(hooks, "USE_PSYCOPG3", request.param == "psycopg", raising=False)
+    """PostgreSQL with each driver that Airflow's hook can use."""
+    monkeypatch.setattr(postgres_hooks, "USE_PSYCOPG3", request.param == "psycopg", raising=False)
     monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_TEST", server)
     warehouse = Postgres(server)
     warehouse.change("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
@@ -130,9 +132,7 @@ def test_cursor_of_the_connection_does_not_matter(
     postgres: Postgres, objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows that are dictionaries lose columns of one name, and as tuples are their keys: each lock looks acquired."""
-    from airflow.providers.postgres.hooks import postgres as hooks
-
-    cursor = "dictcursor" if getattr(hooks, "USE_PSYCOPG3", False) else "realdictcursor"
+    cursor = "dictcursor" if getattr(postgres_hooks, "USE_PSYCOPG3", False) else "realdictcursor"
     monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_TEST", f"{postgres.server}?cursor={cursor}")
     postgres.load(objects.export([("a", "2", "x")], as_of=41))
     postgres.load(objects.export([("b", "2", "x")], as_of=40))
