@@ -16,7 +16,7 @@ from airflow.providers.postgres.hooks import postgres as postgres_hooks
 
 from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
 from tests.integration.task_runner import run_task
-from tests.integration.test_lineage import collector, new_events
+from tests.integration.test_lineage import alias_events, collector, new_events
 from tests.postgres import postgres_server
 from tests.warehouse_cases import (
     TABLE,
@@ -151,8 +151,7 @@ def test_load_is_reported_to_airflow(
     path = warehouse.parameters.get("duckdb_path")
     uri = f"file://{path}" if path else f"{server.replace('postgresql://test@', 'postgres://')}/public/{TABLE}"
     assert events[asset].extra == run.value
-    [event] = events[alias].asset_alias_events
-    assert (event.dest_asset_key.uri, event.extra) == (uri, run.value[TABLE])
+    assert alias_events(events, alias) == [(uri, run.value[TABLE])]
     collected = get_hook_lineage_collector().collected_assets
     assert [one.asset.uri for one in collected.inputs] == [export["uri"]]
     assert [one.asset.uri for one in collected.outputs] == [uri]
