@@ -32,9 +32,8 @@ def test_parameters_are_keyword_only_attributes() -> None:
 
 
 def test_docstring_describes_every_parameter_and_marks_templates() -> None:
-    described = re.findall(
-        r":param (\w+):(.*?)(?=\n    :|\Z)", ObjectStorageToWarehouseOperator.__doc__ or "", re.DOTALL
-    )
+    docstring = inspect.cleandoc(ObjectStorageToWarehouseOperator.__doc__ or "")
+    described = re.findall(r":param (\w+):(.*?)(?=\n:|\Z)", docstring, re.DOTALL)
     assert [name for name, _ in described] == [name for name in PARAMETERS if name != "task_id"]
     templated = {name for name, text in described if "(templated)" in text}
     assert templated == set(ObjectStorageToWarehouseOperator.template_fields)
