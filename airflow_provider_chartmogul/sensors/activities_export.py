@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -168,8 +169,16 @@ class ActivitiesExportSensor(BaseSensorOperator):
         if self.deferrable or not self.reschedule:
             return 0.0
         ti: Any = context["ti"]
-        # Airflow 2 gives a rescheduled task its first start date again; Airflow 3 has to be asked for it.
-        first = ti.get_first_reschedule_date(context) if hasattr(ti, "get_first_reschedule_date") else ti.start_date
+        if hasattr(ti, "get_first_reschedule_date"):
+            first = ti.get_first_reschedule_date(context)
+        else:  # Airflow 2, whose sensors read it in the same way
+            first = import_module("airflow.sensors.base")._orig_start_date(
+                dag_id=ti.dag_id,
+                task_id=ti.task_id,
+                run_id=ti.run_id,
+                map_index=ti.map_index,
+                try_number=ti.max_tries - self.retries + 1,
+            )
         return max(0.0, time.time() - first.timestamp()) if first else 0.0
 
     def _get_next_poke_interval(
