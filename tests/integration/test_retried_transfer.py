@@ -56,4 +56,5 @@ def test_lost_response_to_the_upload_is_not_a_failure(condition: str, sandbox: S
     assert fake_s3.content is not None
     assert run.xcoms["object"]["sha256"] == hashlib.sha256(fake_s3.content).hexdigest()
     puts = [request for request in fake_s3.server.requests if request.method == "PUT"]
-    assert len(puts) == 2
+    # With older versions of aiohttp the client repeats it twice, once without a body, which is refused.
+    assert len(puts) in (2, 3)
