@@ -43,14 +43,8 @@ def report_transfer(
     for outlet in outlets:
         with _logged_failure(log, f"the event of outlet {outlet!r}"):
             _add_outlet_event(context["outlet_events"], outlet, results[0], partition_key)
-    with _logged_failure(log, "the lineage"):
-        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
-
-        collector = get_hook_lineage_collector()
-        for result in results:
-            if not result.already_existed:
-                collector.add_input_asset(context=hook, uri=result.source_uri)
-                collector.add_output_asset(context=hook, uri=result.uri)
+    written = [result for result in results if not result.already_existed]
+    _report_lineage(hook, [result.source_uri for result in written], [result.uri for result in written], log)
 
 
 def report_load(
@@ -80,14 +74,7 @@ def report_load(
                     context["outlet_events"][outlet].add(Asset(uri), extra=dict(result[name]))
             else:
                 _update_extra(context["outlet_events"], outlet, result)
-    with _logged_failure(log, "the lineage"):
-        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
-
-        collector = get_hook_lineage_collector()
-        for uri in sources:
-            collector.add_input_asset(context=operator, uri=uri)
-        for uri in tables.values():
-            collector.add_output_asset(context=operator, uri=uri)
+    _report_lineage(operator, sources, list(tables.values()), log)
 
 
 def _add_outlet_event(events: Any, outlet: Any, result: TransferResult, partition_key: str | None) -> None:
@@ -108,6 +95,22 @@ def _update_extra(events: Any, outlet: Any, extra: Mapping[str, Any]) -> Any:
         return None
     accessor.extra.update(extra)
     return accessor
+
+
+def _report_lineage(owner: Any, inputs: Sequence[str], outputs: Sequence[str], log: TaskLog) -> None:
+    """
+    Report assets to the collector of hook lineage.
+
+    :param owner: the hook or operator that the lineage is attributed to
+    """
+    with _logged_failure(log, "the lineage"):
+        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+        collector = get_hook_lineage_collector()
+        for uri in inputs:
+            collector.add_input_asset(context=owner, uri=uri)
+        for uri in outputs:
+            collector.add_output_asset(context=owner, uri=uri)
 
 
 @contextlib.contextmanager

@@ -174,12 +174,12 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
                 # Checks that need no export come first: the file system, the partition key, an existing object.
                 delivery = self._delivery()
                 delivery.prepare()
-                self._partition_key(context, request.start)
+                partition_key = self._partition_key(context, request.start)
                 planned = ActivitiesExportSource(self.chartmogul_conn_id, hook.settings.base_url, request)
                 # Rendered templates do not show it, since they keep the destination's placeholders.
                 self.log.info("The destination is %s", delivery.destination.fill(export_values(planned)).uri)
                 if (existing := self._find_existing_object(context, delivery, planned)) is not None:
-                    return self._finish(context, [existing], hook)
+                    return self._finish(context, [existing], hook, partition_key)
                 self._cancellation.check()
                 export = create_or_resume_export(context, hook, request, self.log)
             if export.status is not ExportStatus.SUCCEEDED:

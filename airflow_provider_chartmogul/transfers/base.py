@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_chartmogul.exceptions import TransferSettingsError
 from airflow_provider_chartmogul.intervals.partition_keys import partition_key_of, run_attribute
-from airflow_provider_chartmogul.intervals.times import parse_time
 from airflow_provider_chartmogul.operators.base import ChartMogulOperator
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
     from airflow_provider_chartmogul.sources.activities_export import ActivitiesExportSource
     from airflow_provider_chartmogul.storage.delivery import Delivery, TransferResult
+
+T = TypeVar("T")
 
 
 def open_temporary_folder(download_dir: str | None) -> AbstractContextManager[Path]:
@@ -97,7 +98,7 @@ class ToObjectStorageOperator(ChartMogulOperator):
                 )
             _require_start(given.get("interval_start", ""))
 
-    def _partition_key(self, context: Context, start: datetime | str | None) -> str | None:
+    def _partition_key(self, context: Context, start: datetime | None) -> str | None:
         """
         Return the partition key for the events of the outlets; ``None`` if they get none from this task.
 
@@ -108,15 +109,16 @@ class ToObjectStorageOperator(ChartMogulOperator):
         # Airflow itself gives a run's own key to the events of all its tasks.
         if not self.emit_partitions or run_attribute(context, "partition_key") is not None:
             return None
-        _require_start(start)
-        timezone = getattr(self, "partition_timezone", None)
-        return partition_key_of(context, parse_time(start, "interval_start"), timezone)
+        return partition_key_of(context, _require_start(start), getattr(self, "partition_timezone", None))
 
-    def _finish(self, context: Context, results: Sequence[TransferResult], hook: ChartMogulHook) -> str:
+    def _finish(
+        self, context: Context, results: Sequence[TransferResult], hook: ChartMogulHook, partition_key: str | None
+    ) -> str:
         """
         Report the objects, and return the URI of the main one as the task's result.
 
         :param results: the objects, the main one first
+        :param partition_key: the partition key for the events of the outlets; ``None`` gives them none
         """
         from airflow_provider_chartmogul.lineage.reporting import report_transfer
 
@@ -128,7 +130,6 @@ class ToObjectStorageOperator(ChartMogulOperator):
         objects = {result.metadata["table"]: result.metadata for result in results}
         context["ti"].xcom_push(key="object", value=objects[main.metadata["table"]])
         context["ti"].xcom_push(key="objects", value=objects)
-        partition_key = self._partition_key(context, main.metadata["interval_start"])
         report_transfer(context, self.outlets, hook, results, self.log, partition_key=partition_key)
         return main.uri
 
@@ -229,9 +230,10 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
         source = ActivitiesExportSource(
             self.chartmogul_conn_id, hook.settings.base_url, request or reported_request(export), export
         )
-        self._partition_key(context, source.request.start)  # Raises before anything is published.
+        # Computed before anything is published, since it may raise.
+        partition_key = self._partition_key(context, source.request.start)
         if (existing := self._find_existing_object(context, delivery, source)) is not None:
-            return self._finish(context, [existing], hook)
+            return self._finish(context, [existing], hook, partition_key)
         stored = delivery.destination.fill(export_values(source))
         self.log.info("Transferring export %s (%s) to %s", export.id, source.request, stored.uri)
         with self._temporary_folder() as folder:
@@ -242,12 +244,18 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
             file = convert_archive(archive, delivery.format, self.column_types, metadata)
             metadata = {**delivery.describe(stored, file), **metadata}
             delivery.publish(file, stored, log=self.log, cancellation=self._cancellation, metadata=metadata)
-        return self._finish(context, [TransferResult(metadata, source.uri)], hook)
+        return self._finish(context, [TransferResult(metadata, source.uri)], hook, partition_key)
 
 
-def _require_start(start: object) -> None:
+def _require_start(start: T | None) -> T:
+    """
+    Return the start of a window.
+
+    :raises TransferSettingsError: if it has none
+    """
     if start is None:
         raise TransferSettingsError(
             "emit_partitions needs a window with a start, which is the partition key: set interval_start, or remove "
             "emit_partitions"
         )
+    return start

@@ -186,12 +186,14 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
 
         with fail_without_retry(), ChartMogulHook(self.chartmogul_conn_id) as hook:
             source = self._source(context, hook)
+            # Computed before anything is published, since it may raise.
+            partition_key = self._partition_key(context, source.interval.start if source.interval else None)
             output = self._output(source.resource)
             source = replace(source, column_types=self.column_types, column_selection=output.column_selection)
             delivery = self._delivery(source.resource, output)
             delivery.prepare()
             if existing := self._find_existing_objects(context, source, output, delivery):
-                return self._finish(context, existing, hook)
+                return self._finish(context, existing, hook, partition_key)
             with self._temporary_folder() as folder:
                 files = fetch_rows(
                     hook.client,
@@ -203,7 +205,7 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
                     cancellation=self._cancellation,
                 )
                 results = self._publish(source, output, delivery, files)
-            return self._finish(context, results, hook)
+            return self._finish(context, results, hook, partition_key)
 
     def _source(self, context: Context, hook: ChartMogulHook) -> ResourceSource:
         """
@@ -224,7 +226,6 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
         interval = None
         if resource.has_window:
             interval = self._resolve_interval(context)
-            self._partition_key(context, interval.start)  # Raises before anything is published.
             week_start_on = (
                 hook.get_account().get("week_start_on", "sunday") if query["interval"] == "week" else "monday"
             )
