@@ -164,9 +164,6 @@ class DuckDBSession(WarehouseSession):
     def staging_table(self, target: TableName, name: str) -> TableName:
         return TableName("temp", name)
 
-    def drop_staging(self, staging: TableName) -> None:
-        self.execute(f"DROP TABLE IF EXISTS {self.quote_table(staging)}")
-
     def stage(self, rows: LocalTable, staging: TableName, columns: Sequence[StagedColumn]) -> None:
         import pyarrow
 
@@ -174,8 +171,7 @@ class DuckDBSession(WarehouseSession):
         name = self.quote(staging.name)
         batches = _Batches(rows.record_batches())
         if (first := next(batches, None)) is None:
-            typed = ", ".join(f"{self.quote(column.name)} {column.staged_type}" for column in columns)
-            self.execute(f"CREATE TEMPORARY TABLE {name} ({typed})")
+            self.execute(f"CREATE TEMPORARY TABLE {name} ({self.define_columns(columns)})")
             return
         reader = pyarrow.RecordBatchReader.from_batches(first.schema, itertools.chain([first], batches))
         self._connection.register(_ROWS, reader)

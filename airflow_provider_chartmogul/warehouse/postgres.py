@@ -15,7 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_chartmogul.exceptions import LoadError, TransferSettingsError
-from airflow_provider_chartmogul.warehouse.session import StagedColumn, TableName, WarehouseSession
+from airflow_provider_chartmogul.warehouse.cursor_session import CursorSession, import_hook
+from airflow_provider_chartmogul.warehouse.session import StagedColumn, TableName
 
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.warehouse.local_tables import LocalTable
@@ -23,12 +24,8 @@ if TYPE_CHECKING:
 _READ_BYTES = 1 << 20
 
 
-class PostgresSession(WarehouseSession):
-    """
-    A connection to PostgreSQL.
-
-    :param conn_id: the Airflow connection
-    """
+class PostgresSession(CursorSession):
+    """A connection to PostgreSQL."""
 
     label = "PostgreSQL"
     max_name_bytes = 63
@@ -49,33 +46,19 @@ class PostgresSession(WarehouseSession):
         "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
     }
 
-    def __init__(self, conn_id: str, schema: str | None, **options: Any) -> None:
-        super().__init__(schema, **options)
-        self.conn_id = conn_id
-        self._connection: Any = None
-        self._cursor: Any = None
+    def _connect(self) -> Any:
+        hook = import_hook("postgres", "airflow.providers.postgres.hooks.postgres", "PostgresHook")
+        return hook(postgres_conn_id=self.conn_id).get_conn()
 
-    def open(self) -> None:
-        try:
-            from airflow.providers.postgres.hooks.postgres import PostgresHook
-        except ImportError as error:
-            raise TransferSettingsError(
-                "a connection of type postgres needs Airflow's provider for it, which is not installed on this worker: "
-                f"pip install 'airflow-provider-chartmogul[postgres]' ({error})"
-            ) from error
-        self._connection = PostgresHook(postgres_conn_id=self.conn_id).get_conn()
-        try:
-            self._connection.autocommit = True
-            self._cursor = self._new_cursor()
-            if self._is_psycopg2:
-                self._connection.set_client_encoding("UTF8")
-            else:
-                self.execute("SET client_encoding TO 'UTF8'")
-            for setting in ("TimeZone = 'UTC'", "DateStyle = 'ISO, MDY'", "standard_conforming_strings = on"):
-                self.execute(f"SET {setting}")
-        except BaseException:
-            self.close()
-            raise
+    def _prepare(self) -> None:
+        self._connection.autocommit = True
+        self._cursor = self._new_cursor()
+        if self._is_psycopg2:
+            self._connection.set_client_encoding("UTF8")
+        else:
+            self.execute("SET client_encoding TO 'UTF8'")
+        for setting in ("TimeZone = 'UTC'", "DateStyle = 'ISO, MDY'", "standard_conforming_strings = on"):
+            self.execute(f"SET {setting}")
 
     def _new_cursor(self) -> Any:
         # The connection's extra may name a cursor whose rows are dictionaries.
@@ -87,24 +70,15 @@ class PostgresSession(WarehouseSession):
     def _is_psycopg2(self) -> bool:
         return hasattr(self._cursor, "copy_expert")
 
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def execute(self, sql: str) -> int:
-        self._run(sql)
-        return max(0, int(self._cursor.rowcount))
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        self._run(sql)
-        return [tuple(row) for row in self._cursor.fetchall()]
-
-    def _run(self, sql: str) -> None:
-        try:
-            self._cursor.execute(sql)
-        except Exception as error:
-            raise _explained(error) from error
+    def _explain(self, error: Exception) -> Exception:
+        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+        # SQLSTATE class 22 is "data exception".
+        if not state.startswith("22"):
+            return error
+        diagnosis = getattr(error, "diag", None)
+        message = getattr(diagnosis, "message_primary", None) or str(error)
+        where = getattr(diagnosis, "context", None) or ""
+        return LoadError(f"{message} ({where})" if where else message)
 
     def lineage_uri(self, table: TableName) -> str:
         server = self._connection.info
@@ -149,14 +123,10 @@ class PostgresSession(WarehouseSession):
     def staging_table(self, target: TableName, name: str) -> TableName:
         return TableName("pg_temp", name)
 
-    def drop_staging(self, staging: TableName) -> None:
-        self.execute(f"DROP TABLE IF EXISTS {self.quote_table(staging)}")
-
     def stage(self, rows: LocalTable, staging: TableName, columns: Sequence[StagedColumn]) -> None:
         self.drop_staging(staging)
         names = ", ".join(self.quote(column.name) for column in columns)
-        typed = ", ".join(f"{self.quote(column.name)} {column.staged_type}" for column in columns)
-        self.execute(f"CREATE TEMPORARY TABLE {self.quote(staging.name)} ({typed})")
+        self.execute(f"CREATE TEMPORARY TABLE {self.quote(staging.name)} ({self.define_columns(columns)})")
         copy = f"COPY {self.quote_table(staging)} ({names}) FROM STDIN (FORMAT csv, ENCODING 'UTF8')"
         file = _ChunkFile(rows.csv_chunks())
         try:
@@ -168,7 +138,7 @@ class PostgresSession(WarehouseSession):
                         sink.write(chunk)
         except Exception as error:
             # psycopg 2 replaces an error of the file with one of its own.
-            raise file.error or _explained(error) from error
+            raise file.error or self._explain(error) from error
         self.execute(f"ANALYZE {self.quote_table(staging)}")
 
     def lock(self, tables: Sequence[TableName]) -> None:
@@ -207,14 +177,3 @@ class _ChunkFile:
             raise
         data, self._left = bytes(self._left[:size]), self._left[size:]
         return data
-
-
-def _explained(error: Exception) -> Exception:
-    """Return a ``LoadError`` for values that do not fit, and other errors as they are."""
-    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
-    if not state.startswith("22"):
-        return error
-    diagnosis = getattr(error, "diag", None)
-    message = getattr(diagnosis, "message_primary", None) or str(error)
-    where = getattr(diagnosis, "context", None) or ""
-    return LoadError(f"{message} ({where})" if where else message)

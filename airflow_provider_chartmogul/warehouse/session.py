@@ -291,9 +291,13 @@ class WarehouseSession(ABC):
     def staging_table(self, target: TableName, name: str) -> TableName:
         """Return where a staging table for a target is created."""
 
-    @abstractmethod
     def drop_staging(self, staging: TableName) -> None:
         """Drop a staging table, if it exists."""
+        self.execute(f"DROP TABLE IF EXISTS {self.quote_table(staging)}")
+
+    def define_columns(self, columns: Sequence[StagedColumn]) -> str:
+        """Return the names and types of a staging table's columns, for its DDL."""
+        return ", ".join(f"{self.quote(column.name)} {column.staged_type}" for column in columns)
 
     @contextmanager
     def transaction(self, tables: Sequence[TableName]) -> Iterator[None]:

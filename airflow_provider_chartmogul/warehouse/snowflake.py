@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_chartmogul.exceptions import LoadError, TransferSettingsError
 from airflow_provider_chartmogul.formats.gzip_files import open_to_write
-from airflow_provider_chartmogul.warehouse.session import StagedColumn, TableName, WarehouseSession
+from airflow_provider_chartmogul.warehouse.cursor_session import CursorSession, import_hook
+from airflow_provider_chartmogul.warehouse.session import StagedColumn, TableName
 
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.warehouse.local_tables import LocalTable
@@ -56,7 +57,7 @@ _FILE_FORMAT = (
 )
 
 
-class SnowflakeSession(WarehouseSession):
+class SnowflakeSession(CursorSession):
     """
     A connection to Snowflake.
 
@@ -81,55 +82,24 @@ class SnowflakeSession(WarehouseSession):
         "timestamp[us, tz=UTC]": "TIMESTAMP_TZ",
     }
 
-    def __init__(self, conn_id: str, schema: str | None, **options: Any) -> None:
-        super().__init__(schema, **options)
-        self.conn_id = conn_id
-        self._connection: Any = None
-        self._cursor: Any = None
+    def _connect(self) -> Any:
+        hook = import_hook("snowflake", "airflow.providers.snowflake.hooks.snowflake", "SnowflakeHook")
+        own = hook.get_connection(self.conn_id).extra_dejson.get("session_parameters") or {}
+        return hook(snowflake_conn_id=self.conn_id, session_parameters={**own, **_SESSION_PARAMETERS}).get_conn()
 
-    def open(self) -> None:
-        try:
-            from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
-        except ImportError as error:
+    def _prepare(self) -> None:
+        self._cursor = self._connection.cursor()
+        [(database,)] = self.query("SELECT CURRENT_DATABASE()")
+        if database is None:
             raise TransferSettingsError(
-                "a connection of type snowflake needs Airflow's provider for it, which is not installed on this "
-                f"worker: pip install 'airflow-provider-chartmogul[snowflake]' ({error})"
-            ) from error
-        own = SnowflakeHook.get_connection(self.conn_id).extra_dejson.get("session_parameters") or {}
-        parameters = {**own, **_SESSION_PARAMETERS}
-        self._connection = SnowflakeHook(snowflake_conn_id=self.conn_id, session_parameters=parameters).get_conn()
-        try:
-            self._cursor = self._connection.cursor()
-            [(database,)] = self.query("SELECT CURRENT_DATABASE()")
-            if database is None:
-                raise TransferSettingsError(
-                    f"connection {self.conn_id!r} has no database: set one in its extra, or as the user's default"
-                )
-        except BaseException:
-            self.close()
-            raise
+                f"connection {self.conn_id!r} has no database: set one in its extra, or as the user's default"
+            )
 
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def execute(self, sql: str) -> int:
-        self._run(sql)
-        return max(0, int(self._cursor.rowcount or 0))
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        self._run(sql)
-        return [tuple(row) for row in self._cursor.fetchall()]
-
-    def _run(self, sql: str) -> None:
-        try:
-            self._cursor.execute(sql)
-        except Exception as error:
-            # SQLSTATE class 22 is "data exception".
-            if str(getattr(error, "sqlstate", None) or "").startswith("22"):
-                raise LoadError(str(getattr(error, "raw_msg", None) or error)) from error
-            raise
+    def _explain(self, error: Exception) -> Exception:
+        # SQLSTATE class 22 is "data exception".
+        if str(getattr(error, "sqlstate", None) or "").startswith("22"):
+            return LoadError(str(getattr(error, "raw_msg", None) or error))
+        return error
 
     def lineage_uri(self, table: TableName) -> str:
         [(database,)] = self.query("SELECT CURRENT_DATABASE()")
@@ -177,14 +147,10 @@ class SnowflakeSession(WarehouseSession):
     def staging_table(self, target: TableName, name: str) -> TableName:
         return TableName(target.schema, name.upper())
 
-    def drop_staging(self, staging: TableName) -> None:
-        self.execute(f"DROP TABLE IF EXISTS {self.quote_table(staging)}")
-
     def stage(self, rows: LocalTable, staging: TableName, columns: Sequence[StagedColumn]) -> None:
         self._create_schemas([staging])
-        typed = ", ".join(f"{self.quote(column.name)} {column.staged_type}" for column in columns)
         # Dropping the table drops its stage, too. It is transient, since it needs no fail-safe.
-        self.execute(f"CREATE OR REPLACE TRANSIENT TABLE {self.quote_table(staging)} ({typed})")
+        self.execute(f"CREATE OR REPLACE TRANSIENT TABLE {self.quote_table(staging)} ({self.define_columns(columns)})")
         stage = f"@{self.quote(staging.schema)}.{self.quote('%' + staging.name)}"
         with tempfile.TemporaryDirectory(dir=rows.path.parent) as folder:
             has_rows = False

@@ -6,13 +6,16 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import sys
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_chartmogul.exceptions import TransferSettingsError
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
 from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
+from airflow_provider_chartmogul.warehouse.cursor_session import import_hook
 from tests.integration.task_runner import render, run_task
 from tests.unit.operator_classes import new_dag, own_parameters
 
@@ -109,3 +112,11 @@ def test_output_of_a_transfer_is_the_source() -> None:
         )
     assert load.upstream_task_ids == {"export"}
     assert mapped.task_id == "each"
+
+
+@pytest.mark.parametrize("conn_type", ["postgres", "snowflake"])
+def test_missing_provider_is_named(conn_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = f"airflow.providers.{conn_type}.hooks.{conn_type}"
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(TransferSettingsError, match=rf"pip install 'airflow-provider-chartmogul\[{conn_type}\]'"):
+        import_hook(conn_type, module, "Hook")
