@@ -20,6 +20,8 @@ _TIME_PATTERNS = (
     (r"([T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)$", r"\1Z"),
 )
 
+_CAST_ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError)
+
 #: Types whose name in ``column_types`` is not Arrow's.
 _NAMES = {pa.float32(): "float32", pa.float64(): "float64", pa.date32(): "date32", pa.date64(): "date64"}
 
@@ -71,3 +73,31 @@ def cast_text(values: pa.Array | pa.Scalar, arrow_type: pa.DataType) -> pa.Array
         for pattern, replacement in _TIME_PATTERNS:
             values = pc.replace_substring_regex(values, pattern, replacement)
         return pc.cast(pc.cast(values, pa.timestamp(arrow_type.unit, "UTC")), arrow_type)
+
+
+def cast_column(column: str, values: pa.Array, column_type: pa.DataType, rows_before: int) -> pa.Array:
+    """
+    Convert the values of a column.
+
+    :param column: the name of the column
+    :param rows_before: the number of rows before these values, for the error
+    :raises ColumnTypesError: for a value that does not fit, naming column, row and value
+    """
+    if values.type == column_type:
+        return values
+    try:
+        return _cast_values(values, column_type)
+    except _CAST_ERRORS as error:
+        for row, value in enumerate(values, rows_before + 1):
+            try:
+                _cast_values(value, column_type)
+            except _CAST_ERRORS:
+                raise ColumnTypesError(
+                    f"column {column!r}, row {row}: {str(value.as_py())[:80]!r} is not a value of type {column_type}; "
+                    "give the column another type in column_types, such as string"
+                ) from error
+        raise ColumnTypesError(f"column {column!r} cannot be converted to {column_type}: {error}") from error
+
+
+def _cast_values(values: pa.Array | pa.Scalar, column_type: pa.DataType) -> pa.Array | pa.Scalar:
+    return cast_text(values, column_type) if pa.types.is_string(values.type) else pc.cast(values, column_type)

@@ -21,7 +21,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from airflow_provider_chartmogul.exceptions import ColumnTypesError, TableError
-from airflow_provider_chartmogul.formats.arrow_types import cast_text, parse_types
+from airflow_provider_chartmogul.formats.arrow_types import cast_column, parse_types
 from airflow_provider_chartmogul.formats.csv_text import MAX_HEADER_BYTES, read_columns
 
 #: pyarrow always reads up to 32 blocks ahead, so blocks account for most of the memory. A row can be as long as one.
@@ -186,24 +186,5 @@ def _cast_batch(
 ) -> pa.RecordBatch:
     arrays = []
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
-        if name in types:
-            try:
-                array = cast_text(array, types[name])
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise _describe_misfit(name, types[name], array, rows_before, error) from error
-        arrays.append(array)
+        arrays.append(cast_column(name, array, types[name], rows_before) if name in types else array)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _describe_misfit(
-    column: str, column_type: pa.DataType, values: pa.Array, rows_before: int, error: Exception
-) -> ColumnTypesError:
-    for row, value in enumerate(values, rows_before + 1):
-        try:
-            cast_text(value, column_type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return ColumnTypesError(
-                f"column {column!r}, row {row}: {value.as_py()[:80]!r} is not a value of type {column_type}; give the "
-                "column another type in column_types, or none to keep it as text"
-            )
-    return ColumnTypesError(f"column {column!r} cannot be converted to {column_type}: {error}")

@@ -13,15 +13,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from airflow_provider_chartmogul.exceptions import ColumnTypesError, TableError
+from airflow_provider_chartmogul.exceptions import TableError
 from airflow_provider_chartmogul.formats.archive import Archive
-from airflow_provider_chartmogul.formats.arrow_types import cast_text
+from airflow_provider_chartmogul.formats.arrow_types import cast_column
 from airflow_provider_chartmogul.formats.csv_blocks import split_header
 from airflow_provider_chartmogul.formats.gzip_files import GZIP_ERRORS, open_to_read
 
@@ -168,7 +168,7 @@ def typed_batches(
                 if nul_row is not None:
                     warn_of_nul(name, rows + nul_row + 1)
                 array = _without_empty(array)
-            arrays.append(_cast(name, array, types[name], rows))
+            arrays.append(cast_column(name, array, types[name], rows))
         rows += batch.num_rows
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
@@ -259,27 +259,6 @@ def _without_nul(array: pa.Array) -> tuple[pa.Array, int | None]:
 def _without_empty(array: pa.Array) -> pa.Array:
     is_empty = pc.equal(pc.binary_length(array), 0)
     return pc.if_else(is_empty, pa.scalar(None, array.type), array) if pc.any(is_empty).as_py() else array
-
-
-def _cast(name: str, array: pa.Array, column_type: pa.DataType, rows_before: int) -> pa.Array:
-    if array.type == column_type:
-        return array
-    try:
-        return _cast_values(array, column_type)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        for row, value in enumerate(array, rows_before + 1):
-            try:
-                _cast_values(value, column_type)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                raise ColumnTypesError(
-                    f"column {name!r}, row {row}: {str(value.as_py())[:80]!r} is not a value of type {column_type}; "
-                    "give the column another type in column_types, such as string"
-                ) from error
-        raise ColumnTypesError(f"column {name!r} cannot be converted to {column_type}: {error}") from error
-
-
-def _cast_values(values: Any, column_type: pa.DataType) -> Any:
-    return cast_text(values, column_type) if pa.types.is_string(values.type) else pc.cast(values, column_type)
 
 
 def _csv_array(array: pa.Array) -> pa.Array:

@@ -26,7 +26,6 @@ import pytest
 from airflow_provider_chartmogul.api.resources import RESOURCES
 from airflow_provider_chartmogul.sandbox import Sandbox
 from dev.real_airflow import RealAirflow
-from tests.postgres import postgres_server
 from tests.resource_rows import csv_text, table_rows, table_values
 from tests.system.crashes import Worker, is_alive, wait_for
 from tests.system.forms import FORM
@@ -55,17 +54,6 @@ def sandbox() -> Iterator[Sandbox]:
     present = datetime.now(UTC).replace(microsecond=0)
     with Sandbox(api_key=API_KEY, customers=150, page_size=20, export_seconds=5, as_of=present) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("lake")
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    with postgres_server() as uri:
-        yield uri
 
 
 @pytest.fixture(scope="module")

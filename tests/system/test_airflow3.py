@@ -85,11 +85,6 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("lake")
-
-
-@pytest.fixture(scope="module")
 def airflow(
     sandbox: Sandbox, mail_server: MailServer, lake: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RealAirflow]:

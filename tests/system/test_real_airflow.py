@@ -22,7 +22,6 @@ from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.company.activities import COLUMNS
 from dev.real_airflow import FINISHED_RUN_STATES, RealAirflow
-from tests.postgres import postgres_server
 from tests.system.crashes import wait_for
 from tests.system.example_runs import read_rows
 from tests.system.secret_search import find_secrets, table_content
@@ -38,17 +37,6 @@ API_KEY = "the-secret-api-key-of-the-system-test"
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(api_key=API_KEY, export_seconds=5) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("lake")
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    with postgres_server() as uri:
-        yield uri
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ from airflow_provider_chartmogul.api.resources import (
 from airflow_provider_chartmogul.exceptions import ColumnTypesError
 from airflow_provider_chartmogul.formats.column_selection import ColumnSelection
 from airflow_provider_chartmogul.formats.tables import TableWriter, check_column_types
+from tests.resource_rows import csv_text
 
 EXTRACTED_AT = datetime(2026, 3, 1, 12, 30, 15, 250000, tzinfo=UTC)
 FORMATS = ["parquet", "csv", "csv.gz"]
@@ -76,17 +77,6 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     content = path.read_bytes()
     text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
     return list(csv.DictReader(io.StringIO(text, newline="")))
-
-
-def csv_text(value: Any) -> str:
-    """A value of a Parquet file as it stands in the CSV."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return str(value)
 
 
 def write_rows(tmp_path: Path, rows: list[Row], table: Table = CUSTOMERS, **parameters: Any) -> list[Row]:
