@@ -30,7 +30,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-chartmogul",
         "name": "ChartMogul",
-        "description": "Moves `ChartMogul <https://chartmogul.com/>`__ activities into object storage.",
+        "description": "Brings `ChartMogul <https://chartmogul.com/>`__ data into object storage and data warehouses.",
         "versions": [__version__],
         "integrations": [
             {
