@@ -16,8 +16,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Keep the machine's own Airflow configuration out of everything that runs here.
 unexport AIRFLOW_HOME AIRFLOW_CONFIG
 
-.PHONY: help demo up test test-system lint format test-matrix test-storage test-browser test-package dist docs bench \
-	constraints clean require-node require-chromium
+.PHONY: help demo up test test-integration test-airflow test-system lint format test-matrix test-storage \
+	test-browser test-package dist docs bench constraints clean require-node require-chromium
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,10 +28,16 @@ demo: .venv/.package ## load a whole account into DuckDB in a real Airflow, and 
 up: .venv/.package ## run the demo, then keep the Airflow UI open until Ctrl-C
 	@$(BIN)/python -m dev.demo --stay
 
-# Many integration tests wait rather than compute, so there are more processes than most machines have cores.
+# A real Airflow mostly waits, so its tests run beside the others.
 test: .venv/.tools ## run the unit, integration and quick system tests
+	@$(MAKE) --jobs=2 test-integration test-airflow
+
+# Many integration tests wait rather than compute, so there are more processes than most machines have cores.
+test-integration: .venv/.tools
 	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal tests/unit tests/integration
-	@$(BIN)/python -m pytest tests/system -m 'not long'
+
+test-airflow: .venv/.tools
+	@$(BIN)/python -m pytest --quiet tests/system -m 'not long'
 
 # The long form has three hard days of 60 runs (30 minutes) and a backfill of 31 days (15 minutes);
 # FORM=short has one hard day of 12 runs and a backfill of ten days.

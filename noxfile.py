@@ -71,7 +71,8 @@ MATRIX = (
 )
 
 
-#: Tests whose subject does not depend on Airflow. `make test` and the sessions marked ``whole`` run them.
+#: Files, and single tests, whose subject does not depend on Airflow. `make test` and the sessions marked ``whole`` run
+#: them.
 INDEPENDENT_OF_AIRFLOW = (
     "tests/unit/test_api.py",
     "tests/unit/test_archive.py",
@@ -102,6 +103,12 @@ INDEPENDENT_OF_AIRFLOW = (
     "tests/integration/test_flips.py",
     "tests/integration/test_interruptions.py",
     "tests/integration/test_kills.py",
+    # tests/integration/test_dags.py transfers all resources on every version.
+    "tests/integration/test_resource_transfer.py::test_fault_in_the_middle_of_a_walk_costs_no_row",
+    "tests/integration/test_resource_transfer.py::test_raw_rows_are_those_of_the_account",
+    "tests/integration/test_resource_transfer.py::test_requests_are_a_page_of_200_rows_each",
+    "tests/integration/test_resource_transfer.py::test_schema_is_the_same_without_rows",
+    "tests/integration/test_resource_transfer.py::test_tables_have_the_values_of_the_account",
     "tests/integration/test_sandbox.py",
     "tests/integration/test_sandbox_faults.py",
     "tests/integration/test_sandbox_lists.py",
@@ -186,7 +193,7 @@ def _add_session(airflow: Airflow) -> None:
         # dlt is installed where `make test` runs only; its rows do not depend on Airflow.
         ignored = ["--ignore=tests/integration/test_dlt.py"]
         if not airflow.whole:
-            ignored += [f"--ignore={path}" for path in INDEPENDENT_OF_AIRFLOW]
+            ignored += [f"--{'deselect' if '::' in test else 'ignore'}={test}" for test in INDEPENDENT_OF_AIRFLOW]
         if airflow.lowest:
             # Beside the lowest requests and urllib3 there is only a ChartMogul client from before these lists.
             ignored.append("--deselect=tests/integration/test_sandbox_lists.py::test_official_client_reads_all_lists")
