@@ -158,8 +158,9 @@ class ObjectStorageToWarehouseOperator(ParsedOperator):
         check_names({name: value for name, value in given.items() if is_literal(value)})
         if is_literal(given.get("deletes")):
             check_deletes(given["deletes"])
-        if is_literal(given.get("duckdb_path")):
-            check_load_options(given.get("load_options"))
+        load_options = given.get("load_options")
+        if is_literal(given.get("duckdb_path")) and (isinstance(load_options, Mapping) or is_literal(load_options)):
+            check_load_options(load_options)
 
     def execute(self, context: Context) -> dict[str, dict[str, Any]]:
         from airflow_provider_chartmogul.warehouse.load import load_batch

@@ -75,11 +75,14 @@ def check_deletes(value: object) -> None:
         raise TransferSettingsError(f"deletes cannot be {value!r}: it is one of {', '.join(DELETES)}")
 
 
-def check_load_options(value: Mapping[str, Any] | None) -> None:
+def check_load_options(value: object) -> None:
     """
     Check the parameter ``load_options``.
 
-    :raises TransferSettingsError: for any option, since the warehouses of this version have none
+    :raises TransferSettingsError: for what is not a dictionary, and for any option, since the warehouses of this
+        version have none
     """
+    if value is not None and not isinstance(value, Mapping):
+        raise TransferSettingsError(f"load_options is a dictionary of options for a warehouse, not {value!r}")
     if value:
         raise TransferSettingsError(f"load_options has {', '.join(map(str, value))}, but this warehouse has no options")

@@ -236,17 +236,18 @@ def parse_source(source: object, *, object_storage_conn_id: str | None, log: Tas
         * the same, ending in ``/``: all objects below this prefix
         * ``None`` or empty: nothing
     :param object_storage_conn_id: the Airflow connection to read the objects with, unless a URI contains it
-    :raises SourceError: for anything else, and for an object without the metadata of a transfer
+    :raises SourceError: for anything else, for an object without the metadata of a transfer, and for two that contradict
+        each other about one object
     :raises ObjectStorageError: if objects are to be listed, or their metadata read, and the store refuses
     """
     batches: list[list[SourceObject]] = []
     batches_by_key: dict[object, list[list[SourceObject]]] = {}
-    seen = set()
+    seen: dict[str, list[SourceObject]] = {}
     for number, group in enumerate(_read(source, object_storage_conn_id, log)):
         for one in group:
-            if (one.uri, one.as_of) in seen:
+            if _is_repeated(one, seen.setdefault(one.uri, [])):
                 continue
-            seen.add((one.uri, one.as_of))
+            seen[one.uri].append(one)
             of_key = batches_by_key.setdefault(_batch_key(one, number), [])
             for batch in of_key:
                 # The same export may have been written in two formats: two loads.
@@ -258,6 +259,31 @@ def parse_source(source: object, *, object_storage_conn_id: str | None, log: Tas
                 batches.append(of_key[-1])
     parsed = [SourceBatch(tuple(sorted(batch, key=_table_position))) for batch in batches]
     return sorted(parsed, key=lambda batch: batch.as_of)
+
+
+def _is_repeated(one: SourceObject, others: Sequence[SourceObject]) -> bool:
+    """
+    Return whether an object was given before.
+
+    :param others: the objects with the same URI that were given before
+    :raises SourceError: if the metadata of one of them says that it holds something else. Only the last of several
+        transfers to one URI is left there, so that a load of the others would empty their windows
+    """
+    for other in others:
+        for name in ("resource", "table", "window", "activity_type", "conn_id", "query_params"):
+            if (was := getattr(other, name)) != (now := getattr(one, name)):
+                raise SourceError(
+                    f"several transfers wrote to {one.uri}, so that only the content of the last is left: {name} is "
+                    f"{_show(was)} in the metadata of one, and {_show(now)} in that of another. Give each its own "
+                    "destination, for example with {interval_start} in it, and clear the transfers"
+                )
+    return any((other.as_of, other.sha256) == (one.as_of, one.sha256) for other in others)
+
+
+def _show(value: object) -> str:
+    if isinstance(value, tuple):
+        return " to ".join(bound.isoformat() if bound else "open" for bound in value)
+    return repr(value)
 
 
 def _read(source: object, conn_id: str | None, log: TaskLog) -> Iterator[list[SourceObject]]:

@@ -151,6 +151,26 @@ def test_the_same_object_twice_is_loaded_once() -> None:
     assert len(parse([export(), export(), {"activities": export()}])) == 1
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"interval_end": "2024-01-03T00:00:00+00:00"},
+        {"interval_start": None},
+        {"activity_type": "churn"},
+        {"chartmogul_conn_id": "other"},
+        # A transfer that kept the object of another window.
+        {"interval_start": "2023-12-31T00:00:00+00:00", "exported_at": None, "modified_at": "2024-02-01T00:00:00+00:00"},
+    ],
+)
+def test_two_transfers_to_one_destination_are_an_error(changes: dict[str, Any]) -> None:
+    with pytest.raises(SourceError, match=r"several transfers wrote to s3://b/x\.csv\.gz"):
+        parse([export(), export(**changes)])
+
+
+def test_other_content_under_the_same_name_and_age_is_not_left_out() -> None:
+    assert len(parse([export(sha256="a"), export(sha256="b"), export(sha256="a")])) == 2
+
+
 def test_the_same_export_in_two_formats_is_two_batches() -> None:
     assert uris([export(), export("y")]) == [["s3://b/x.csv.gz"], ["s3://b/y.csv.gz"]]
 

@@ -61,11 +61,18 @@ def test_copy_keeps_parameters() -> None:
         ({"deletes": "gentle"}, "deletes cannot be 'gentle': it is one of hard, soft"),
         ({"lock_timeout": -1}, "lock_timeout"),
         ({"load_options": {"region": "x"}}, "load_options has region"),
+        ({"load_options": "region"}, "load_options is a dictionary of options for a warehouse, not 'region'"),
     ],
 )
 def test_invalid_literal_is_refused_when_the_dag_is_parsed(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         new_load(**parameters)
+
+
+def test_template_is_not_taken_for_options() -> None:
+    task = render(new_load(load_options="{{ params.options }}", source=None), load_options="None")
+    with pytest.raises(AirflowFailException, match="load_options is a dictionary of options for a warehouse"):
+        run_task(task)
 
 
 def test_mapped_task_is_checked_when_the_dag_is_parsed() -> None:
