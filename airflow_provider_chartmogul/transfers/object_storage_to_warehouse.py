@@ -207,9 +207,10 @@ class ObjectStorageToWarehouseOperator(ParsedOperator):
         :raises TransferSettingsError: for an invalid one
         """
         from airflow_provider_chartmogul.warehouse.connect import check_destination
-        from airflow_provider_chartmogul.warehouse.settings import LoadSettings, check_load_options
+        from airflow_provider_chartmogul.warehouse.settings import LoadSettings, check_load_options, check_names
 
         check_destination(self.warehouse_conn_id, self.duckdb_path)
+        check_names({"schema": self.schema})
         check_load_options(self.load_options)
         return LoadSettings(
             table=self.table,

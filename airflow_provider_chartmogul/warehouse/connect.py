@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_chartmogul.exceptions import TransferSettingsError
 from airflow_provider_chartmogul.warehouse.session import WarehouseSession
+from airflow_provider_chartmogul.warehouse.settings import is_name
 
 #: Module and class by the type of the Airflow connection.
 _SESSIONS = {"postgres": ("postgres", "PostgresSession"), "snowflake": ("snowflake", "SnowflakeSession")}
@@ -17,13 +18,17 @@ def check_destination(warehouse_conn_id: str | None, duckdb_path: str | None) ->
     """
     Check that exactly one warehouse is given.
 
-    :raises TransferSettingsError: for none, and for two
+    :raises TransferSettingsError: for none, for two, and for one that a template left empty
     """
     if (warehouse_conn_id is None) == (duckdb_path is None):
         raise TransferSettingsError(
             f"give either warehouse_conn_id (a connection of type {', '.join(_SESSIONS)}) or duckdb_path, not "
             + ("both" if duckdb_path is not None else "neither")
         )
+    for name, value in (("warehouse_conn_id", warehouse_conn_id), ("duckdb_path", duckdb_path)):
+        # Otherwise "None" would be a file in the worker's folder.
+        if value is not None and not is_name(value):
+            raise TransferSettingsError(f"{name} cannot be {value!r}: check the template that it is from")
 
 
 def new_session(

@@ -59,10 +59,15 @@ def check_names(given: Mapping[str, Any]) -> None:
         value = given.get(name, "-")
         if value is None and name in _OPTIONAL_NAMES:
             continue
-        if not isinstance(value, str) or not value.strip():
-            raise TransferSettingsError(f"{name} must be a name, not {value!r}")
+        if not is_name(value):
+            raise TransferSettingsError(f"{name} must be a name, not {value!r}: check the template that it is from")
     if set("{}") & set(str(given.get("table", "")).replace("{table}", "")):
         raise TransferSettingsError(f"table {given['table']!r} has a placeholder other than {{table}}")
+
+
+def is_name(value: object) -> bool:
+    """Return whether a value can be a name, and is not what a template renders for a value that is missing."""
+    return isinstance(value, str) and value.strip().lower() not in ("", "none", "null")
 
 
 def check_deletes(value: object) -> None:
