@@ -28,9 +28,11 @@ from airflow_provider_chartmogul.formats.column_selection import EXTRA, EXTRACTE
 from airflow_provider_chartmogul.formats.columns import list_columns
 from airflow_provider_chartmogul.formats.gzip_files import GZIP_ERRORS, open_to_read
 from airflow_provider_chartmogul.formats.nested_rows import nested_rows
+from airflow_provider_chartmogul.formats.parquet_footer import read_footer
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
-from airflow_provider_chartmogul.warehouse.source_objects import ACTIVITIES, SourceObject
+from airflow_provider_chartmogul.storage.object_metadata import METADATA_KEY, decode_metadata
+from airflow_provider_chartmogul.warehouse.source_objects import ACTIVITIES, DESTINATION_HINT, SourceObject
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,7 +140,8 @@ def fetch_tables(
     :raises ObjectStorageError: if it cannot be read
     :raises ColumnTypesError: for a type that Arrow does not have, and for a column that the object does not have
     :raises TableError: if it cannot be read as a table
-    :raises SourceError: for a format that a load cannot read
+    :raises SourceError: for a format that a load cannot read, and for an object that a transfer kept though it holds
+        something else
     :raises TransferSettingsError: if pyarrow is not installed
     :raises TaskCancelledError: if the task is cancelled
     """
@@ -149,6 +152,8 @@ def fetch_tables(
     path = folder / f"object-{source.table}.{source.format}"
     sha256 = source.stored.download(path, cancellation)
     _check_content(source, path.stat().st_size, sha256)
+    if source.sha256 is None:
+        _check_kept_object(source, path)
     types = {**(source.metadata.get("column_types") or {}), **(column_types or {})}
     if source.format in TABLE_FORMATS:
         return (_open_table(source, source.table, path, source.format, types, column_types or {}, cancellation, log),)
@@ -172,6 +177,29 @@ def _check_content(source: SourceObject, size: int, sha256: str) -> None:
         f"{source.uri} has changed since its transfer: {difference}. Clear the transfer and the tasks after it, so "
         "that the object is written again and is what its metadata describes"
     )
+
+
+def _check_kept_object(source: SourceObject, path: Path) -> None:
+    """
+    Compare an object that existed before its transfer with what it carries itself, if it does.
+
+    :param path: the object on local disk
+    :raises SourceError: if a transfer kept the object of another one, whose rows are outside the window of the load
+    """
+    if source.format == "parquet":
+        # Of the same bytes that are loaded, since the object may have been replaced.
+        with path.open("rb") as file:
+            carried = decode_metadata(read_footer(file, METADATA_KEY))
+    else:
+        carried = source.stored.read_metadata()
+    if carried is None:
+        return
+    # What is None is not carried.
+    present = {"format": source.format, "modified_at": source.metadata.get("modified_at"), **carried}
+    if (difference := source.difference_to(SourceObject(source.uri, present))) is not None:
+        raise SourceError(
+            f"{source.uri} was written by another transfer than the one that kept it: {difference}. {DESTINATION_HINT}"
+        )
 
 
 def _open_table(

@@ -38,6 +38,11 @@ _NO_METADATA = (
     "elsewhere"
 )
 
+#: How to fix transfers that have one object.
+DESTINATION_HINT = (
+    "Give each its own destination, for example with {interval_start} in it, and clear the transfers and their loads"
+)
+
 _PARALLEL_REQUESTS = 8
 
 #: Keys of the time by which objects are ordered; the first one that an object has is used.
@@ -168,6 +173,13 @@ class SourceObject:
         """The object in its store."""
         return StoredObject.parse(self.uri, self.object_storage_conn_id)
 
+    def difference_to(self, other: SourceObject) -> str | None:
+        """Return how the metadata of another object with the same URI contradicts this one's; ``None`` if not."""
+        for name in ("resource", "table", "window", "activity_type", "query_params", "conn_id"):
+            if (ours := getattr(self, name)) != (theirs := getattr(other, name)):
+                return f"{name} is {_show(ours)} for one of them, and {_show(theirs)} for another"
+        return None
+
     def _text(self, key: str) -> str:
         value = self.metadata.get(key)
         if not isinstance(value, str) or not value:
@@ -236,8 +248,7 @@ def parse_source(source: object, *, object_storage_conn_id: str | None, log: Tas
         * the same, ending in ``/``: all objects below this prefix
         * ``None`` or empty: nothing
     :param object_storage_conn_id: the Airflow connection to read the objects with, unless a URI contains it
-    :raises SourceError: for anything else, for an object without the metadata of a transfer, and for two that contradict
-        each other about one object
+    :raises SourceError: for anything else, for an object without the metadata of a transfer, and for contradictions
     :raises ObjectStorageError: if objects are to be listed, or their metadata read, and the store refuses
     """
     batches: list[list[SourceObject]] = []
@@ -266,24 +277,16 @@ def _is_repeated(one: SourceObject, others: Sequence[SourceObject]) -> bool:
     Return whether an object was given before.
 
     :param others: the objects with the same URI that were given before
-    :raises SourceError: if the metadata of one of them says that it holds something else. Only the last of several
-        transfers to one URI is left there, so that a load of the others would empty their windows
+    :raises SourceError: if they contradict each other. Only the last of several transfers to one URI is left there, so
+        that a load of the others would empty their windows
     """
     for other in others:
-        for name in ("resource", "table", "window", "activity_type", "conn_id", "query_params"):
-            if (was := getattr(other, name)) != (now := getattr(one, name)):
-                raise SourceError(
-                    f"several transfers wrote to {one.uri}, so that only the content of the last is left: {name} is "
-                    f"{_show(was)} in the metadata of one, and {_show(now)} in that of another. Give each its own "
-                    "destination, for example with {interval_start} in it, and clear the transfers"
-                )
+        if (difference := one.difference_to(other)) is not None:
+            raise SourceError(
+                f"several transfers have {one.uri} as their object, so that only the last one's content is left: "
+                f"{difference}. {DESTINATION_HINT}"
+            )
     return any((other.as_of, other.sha256) == (one.as_of, one.sha256) for other in others)
-
-
-def _show(value: object) -> str:
-    if isinstance(value, tuple):
-        return " to ".join(bound.isoformat() if bound else "open" for bound in value)
-    return repr(value)
 
 
 def _read(source: object, conn_id: str | None, log: TaskLog) -> Iterator[list[SourceObject]]:
@@ -385,6 +388,10 @@ def _table_names(resource: str) -> list[str]:
 
 def _table_position(one: SourceObject) -> int:
     return 0 if one.resource == ACTIVITIES else _table_names(one.resource).index(one.table)
+
+
+def _show(value: object) -> str:
+    return " to ".join(str(bound or "open") for bound in value) if isinstance(value, tuple) else repr(value)
 
 
 def _midnight(day: date) -> datetime:

@@ -36,6 +36,7 @@ from airflow_provider_chartmogul.formats.csv_blocks import split_header
 from airflow_provider_chartmogul.formats.parquet import write_parquet
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.sources.row_files import ResourceOutput, RowFiles
+from airflow_provider_chartmogul.storage.object_metadata import METADATA_KEY, encode_metadata
 from airflow_provider_chartmogul.warehouse import local_tables
 from airflow_provider_chartmogul.warehouse.local_tables import Column, LocalTable, fetch_tables
 from airflow_provider_chartmogul.warehouse.source_objects import SourceObject
@@ -288,6 +289,34 @@ def test_object_that_is_gone_is_an_error(tmp_path: Path) -> None:
 def test_object_that_existed_before_is_compared_by_its_size(tmp_path: Path) -> None:
     source = source_of(tmp_path, b"a\n1\n", "csv", sha256=None)
     assert rows_of(*fetch(tmp_path, source)) == [{"a": "1"}]
+
+
+KEPT = {"sha256": None, "exported_at": None, "modified_at": "2026-03-02T00:00:00+00:00"}
+
+
+@pytest.mark.parametrize(
+    ("written", "kept", "difference"),
+    [
+        ({}, {}, None),
+        ({"interval_start": "2026-01-01T00:00:00Z"}, {"interval_start": "2026-01-01T01:00:00+01:00"}, None),
+        ({"interval_start": "2026-01-01"}, {"interval_start": "2026-01-02"}, "window is 2026-01-02"),
+        ({"interval_end": "2026-01-01"}, {}, "window is open to open for one of them"),
+        ({}, {"activity_type": "churn"}, "activity_type is 'churn' for one of them, and None for another"),
+        ({"chartmogul_conn_id": "a"}, {"chartmogul_conn_id": "b"}, "conn_id is 'b'"),
+    ],
+)
+def test_kept_object_of_another_transfer_is_an_error(
+    written: dict[str, str], kept: dict[str, str], difference: str | None, tmp_path: Path
+) -> None:
+    metadata = {"resource": "activities", "table": "activities", "exported_at": "2026-03-01T00:00:00Z", **written}
+    path = tmp_path / "written.parquet"
+    write_parquet(iter([b"a\n1\n"]), path, None, {METADATA_KEY: encode_metadata(metadata)})
+    source = source_of(tmp_path, path.read_bytes(), "parquet", **{**KEPT, **kept})
+    if difference is None:
+        assert rows_of(*fetch(tmp_path, source)) == [{"a": "1"}]
+    else:
+        with pytest.raises(SourceError, match=f"stored.parquet was written by another transfer .*{difference}"):
+            fetch(tmp_path, source)
 
 
 def test_unknown_format_is_an_error(tmp_path: Path) -> None:

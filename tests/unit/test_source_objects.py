@@ -159,11 +159,15 @@ def test_the_same_object_twice_is_loaded_once() -> None:
         {"activity_type": "churn"},
         {"chartmogul_conn_id": "other"},
         # A transfer that kept the object of another window.
-        {"interval_start": "2023-12-31T00:00:00+00:00", "exported_at": None, "modified_at": "2024-02-01T00:00:00+00:00"},
+        {
+            "interval_start": "2023-12-31T00:00:00+00:00",
+            "exported_at": None,
+            "modified_at": "2024-02-01T00:00:00+00:00",
+        },
     ],
 )
 def test_two_transfers_to_one_destination_are_an_error(changes: dict[str, Any]) -> None:
-    with pytest.raises(SourceError, match=r"several transfers wrote to s3://b/x\.csv\.gz"):
+    with pytest.raises(SourceError, match=r"several transfers have s3://b/x\.csv\.gz as their object"):
         parse([export(), export(**changes)])
 
 
