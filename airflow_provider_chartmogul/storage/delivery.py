@@ -77,7 +77,7 @@ class TransferResult:
     def __post_init__(self) -> None:
         # Through JSON, so that no odd value, such as a subclass of str from a template, fails the task when Airflow
         # serialises its result and its events.
-        object.__setattr__(self, "metadata", json.loads(json.dumps(self.metadata, default=str)))
+        object.__setattr__(self, "metadata", _storable(json.loads(json.dumps(self.metadata, default=str))))
 
     @property
     def uri(self) -> str:
@@ -265,6 +265,17 @@ def choose_format(destination: Destination, formats: Mapping[str, str], output_f
             f"output_format ({', '.join(sorted(set(formats.values())))})"
         )
     return chosen
+
+
+def _storable(value: Any) -> Any:
+    """Return a JSON value without the characters that PostgreSQL refuses in JSON: NUL, and half a surrogate pair."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return value
 
 
 def _format_time(moment: datetime | None) -> str | None:

@@ -176,6 +176,15 @@ def test_metadata_of_a_result_is_plain_json() -> None:
     assert type(result.uri) is type(result.metadata["query_params"]["names"][1]) is str
 
 
+def test_metadata_of_a_result_has_only_characters_that_a_database_stores() -> None:
+    metadata = {"columns": ["d\0a\0t\0e\0", "caf\u00e9"], "query_params": {"a\0": "\ud800", "b": [1, None]}}
+    result = TransferResult(metadata, "chartmogul://api.chartmogul.com/customers")
+    assert result.metadata == {
+        "columns": ["d\ufffda\ufffdt\ufffde\ufffd", "caf\u00e9"],
+        "query_params": {"a\ufffd": "?", "b": [1, None]},
+    }
+
+
 def test_metadata_of_an_existing_object_has_its_time_and_size(target: Path) -> None:
     target.parent.mkdir()
     target.write_bytes(b"there")
