@@ -138,10 +138,7 @@ def parse_page(
         )
     if (key := resource.parent_key) is not None:
         if include_raw_rows:
-            raw_rows = [
-                raw if row.get(key) is not None else _with_key(raw, key, parent_uuid)
-                for row, raw in zip(rows, raw_rows, strict=True)
-            ]
+            raw_rows = [_with_parent(row, raw, key, parent_uuid) for row, raw in zip(rows, raw_rows, strict=True)]
         rows = [row if row.get(key) is not None else {key: parent_uuid} | {**row, key: parent_uuid} for row in rows]
     if not resource.is_paged:
         summary = rest.get("summary")
@@ -176,11 +173,16 @@ def _split_rows(body: bytes, rows_key: str) -> tuple[list[Any], list[bytes], dic
     return (rows, raw_rows, rest) if isinstance(rest, dict) and rest.get(rows_key) == [_MARK] else None
 
 
-def _with_key(raw: bytes, key: str, value: str | None) -> bytes:
-    """Put a key in front of a row, whose other bytes stay as they are."""
+def _with_parent(row: Mapping[str, Any], raw: bytes, key: str, parent_uuid: str | None) -> bytes:
+    """Return a raw row with the key of its parent, which is put in front if the row does not say it."""
+    if row.get(key) is not None:
+        return raw
+    if key in row:
+        # The row's own null would be read in place of a key in front of it.
+        return _dump({key: parent_uuid} | {**row, key: parent_uuid})
     members = raw[1:].lstrip()
     separator = b"" if members == b"}" else b","
-    return json.dumps({key: value}, separators=(",", ":")).encode()[:-1] + separator + members
+    return json.dumps({key: parent_uuid}, separators=(",", ":")).encode()[:-1] + separator + members
 
 
 def row_uuid(row: Mapping[str, Any], resource: Resource) -> str:

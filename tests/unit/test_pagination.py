@@ -155,6 +155,7 @@ def test_truncated_page_is_a_transient_error(body: bytes) -> None:
         (b'{ "id":1}', b'{"customer_uuid":"cus_1","id":1}'),
         (b"{ }", b'{"customer_uuid":"cus_1"}'),
         (b'{"customer_uuid":"cus_2"}', b'{"customer_uuid":"cus_2"}'),
+        (b'{"id": 1, "customer_uuid": null}', b'{"customer_uuid":"cus_1","id":1}'),
     ],
 )
 def test_rows_under_a_parent_have_its_key_in_front(row: bytes, raw: bytes) -> None:
