@@ -727,6 +727,29 @@ class TestColumns:
         warehouse.load(objects.export("uuid,date\na,2024-01-02\n", (day(2), day(3))), column_types=types)
         assert warehouse.rows("uuid") == [("a",)]
 
+    @pytest.mark.parametrize("time", ["15:30:00Z", "00:00:00.000001Z"])
+    def test_time_that_a_date_would_lose_is_refused(
+        self, time: str, warehouse: WarehouseUnderTest, objects: Objects
+    ) -> None:
+        warehouse.change("CREATE TABLE chartmogul_customers (uuid VARCHAR(40), customer_since DATE)")
+        midnight = [{"uuid": "c", "customer-since": "2024-01-02T01:00:00+01:00"}]
+        warehouse.load(objects.snapshot("customers", midnight))
+        later = [{"uuid": "c", "customer-since": f"2024-01-03T{time}"}]
+        with pytest.raises(AirflowFailException, match=r"'customer_since', row 1: '2024-01-03 .*type date"):
+            warehouse.load(objects.snapshot("customers", later, as_of=41))
+        [(since,)] = warehouse.query("SELECT CAST(customer_since AS VARCHAR(10)) FROM chartmogul_customers")
+        assert since == "2024-01-02"
+
+    def test_text_with_a_time_that_a_date_would_lose_is_refused(
+        self, warehouse: WarehouseUnderTest, objects: Objects
+    ) -> None:
+        warehouse.change(f"CREATE TABLE {TABLE} (uuid VARCHAR(40), due DATE)")
+        header = "uuid,date,due\n"
+        warehouse.load(objects.export(f"{header}a,2024-01-02,2024-01-03\nb,2024-01-02,2024-01-04 00:00:00 UTC\n"))
+        with pytest.raises(AirflowFailException, match="'due', row 1: '2024-01-03 10:00' is not a value of type date"):
+            warehouse.load(objects.export(f"{header}a,2024-01-02,2024-01-03 10:00\n", as_of=41))
+        assert [str(due) for _, due in warehouse.rows("uuid, due")] == ["2024-01-03", "2024-01-04"]
+
     def test_grants_and_defaults_stay(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
         """Never a swap: what the user gave the table stays."""
         warehouse.change(

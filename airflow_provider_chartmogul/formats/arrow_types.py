@@ -100,4 +100,27 @@ def cast_column(column: str, values: pa.Array, column_type: pa.DataType, rows_be
 
 
 def _cast_values(values: pa.Array | pa.Scalar, column_type: pa.DataType) -> pa.Array | pa.Scalar:
+    if pa.types.is_date32(column_type):
+        return _cast_to_days(values)
     return cast_text(values, column_type) if pa.types.is_string(values.type) else pc.cast(values, column_type)
+
+
+def _cast_to_days(values: pa.Array | pa.Scalar) -> pa.Array | pa.Scalar:
+    """
+    Convert text and times to dates, in UTC.
+
+    :raises pyarrow.ArrowInvalid: for a time other than midnight, which Arrow itself would cut off
+    """
+    if pa.types.is_string(values.type):
+        try:
+            return pc.cast(values, pa.date32())
+        except pa.ArrowInvalid:
+            values = cast_text(values, pa.timestamp("us", "UTC"))
+    if not pa.types.is_timestamp(values.type):
+        return pc.cast(values, pa.date32())
+    # Arrow counts from 1970 in UTC whatever the zone is. Without one it needs no time zone database.
+    in_utc = pc.cast(pc.cast(values, pa.int64()), pa.timestamp(values.type.unit))
+    days = pc.cast(in_utc, pa.date32())
+    if pc.any(pc.not_equal(pc.cast(days, in_utc.type), in_utc)).as_py():
+        raise pa.ArrowInvalid("a time of day does not fit into a date")
+    return days

@@ -292,10 +292,12 @@ def _stage_columns(
 
 
 def _fit_type(session: WarehouseSession, column: Column, staged: Sequence[StagedColumn]) -> Column:
-    """Return a column with the type of the table, where the warehouse would round or parse its values itself."""
+    """Return a column with the type of the table, where the warehouse would round, cut or parse its values itself."""
     [staged_type] = [one.staged_type for one in staged if one.source == column.name]
     if column.type == "string" and session.is_moment(staged_type):
         return replace(column, type=MOMENT)
+    if session.is_date(staged_type) and column.type.startswith(("string", "timestamp")):
+        return replace(column, type="date32")
     is_exact = column.type == "string" or column.type.startswith("decimal")
     if session.is_integer(staged_type) and (is_exact or column.type in ("float32", "float64")):
         return replace(column, type="int64")

@@ -128,6 +128,17 @@ def test_error_of_the_object_is_kept_by_each_driver(postgres: Postgres, objects:
     assert set(postgres.activities()) == {"a"}
 
 
+def test_type_may_be_an_enumeration(postgres: Postgres, objects: Objects) -> None:
+    postgres.change(
+        f"CREATE TYPE activity AS ENUM ('churn', 'new_biz');"
+        f"CREATE TABLE {TABLE} (uuid TEXT, date TIMESTAMPTZ, type activity)"
+    )
+    postgres.load(objects.export([("new", "2", "churn")], as_of=41, activity_type="churn"))
+    result = postgres.load(objects.export([("old", "2", "churn"), ("other", "2", "new_biz")], as_of=40))
+    assert result[TABLE]["superseded"] == 1
+    assert postgres.rows("uuid, type") == [("new", "churn"), ("other", "new_biz")]
+
+
 def test_cursor_of_the_connection_does_not_matter(
     postgres: Postgres, objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
