@@ -784,6 +784,11 @@ class TestSpellings:
         with pytest.raises(AirflowFailException, match="is not a name"):
             warehouse.load(objects.export([("a", "2", "x")]), table=table)
 
+    def test_table_of_the_loads_is_refused(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
+        for table in ("_chartmogul_loads", "_Chartmogul_LOADS"):
+            with pytest.raises(AirflowFailException, match=r"(?i)_chartmogul_loads records the loads"):
+                warehouse.load(objects.export([("a", "2", "x")]), table=table)
+
     def test_contradicting_schema_is_refused(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
         with pytest.raises(AirflowFailException, match="another schema than schema='x'"):
             warehouse.load(objects.export([("a", "2", "x")]), table="y.t", schema="x")

@@ -11,6 +11,7 @@ from pathlib import Path
 from airflow_provider_chartmogul.exceptions import LoadError
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
+from airflow_provider_chartmogul.warehouse.ledger import NAME as LEDGER_NAME
 from airflow_provider_chartmogul.warehouse.ledger import Ledger, Load, check_same_table
 from airflow_provider_chartmogul.warehouse.local_tables import LocalTable, fetch_tables
 from airflow_provider_chartmogul.warehouse.session import TableName, WarehouseSession
@@ -86,6 +87,8 @@ def staging_name(task_name: str, number: int) -> str:
 def _check_distinct(targets: Sequence[Target]) -> None:
     seen: dict[TableName, str] = {}
     for target in targets:
+        if target.table.name.lower() == LEDGER_NAME:
+            raise LoadError(f"table {target.table} records the loads of the tables in its schema: give another table")
         if (other := seen.setdefault(target.table, target.rows.table)) != target.rows.table:
             raise LoadError(
                 f"{other} and {target.rows.table} would both be loaded into table {target.table}: put {{table}} into "
