@@ -47,16 +47,16 @@ or from an Airflow connection:
 """
 
 _EPILOG = """\
-The check sends about 35 requests, at most 10 a second, or as many as the connection allows. It only reads, and
+The check sends fewer than 40 requests, at most 10 a second, or as many as the connection allows. It only reads, and
 creates no export. The report contains no API key, host name, name, e-mail address or UUID, so you can paste it into an
 issue.
 
 exit codes:
-  0    the key works, and may read every resource
+  0    the key works, and no resource refuses it
   1    the key works, but some resource could not be read; the report says which
   2    there is no API key, or an option or the connection is invalid
   3    the server refuses the key
-  4    there is no ChartMogul at the base URL: no response, or not ChartMogul's
+  4    no response at the base URL, a response with an error, or one that is not ChartMogul's
 """
 
 
@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    check.set_defaults(report_usage_error=check.error)
     check.add_argument("--conn-id", metavar="ID", help="take the key, host and limits from this Airflow connection")
     check.add_argument(
         "--base-url", metavar="URL", help=f"URL of the API, with {API_KEY_VARIABLE} only (default: {DEFAULT_BASE_URL})"
@@ -108,10 +109,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the arguments; ``None`` takes those of the process
     :return: the exit code, as ``--help`` explains it
     """
-    parser = _parser()
-    options = parser.parse_args(argv)
+    options = _parser().parse_args(argv)
     if options.conn_id is not None and options.base_url is not None:
-        parser.error("--base-url cannot be combined with --conn-id, since the connection sets the host")
+        options.report_usage_error("--base-url cannot be combined with --conn-id, since the connection sets the host")
+    if options.base_url is not None and not options.base_url.strip():
+        options.report_usage_error("--base-url is empty: is a variable not set?")
     log = _ErrorLog(options.verbose)
     try:
         settings = _read_settings(options.conn_id, options.base_url)
@@ -141,14 +143,17 @@ def _check(client: SyncClient, settings: ConnectionSettings, log: _ErrorLog, *, 
     except (NotFoundError, UnexpectedResponseError):
         return _fail(NO_CHARTMOGUL, f"{host} responds, but is not ChartMogul. Check the base URL.")
     except NoResponseError as error:
-        message = str(error).removesuffix("?").removesuffix(".")
-        return _fail(NO_CHARTMOGUL, f"{message}. Check the base URL, and whether a proxy or firewall blocks it.")
+        message = str(error).removesuffix(".")
+        # A question is a hint already.
+        advice = "" if message.endswith("?") else ". Check the base URL, and whether a proxy or firewall blocks it."
+        return _fail(NO_CHARTMOGUL, message[:1].upper() + message[1:] + advice)
     except ConnectionSettingsError as error:
         return _fail(NO_SETTINGS, str(error))
     except ChartMogulError as error:
         log.info("%s", error)
         status = getattr(error, "status", None)
-        return _fail(NO_CHARTMOGUL, f"{host} responds with an error ({status}). Try again later.")
+        advice = "Try again later" if error.transient else "Use --verbose to see what it says"
+        return _fail(NO_CHARTMOGUL, f"{host} responds with an error ({status}). {advice}.")
     if content.get("data") != "pong!":
         return _fail(NO_CHARTMOGUL, f"{host} responds, but is not ChartMogul. Check the base URL.")
     report, identities = check_account(
@@ -179,7 +184,8 @@ def _read_settings(conn_id: str | None, base_url: str | None) -> ConnectionSetti
             "--base-url", host=base_url, schema=None, port=None, login=None, password=api_key, extra={}
         )
     except ConnectionSettingsError as error:
-        raise ConnectionSettingsError(f"--base-url: {str(error).partition(': ')[2]}") from None
+        problem = str(error).partition(": ")[2].partition(";")[0]
+        raise ConnectionSettingsError(f"--base-url: {problem}. The default is {DEFAULT_BASE_URL}.") from None
 
 
 def _read_connection(conn_id: str) -> ConnectionSettings:
@@ -195,8 +201,9 @@ def _read_connection(conn_id: str) -> ConnectionSettings:
             return ConnectionSettings.from_connection(connection)
         except AirflowNotFoundException:
             raise ConnectionSettingsError(
-                f"There is no Airflow connection '{conn_id}' where this command runs. `airflow connections list` shows "
-                f"those in Airflow's database; or set {API_KEY_VARIABLE} instead."
+                f"Airflow finds no connection '{conn_id}' where this command runs, or cannot read it. "
+                "`airflow connections list` shows those in Airflow's database; a variable AIRFLOW_CONN_… must be a URI "
+                f"or a JSON object. Or set {API_KEY_VARIABLE} instead."
             ) from None
 
 

@@ -13,6 +13,9 @@ from airflow_provider_chartmogul.exceptions import ConnectionSettingsError
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
+#: Types of Airflow connections that can be ChartMogul's. Hand-written requests use one of type ``http``.
+_CONNECTION_TYPES = ("chartmogul", "http", "https", "generic", "", None)
+
 
 @dataclass(frozen=True)
 class ConnectionSettings:
@@ -78,7 +81,16 @@ class ConnectionSettings:
 
     @classmethod
     def from_connection(cls, connection: Any) -> ConnectionSettings:
-        """Validate an Airflow ``Connection``; see ``from_parts``."""
+        """
+        Validate an Airflow ``Connection``; see ``from_parts``.
+
+        :raises ConnectionSettingsError: also for the connection of another system, whose password is not for ChartMogul
+        """
+        if connection.conn_type not in _CONNECTION_TYPES:
+            raise ConnectionSettingsError(
+                f"connection '{connection.conn_id}' is of type {connection.conn_type}, not chartmogul: name the "
+                "connection that has ChartMogul's API key"
+            )
         return cls.from_parts(
             connection.conn_id,
             host=connection.host,

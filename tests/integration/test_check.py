@@ -308,19 +308,36 @@ def test_host_that_does_not_respond(check: Check, account: Sandbox) -> None:
     account.stop()
     code, output, errors = check()
     assert (code, output) == (4, "")
-    assert errors.startswith(f"no response from ChartMogul at {account.url}: the connection failed")
+    assert errors.startswith(f"No response from ChartMogul at {account.url}: the connection failed")
+    assert errors.endswith(". Check the base URL, and whether a proxy or firewall blocks it.\n")
 
 
-def test_outage(check: Check, account: Sandbox) -> None:
-    with account.faulty("ping:503"):
+def test_server_without_tls(check: Check, account: Sandbox) -> None:
+    code, output, errors = check(base_url=account.url.replace("http", "https"))
+    assert (code, output) == (4, "")
+    assert errors.endswith("is it http instead of https?\n")
+
+
+@pytest.mark.parametrize(("status", "advice"), [(503, "Try again later."), (402, "Use --verbose to see what it says.")])
+def test_error_of_the_server(status: int, advice: str, check: Check, account: Sandbox) -> None:
+    with account.faulty(f"ping:{status}"):
         code, output, errors = check()
-    assert (code, output, errors) == (4, "", f"{account.url} responds with an error (503). Try again later.\n")
+    assert (code, output, errors) == (4, "", f"{account.url} responds with an error ({status}). {advice}\n")
 
 
 def test_malformed_base_url(check: Check) -> None:
     code, _, errors = check(base_url="ftp://api.chartmogul.com")
     assert code == 2
-    assert errors.startswith("--base-url: the schema must be http or https, not 'ftp'")
+    assert errors == (
+        "--base-url: the schema must be http or https, not 'ftp'. The default is https://api.chartmogul.com.\n"
+    )
+
+
+def test_empty_base_url_is_not_the_default(check: Check, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        check("--base-url", "", base_url=None)
+    assert exit_info.value.code == 2
+    assert "check: error: --base-url is empty" in capsys.readouterr().err
 
 
 def test_base_url_with_connection_is_refused(check: Check, capsys: pytest.CaptureFixture[str]) -> None:
@@ -378,7 +395,17 @@ def test_airflow_connection_of_the_database(account: Sandbox, airflow_db: None) 
 def test_missing_airflow_connection(airflow_db: None) -> None:
     process = run_check("--conn-id", "nowhere")
     assert (process.returncode, process.stdout) == (2, "")
-    assert "There is no Airflow connection 'nowhere' where this command runs." in process.stderr
+    assert "Airflow finds no connection 'nowhere' where this command runs, or cannot read it." in process.stderr
+
+
+def test_password_of_another_system_is_not_sent() -> None:
+    with ScriptedServer(json_response({"data": "pong!"})) as server:
+        uri = server.url.replace("http://", "postgres://user:secret@") + "/http"
+        process = run_check("--conn-id", "warehouse", AIRFLOW_CONN_WAREHOUSE=uri)
+        assert server.requests == []
+    assert (process.returncode, process.stdout) == (2, "")
+    assert "connection 'warehouse' is of type postgres, not chartmogul" in process.stderr
+    assert "secret" not in process.stderr
 
 
 def test_airflow_connection_without_key() -> None:

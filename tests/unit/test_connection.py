@@ -191,6 +191,8 @@ def test_plain_http(host: str | None, plain: bool, unencrypted: bool) -> None:
         f"chartmogul://:{API_KEY}@https%3A%2F%2Fapi.chartmogul.com%2Fv1",
         f"chartmogul://:{API_KEY}@/?timeout=30&max_connections=4",
         f"http://{API_KEY}:@api.chartmogul.com/https",
+        f"https://{API_KEY}:@api.chartmogul.com",
+        json.dumps({"password": API_KEY}),
     ],
 )
 def test_connection_formats(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
