@@ -29,6 +29,8 @@ _BLOCK_BYTES = 2 << 20
 _ROW_GROUP_BYTES = 32 << 20
 #: Limit for a page, and for a dictionary. Readers hold one of each in memory for every column.
 _PAGE_BYTES = 128 << 10
+#: As much of the end of the text is compared with the last value.
+_TAIL_BYTES = 4 << 10
 
 
 class _ChunkStream(io.RawIOBase):
@@ -39,6 +41,8 @@ class _ChunkStream(io.RawIOBase):
         self._left = memoryview(b"")
         self._error: Exception | None = None
         self._lock = threading.Lock()
+        #: The last bytes that were read.
+        self.tail = b"\n"
 
     def readable(self) -> bool:
         return True
@@ -73,10 +77,12 @@ class _ChunkStream(io.RawIOBase):
 
     def _next(self) -> bytes:
         try:
-            return next(self._chunks, b"")
+            chunk = next(self._chunks, b"")
         except Exception as error:
             self._error = error
             raise
+        self.tail = (self.tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+        return chunk
 
 
 def write_parquet(
@@ -167,7 +173,13 @@ def _read_batches(stream: _ChunkStream, columns: tuple[str, ...]) -> Iterator[pa
         )
         if tuple(reader.schema.names) != columns:
             raise TableError(f"the header of the CSV is ambiguous: it is read as {columns} and {reader.schema.names}")
-        yield from reader
+        last = None
+        for batch in reader:
+            if batch.num_rows:
+                last = batch.column(len(columns) - 1)[-1]
+            yield batch
+        if last is not None and _is_unclosed(last, stream.tail):
+            raise TableError("the CSV ends inside a quoted field: it is incomplete")
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
             return
@@ -179,6 +191,24 @@ def _read_batches(stream: _ChunkStream, columns: tuple[str, ...]) -> Iterator[pa
         raise TableError(
             f"the CSV cannot be read as a table ({error}); use csv or csv.gz instead of parquet"
         ) from error
+
+
+def _is_unclosed(last: pa.Scalar, tail: bytes) -> bool:
+    """
+    Return whether the text ends inside a quoted field, which pyarrow closes without a word.
+
+    :param last: the last value of the last row
+    :param tail: the end of the text; only an unclosed field, or one without quotes, ends with it
+    """
+    if not last.is_valid:
+        return tail.endswith((b',"', b'\n"', b'\r"'))
+    value = last.as_py().encode()
+    quoted = value.replace(b'"', b'""')
+    if len(quoted) > len(tail) - 2:
+        return quoted.endswith(tail) and (b"\n" in value or b"\r" in value)
+    # A closing quote after a line break looks like an opening one.
+    is_closed = tail.rstrip(b"\r\n").endswith(b'"' + quoted + b'"')
+    return not is_closed and tail.endswith(tuple(separator + b'"' + quoted for separator in (b",", b"\n", b"\r")))
 
 
 def _cast_batch(

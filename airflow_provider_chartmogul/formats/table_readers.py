@@ -199,8 +199,10 @@ def _make_names(header: Sequence[str]) -> list[str]:
     """
     Return the names of columns, with generated ones where the header has none, for example after a trailing comma.
 
-    :raises TableError: if two have the same name, apart from case
+    :raises TableError: if two have the same name, apart from case, and for a name that no warehouse accepts
     """
+    if nul := [name for name in header if "\0" in name]:
+        raise TableError(f"the column {nul[0]!r} has a NUL character in its name: the object is not text in UTF-8")
     names = [name if name.strip() else f"column_{number}" for number, name in enumerate(header, 1)]
     counts = Counter(name.casefold() for name in names)
     if repeated := [name for name in names if counts[name.casefold()] > 1]:

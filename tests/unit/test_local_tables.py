@@ -9,8 +9,9 @@ import hashlib
 import io
 import json
 import logging
+import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,7 @@ def test_nul_is_removed_with_a_warning(output_format: str, tmp_path: Path, caplo
         (b"a,\xff\n1,2\n", "header of the CSV cannot be read"),
         (b'a,b\n1,"2\n3,4\n', "ends inside a quoted field"),
         (b'a,"b\n1,2\n3,4\n', "a quote in it is not closed"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "NUL character in its name"),
     ],
 )
 def test_what_is_no_table_is_explained(text: bytes, message: str, tmp_path: Path) -> None:
@@ -289,6 +291,30 @@ def test_object_that_is_gone_is_an_error(tmp_path: Path) -> None:
 def test_object_that_existed_before_is_compared_by_its_size(tmp_path: Path) -> None:
     source = source_of(tmp_path, b"a\n1\n", "csv", sha256=None)
     assert rows_of(*fetch(tmp_path, source)) == [{"a": "1"}]
+
+
+def error_of(read: Callable[[], object]) -> str:
+    """Return the message of a TableError; empty without one."""
+    try:
+        read()
+    except TableError as error:
+        return str(error)
+    return ""
+
+
+@given(
+    st.lists(st.sampled_from(["a", '"q"', '"q\nr"', '"\n"', '5"x', "", '""', '"say ""x"""']), min_size=1, max_size=6),
+    # In a table of one column, an unclosed field of nothing but line ends cannot be told from a closed one.
+    st.text('a"\n\r,', max_size=6).filter(lambda end: end.rstrip() != '"'),
+)
+def test_unclosed_field_becomes_no_parquet(rows: list[str], end: str) -> None:
+    """pyarrow closes it without a word."""
+    text = "\r\n".join(["c", *rows, end]).encode()
+    is_incomplete = "inside a quoted field" in error_of(lambda: list(split_header(iter([text]))[1]))
+    with tempfile.TemporaryDirectory() as folder:
+        error = error_of(lambda: write_parquet(iter([text]), Path(folder, "x.parquet")))
+    assert bool(error) >= is_incomplete
+    assert ("inside a quoted field" in error) <= is_incomplete
 
 
 KEPT = {"sha256": None, "exported_at": None, "modified_at": "2026-03-02T00:00:00+00:00"}
