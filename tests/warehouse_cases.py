@@ -905,6 +905,17 @@ class TestRefusedObjects:
             warehouse.load(export)
         assert warehouse.tables() == []
 
+    def test_kept_object_of_another_window_is_refused(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
+        """With if_exists="reuse" and one destination for all runs, each run keeps the object of the first."""
+        warehouse.load(objects.export([("a", "2", "x"), ("b", "3", "x")], as_of=40))
+        kept = objects.export([("a", "2", "x")], (day(3), day(4)), as_of=41)
+        kept = {**kept, "exported_at": None, "modified_at": kept["exported_at"], "sha256": None}
+        with pytest.raises(AirflowFailException, match="none of its 1 rows is inside the window"):
+            warehouse.load(kept)
+        assert set(warehouse.activities()) == {"a", "b"}
+        warehouse.load({**kept, "interval_start": day(2).isoformat()})
+        assert set(warehouse.activities()) == {"a"}
+
     def test_one_refused_object_keeps_the_loads_before_it(
         self, warehouse: WarehouseUnderTest, objects: Objects
     ) -> None:

@@ -66,6 +66,8 @@ def load_window(
     :param loads: the table's loads before this one
     :param staged_rows: the number of rows in the staging table
     :param loaded_at: when the rows are loaded
+    :raises LoadError: if the table lacks a column with the type, and for an object that a transfer kept though it is of
+        another window
     """
     assert target.date is not None
     table, staging = session.quote_table(target.table), session.quote_table(target.staging)
@@ -93,6 +95,12 @@ def load_window(
     if newer:
         [(inside,)] = session.query(f"SELECT count(*) FROM {staging} {STAGED} WHERE {condition.staged_inside()}")
     result.superseded, result.outside = inside - result.inserted, staged_rows - inside
+    if not inside and target.source.metadata.get("modified_at") is not None:
+        raise LoadError(
+            f"{target.source.uri} existed before its transfer, and none of its {staged_rows} rows is inside the "
+            "window: it seems to be of another window, and would empty this one. Give each window its own "
+            "destination, for example with {interval_start} in it, and transfer it again with if_exists='overwrite'"
+        )
     return result
 
 
