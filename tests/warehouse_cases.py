@@ -905,6 +905,14 @@ class TestRefusedObjects:
             warehouse.load(export)
         assert warehouse.tables() == []
 
+    def test_object_from_the_future_is_refused(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
+        """It would be newer than all objects to come, so that the table would never change again."""
+        soon = datetime.now(UTC) + timedelta(minutes=30)
+        warehouse.load(objects.export([("a", "2", "x")], as_of=soon))
+        with pytest.raises(AirflowFailException, match=r"which is in the future.*Check the clocks"):
+            warehouse.load(objects.export([("b", "2", "x")], as_of=soon + timedelta(days=1)))
+        assert set(warehouse.activities()) == {"a"}
+
     def test_kept_object_of_another_window_is_refused(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
         """With if_exists="reuse" and one destination for all runs, each run keeps the object of the first."""
         warehouse.load(objects.export([("a", "2", "x"), ("b", "3", "x")], as_of=40))

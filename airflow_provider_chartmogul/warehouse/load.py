@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from airflow_provider_chartmogul.exceptions import LoadError
@@ -28,6 +28,9 @@ from airflow_provider_chartmogul.warehouse.window_load import check_staged_windo
 #: Number of attempts at DDL: another load may change a table after its columns were read.
 _MAX_DDL_ROUNDS = 3
 
+#: How far clocks may differ.
+_CLOCK_SKEW = timedelta(hours=1)
+
 
 def load_batch(
     open_session: Callable[[], WarehouseSession],
@@ -47,10 +50,11 @@ def load_batch(
     :param task_name: identifies the task, so that a retry drops the staging tables that a killed try left behind, in
         warehouses where they are not temporary
     :return: the results by table
-    :raises LoadError: if an object does not fit its table
+    :raises LoadError: if an object does not fit its table, or is from the future
     :raises LockTimeoutError: if another load keeps a table locked; no row has changed then
     :raises ChartMogulError: if an object cannot be read
     """
+    _check_age(batch)
     local_tables: list[tuple[SourceObject, LocalTable]] = []
     for source in batch.objects:
         tables = fetch_tables(source, folder, column_types=settings.column_types, cancellation=cancellation, log=log)
@@ -77,6 +81,19 @@ def load_batch(
             "; skipped, since a newer snapshot is already loaded" if result.skipped else "",
         )
     return {target.name: result for target, result in zip(targets, results, strict=True)}
+
+
+def _check_age(batch: SourceBatch) -> None:
+    """
+    Check that an object is not from the future: all later ones would be older, and never be loaded.
+
+    :raises LoadError: if it is
+    """
+    if batch.as_of > datetime.now(UTC) + _CLOCK_SKEW:
+        raise LoadError(
+            f"{batch.objects[0].uri} is of {batch.as_of.isoformat()}, which is in the future: no later object would "
+            "replace its rows until then. Check the clocks of the workers and of the storage, and transfer it again"
+        )
 
 
 def staging_name(task_name: str, number: int) -> str:
