@@ -30,7 +30,8 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-chartmogul",
         "name": "ChartMogul",
-        "description": "Brings `ChartMogul <https://chartmogul.com/>`__ data into object storage and data warehouses.",
+        # Airflow's page shows the link's address after its text, so it comes last.
+        "description": "Brings data into object storage and warehouses from `ChartMogul <https://chartmogul.com/>`__",
         "versions": [__version__],
         "integrations": [
             {
@@ -65,12 +66,12 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "requests_per_second": {
                         "label": "Requests per second",
-                        "description": "Limit for each Airflow process; ChartMogul allows an account 40. Default: 10.",
+                        "description": "Limit of one process. All together share the account's 40. Default: 10.",
                         "schema": {"type": ["number", "null"], "default": 10, "exclusiveMinimum": 0},
                     },
                     "max_connections": {
                         "label": "Maximum connections",
-                        "description": "Limit for each Airflow process; ChartMogul allows an account 20. Default: 4.",
+                        "description": "Limit of one process. All together share the account's 20. Default: 4.",
                         "schema": {"type": ["integer", "null"], "default": 4, "minimum": 1},
                     },
                 },

@@ -114,10 +114,21 @@ with DAG(
         "retry_exponential_backoff": True,
     },
     params={
-        "tolerance_percent": Param(0.1, type="number", minimum=0, title="Largest difference, in percent of the MRR"),
-        "on_difference": Param("fail", enum=["fail", "warn"], title="What a larger difference does"),
+        "tolerance_percent": Param(
+            0.1,
+            type="number",
+            minimum=0,
+            title="Tolerance in percent",
+            description="Largest difference between the sums, in percent of the MRR.",
+        ),
+        "on_difference": Param(
+            "fail",
+            enum=["fail", "warn"],
+            title="On a larger difference",
+            description="'fail' fails the task, 'warn' logs a warning.",
+        ),
     },
-    tags=["chartmogul", "example"],
+    tags=["chartmogul", "example", "activities", "resources"],
     doc_md=__doc__,
 ) as dag:
     snapshots: Any = ChartMogulToObjectStorageOperator.partial(
@@ -173,25 +184,26 @@ with DAG(
         before, mrr = by_day[first], by_day[last]
         start, end = (datetime.combine(day + timedelta(days=1), time(), ZoneInfo(TIMEZONE)) for day in (first, last))
         movements = sum_movements(activities["uri"], start, end)
-        log.info("MRR on %s: %s. Movements since then: %s. MRR on %s: %s", first, before, movements, last, mrr)
+        log.info("MRR on %s: %s; movements since then: %s; MRR on %s: %s", first, before, movements, last, mrr)
         sums = {"metric": mrr, "movements": before + movements}
         for snapshot in snapshots:
             if (name := snapshot["resource"]) in ("customers", "subscriptions"):
                 total, extracted_at = sum_mrr(snapshot["uri"]), read_time(snapshot["extracted_at"])
                 later = sum_movements(later_activities["uri"], end, extracted_at)
-                log.info("MRR of the %s at %s: %s, of which %s since %s", name, extracted_at, total, later, end)
+                log.info("MRR of the %s: %s at %s, of which %s since %s", name, total, extracted_at, later, end)
                 sums[name] = total - later
 
         tolerance = abs(mrr) * Decimal(tolerance_percent) / 100
+        # The numbers come first, since Airflow's UI cuts long lines.
         summary = ", ".join(f"{name} {value} ({value - mrr:+})" for name, value in sums.items())
-        summary = f"MRR at {end.isoformat()}, in hundredths: {summary}; tolerance {tolerance.normalize():f}"
+        summary += f"; tolerance {tolerance.normalize():f} (MRR at {end.isoformat()}, in hundredths)"
         if all(abs(value - mrr) <= tolerance for value in sums.values()):
-            log.info("The sums agree. %s", summary)
+            log.info("The sums agree: %s", summary)
         elif on_difference == "warn":
-            log.warning("The sums differ. %s", summary)
+            log.warning("The sums differ: %s", summary)
         else:
             # A retry would read the same objects.
-            raise AirflowFailException(f"The sums differ. {summary}")
+            raise AirflowFailException(f"The sums differ: {summary}")
         return {name: str(value) for name, value in sums.items()}
 
     compare(

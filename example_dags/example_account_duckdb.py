@@ -43,7 +43,7 @@ with DAG(
         "retry_delay": timedelta(seconds=10),
         "retry_exponential_backoff": True,
     },
-    tags=["chartmogul", "example"],
+    tags=["chartmogul", "example", "activities", "resources", "load"],
     doc_md=__doc__,
 ) as dag:
     activities: Any = ActivitiesToObjectStorageOperator(

@@ -29,7 +29,7 @@ with DAG(
         "retry_delay": timedelta(seconds=10),
         "retry_exponential_backoff": True,
     },
-    tags=["chartmogul", "example"],
+    tags=["chartmogul", "example", "activities", "load"],
     doc_md=__doc__,
 ) as dag:
 
@@ -54,6 +54,7 @@ with DAG(
             # A column with the account's connection. Each load only changes the rows of its own account.
             account_column="account",
             max_active_tis_per_dag=1,
+            map_index_template="{{ task.source.chartmogul_conn_id }}",
         )
 
     account.expand(chartmogul_conn_id=ACCOUNTS)

@@ -39,7 +39,7 @@ with DAG(
         "retry_exponential_backoff": True,
         "max_retry_delay": timedelta(minutes=15),
     },
-    tags=["chartmogul", "example"],
+    tags=["chartmogul", "example", "activities"],
     doc_md=__doc__,
 ) as dag:
     # Creates an export of the run's data interval and returns its ID. This takes about a second.
@@ -55,7 +55,7 @@ with DAG(
     # `{interval_start}` is filled in from the export, so the name is right for every kind of run, and a cleared run
     # overwrites its own object instead of creating a second one.
     transfer = ActivitiesExportToObjectStorageOperator(
-        task_id="move_to_storage",
+        task_id="transfer",
         export_id=wait.output,
         destination=(
             "{{ var.value.get('chartmogul_destination', 'file:///tmp/chartmogul') }}"

@@ -14,12 +14,15 @@ table, because a load never overwrites the rows of a newer export.
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Asset, get_current_context, task
 
 from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
+
+log = logging.getLogger(__name__)
 
 ACTIVITIES = Asset("chartmogul://api.chartmogul.com/activities")
 
@@ -35,11 +38,11 @@ with DAG(
         "retry_delay": timedelta(seconds=10),
         "retry_exponential_backoff": True,
     },
-    tags=["chartmogul", "example"],
+    tags=["chartmogul", "example", "activities", "load"],
     doc_md=__doc__,
 ) as dag:
-
-    @task(inlets=[ACTIVITIES])
+    # The return value, which has all keys of each object, would be a very long line in the log.
+    @task(inlets=[ACTIVITIES], show_return_value_in_logs=False)
     def published() -> list[dict[str, Any]]:
         """Return the metadata of the objects to load."""
         context: Any = get_current_context()
@@ -57,6 +60,7 @@ with DAG(
             for event in sorted(events, key=lambda event: event.timestamp)
             if event.timestamp >= since and "uri" in event.extra
         }
+        log.info("Published since %s: %s", since, ", ".join(latest) or "nothing")
         return list(latest.values())
 
     ObjectStorageToWarehouseOperator(

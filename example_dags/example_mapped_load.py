@@ -31,10 +31,16 @@ with DAG(
     },
     params={
         "start": Param("2026-01-01", type="string", format="date", title="First day"),
-        "end": Param("2026-04-01", type="string", format="date", title="The day after the last"),
-        "every": Param("month", enum=["day", "week", "month", "quarter", "year"], title="A window for every"),
+        "end": Param(
+            "2026-04-01",
+            type="string",
+            format="date",
+            title="End",
+            description="The day after the last one. This day is not exported.",
+        ),
+        "every": Param("month", enum=["day", "week", "month", "quarter", "year"], title="Window"),
     },
-    tags=["chartmogul", "example"],
+    tags=["chartmogul", "example", "activities", "backfill", "load"],
     doc_md=__doc__,
 ) as dag:
 

@@ -45,7 +45,7 @@ with DAG(
         "retry_delay": timedelta(seconds=10),
         "retry_exponential_backoff": True,
     },
-    tags=["chartmogul", "example"],
+    tags=["chartmogul", "example", "resources"],
     doc_md=__doc__,
 ) as dag:
     ChartMogulToObjectStorageOperator.partial(

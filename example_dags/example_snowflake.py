@@ -30,7 +30,7 @@ with DAG(
         "retry_delay": timedelta(seconds=10),
         "retry_exponential_backoff": True,
     },
-    tags=["chartmogul", "example"],
+    tags=["chartmogul", "example", "activities", "load"],
     doc_md=__doc__,
 ) as dag:
     export = ActivitiesToObjectStorageOperator(

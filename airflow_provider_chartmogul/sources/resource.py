@@ -120,6 +120,7 @@ def fetch_rows(
     files = RowFiles(folder, output, source.extracted_at, footers)
     name = source.resource.name
     pages = rows = 0
+    log.info("Reading %s", name)
     started = last_logged = time.monotonic()
     walk = client.iter_pages(
         source.resource,
@@ -133,7 +134,8 @@ def fetch_rows(
             cancellation.check()
             files.write(page)
             if page.summary is not None and output.keeps_all_columns:
-                log.info("Summary of the %s: %s", name, page.summary)
+                summary = ", ".join(f"{key} {value}" for key, value in page.summary.items())
+                log.info("Summary of the %s: %s", name, summary)
             pages, rows, now = pages + 1, rows + len(page.rows), time.monotonic()
             if now - last_logged >= PROGRESS_SECONDS:
                 last_logged = now

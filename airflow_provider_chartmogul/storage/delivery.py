@@ -172,7 +172,9 @@ class Delivery:
                 raise
             log.info("%s already exists with the same size and checksum: an earlier attempt wrote it", stored.uri)
         else:
-            log.info("Wrote %s (%d bytes%s)", stored.uri, file.size, "" if file.rows is None else f", {file.rows} rows")
+            rows = "" if file.rows is None else f"{file.rows} {'row' if file.rows == 1 else 'rows'}, "
+            # The URI comes last, since Airflow's UI cuts long lines.
+            log.info("Wrote %s%d bytes to %s", rows, file.size, stored.uri)
 
     def _encode_metadata(self, stored: StoredObject, metadata: Mapping[str, Any] | None, log: TaskLog) -> str | None:
         """Return the metadata to store; ``None`` if it exceeds the limit of stores together with the user's own."""

@@ -173,6 +173,8 @@ class ObjectStorageToWarehouseOperator(ParsedOperator):
             batches = parse_source(self.source, object_storage_conn_id=self.object_storage_conn_id, log=self.log)
             if not batches:
                 raise AirflowSkipException("source has no objects, so there is nothing to load")
+            number = sum(len(batch.objects) for batch in batches)
+            self.log.info("Objects to load into %s: %d", self.duckdb_path or self.warehouse_conn_id, number)
             for batch in batches:
                 with open_temporary_folder(self.download_dir) as folder:
                     loaded = load_batch(

@@ -75,11 +75,11 @@ def load_batch(
                 _drop_staging(session, target, log)
     for target, result, uri in zip(targets, results, uris, strict=True):
         result.columns_added, result.uri = added[target.table], uri
-        log.info(
-            "Loaded %s into %s: %d rows inserted, %d deleted, %d outside the window, %d superseded by newer loads%s",
-            *(target.source.uri, target.table, result.inserted, result.deleted, result.outside, result.superseded),
-            "; skipped, since a newer snapshot is already loaded" if result.skipped else "",
-        )
+        if result.skipped:
+            log.info("Skipped %s, since table %s has a newer snapshot", target.source.uri, target.table)
+        else:
+            # The URI comes last, since Airflow's UI cuts long lines.
+            log.info("Loaded into %s: %s, from %s", target.table, _describe(result), target.source.uri)
     return {target.name: result for target, result in zip(targets, results, strict=True)}
 
 
@@ -94,6 +94,16 @@ def _check_age(batch: SourceBatch) -> None:
             f"{batch.objects[0].uri} is of {batch.as_of.isoformat()}, which is in the future: no later object would "
             "replace its rows until then. Check the clocks of the workers and of the storage, and transfer it again"
         )
+
+
+def _describe(result: TableResult) -> str:
+    """Return the numbers of rows as text; those that are usually zero only if they are not."""
+    text = f"{result.inserted} rows inserted, {result.deleted} deleted"
+    if result.outside:
+        text += f", {result.outside} outside the window"
+    if result.superseded:
+        text += f", {result.superseded} superseded by newer loads"
+    return text
 
 
 def staging_name(task_name: str, number: int) -> str:

@@ -137,7 +137,7 @@ with DAG(
             description="The column that identifies an activity. None replaces the window alone.",
         ),
     },
-    tags=["chartmogul", "example"],
+    tags=["chartmogul", "example", "activities", "load"],
     doc_md=__doc__,
 ) as dag:
     export = ActivitiesToObjectStorageOperator(

@@ -31,7 +31,7 @@ def test_graph_shows_the_three_tasks_of_a_run(
     assert run["state"] == "success", airflow.task_instances("example_activities_export", run_id)
 
     airflow_page.page.set_viewport_size({"width": 1280, "height": 720})
-    airflow_page.show_run("example_activities_export", run_id, ["create_export", "wait_for_export", "move_to_storage"])
+    airflow_page.show_run("example_activities_export", run_id, ["create_export", "wait_for_export", "transfer"])
 
     picture(airflow_page.page, "example-dag")
 
@@ -47,8 +47,8 @@ def test_form_starts_a_backfill(
     airflow.wait_for_dag(DAG_ID)
     form = airflow_page.trigger_form(DAG_ID)
     form.field("First day").fill("2025-04-01")
-    form.field("The day after the last").fill("2026-01-01")
-    form.choose("A window for every", "quarter")
+    form.field("End").fill("2026-01-01")
+    form.choose("Window", "quarter")
     form.choose("Activity types", "new_biz")
     form.choose("Activity types", "churn")
     picture(form.root, "backfill-form")

@@ -204,7 +204,8 @@ def test_missing_row_fails_the_task_with_the_numbers(
     assert difference
     with pytest.raises(AirflowFailException) as raised:
         compare(example, objects, tolerance="0.001")
-    assert str(raised.value).startswith("The sums differ. MRR at 2026-03-03T00:00:00+00:00, in hundredths: metric ")
+    assert str(raised.value).startswith("The sums differ: metric ")
+    assert str(raised.value).endswith(" (MRR at 2026-03-03T00:00:00+00:00, in hundredths)")
     assert f"{name} {mrr + difference} ({difference:+})" in str(raised.value)
     assert str(raised.value).count("(+0)") == 3, "the other sums are unchanged"
 

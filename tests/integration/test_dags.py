@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 
@@ -242,6 +243,31 @@ def test_snapshots_of_all_resources(airflow_db: None, tmp_path: Path, monkeypatc
         assert {path.name for path in day.iterdir()} == {f"{table}.parquet" for table in tables}
         customers = [row["uuid"] for row in sandbox.rows("customers")]
         assert sorted(pq.read_table(day / "customers.parquet")["uuid"].to_pylist()) == sorted(customers)
+
+
+def test_dag_of_the_first_day_loads_an_account(
+    airflow_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = block_with(DOCS / "start.md", "python", '"chartmogul_account"')
+    path = AIRFLOW_HOME / "dags" / "chartmogul_account.py"
+    path.write_text(source.replace("/tmp/chartmogul", str(tmp_path)).replace("\n):\n", "\n) as dag:\n"))
+    dag = _import(path).dag
+    today = datetime(2026, 2, 1, tzinfo=UTC)
+    with Sandbox(customers=20, as_of=today) as sandbox:
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", sandbox.connection_uri)
+        # The second run replaces what the first has loaded.
+        for _ in range(2):
+            state, states = run_states(dag.test())
+            assert state == "success", states
+        expected = {
+            "activities": sandbox.expected_rows(None, today),
+            "customers": sandbox.rows("customers"),
+            "plans": sandbox.rows("plans"),
+        }
+    with duckdb.connect(str(tmp_path / "first_day.duckdb"), read_only=True) as connection:
+        for table, rows in expected.items():
+            loaded = [uuid for (uuid,) in connection.execute(f"SELECT uuid FROM chartmogul_{table}").fetchall()]
+            assert sorted(loaded) == sorted(row["uuid"] for row in rows), table
 
 
 def test_test_in_the_documentation_passes(

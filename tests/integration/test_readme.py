@@ -15,7 +15,7 @@ from airflow_provider_chartmogul.client.settings import ConnectionSettings
 from tests.pages import DOCS, PAGES, README, block_with, commands, run, table_with
 
 #: Shown in the README and on the page about connections.
-CONNECTION_PAGES = ("README.md", "install.md", "examples.md")
+CONNECTION_PAGES = ("README.md", "install.md", "examples.md", "start.md")
 
 
 def test_dag_has_one_task() -> None:
@@ -60,7 +60,7 @@ def test_environment_variables_connect(page: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, value)
         connection = BaseHook.get_connection("chartmogul_default")
         settings = ConnectionSettings.from_connection(connection)
-        if page.name == "examples.md":
+        if page.name in ("examples.md", "start.md"):
             assert settings.base_url == "http://127.0.0.1:8765"
         else:
             assert (settings.base_url, settings.api_key) == ("https://api.chartmogul.com", "YOUR_API_KEY")

@@ -38,7 +38,7 @@ from tests.system.forms import FORM
 
 pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(3600)]
 
-CREATE, TRANSFER = "create_export", "move_to_storage"
+CREATE, TRANSFER = "create_export", "transfer"
 
 #: Number of runs in a day, and of disruptions by kind.
 FORMS = {

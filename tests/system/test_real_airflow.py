@@ -88,8 +88,8 @@ def test_example_exports_one_day(
     assert read_rows(archive) == sandbox.expected_rows(*day)
     exports = [export for export in sandbox.exports[exports_before:] if "2026-03-01" in str(export.params)]
     assert len(exports) == 1
-    uri = airflow.xcom("example_activities_export", run_id, "move_to_storage")
-    metadata = airflow.xcom("example_activities_export", run_id, "move_to_storage", "object")
+    uri = airflow.xcom("example_activities_export", run_id, "transfer")
+    metadata = airflow.xcom("example_activities_export", run_id, "transfer", "object")
     assert uri == metadata["uri"] == f"file://{archive}"
     assert metadata["bytes"] == archive.stat().st_size
     # The UI shows which export a sensor is waiting for.
@@ -218,9 +218,9 @@ def test_airflow_writes_neither_key_nor_signed_url(airflow: RealAirflow, sandbox
     assert find_secrets(airflow.home, database, API_KEY) == {}
     # The search covers the places where they would be: urllib3 has logged the download's path, without its query, and
     # the database has the tasks' results.
-    logs = [path for path in airflow.home.rglob("*") if path.is_file() and "move_to_storage" in str(path)]
+    logs = [path for path in airflow.home.rglob("*") if path.is_file() and "task_id=transfer/" in str(path)]
     task_logs = b"".join(path.read_bytes() for path in logs)
-    assert b"Wrote file://" in task_logs
+    assert b"bytes to file://" in task_logs
     # Airflow 3.0 does not log urllib3's lines, not even at DEBUG. Remove this with the support for Airflow 3.0.
     assert (b"/activities-" in task_logs) is not airflow.version.startswith("3.0.")
     returned = table_content(database, "xcom")

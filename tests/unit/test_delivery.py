@@ -127,13 +127,13 @@ def test_cancelled_task_publishes_nothing(file: LocalFile, target: Path) -> None
     assert not target.exists()
 
 
-@pytest.mark.parametrize(("rows", "size"), [(1, "(23 bytes, 1 rows)"), (None, "(23 bytes)")])
+@pytest.mark.parametrize(("rows", "size"), [(2, "2 rows, 23 bytes"), (1, "1 row, 23 bytes"), (None, "23 bytes")])
 def test_log_has_size_and_rows(
     rows: int | None, size: str, file: LocalFile, target: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     publish(LocalFile(file.path, file.sha256, rows), target)
-    assert [record.getMessage() for record in caplog.records] == [f"Wrote file://{target} {size}"]
+    assert [record.getMessage() for record in caplog.records] == [f"Wrote {size} to file://{target}"]
 
 
 def test_every_format_has_a_content_type() -> None:
