@@ -104,7 +104,8 @@ with DAG(
     # Each run covers the days up to midnight. In Airflow 3, a plain "@daily" has an empty data interval.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone=TIMEZONE),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    # Snapshots cannot be backfilled, because ChartMogul only returns the present.
+    # ChartMogul has snapshots of the present only, so they fail in a backfill. To backfill activities or metrics, put
+    # them into a DAG of their own.
     catchup=False,
     max_active_runs=1,
     default_args={

@@ -238,8 +238,9 @@ class ChartMogulToObjectStorageOperator(WindowOperator, ToObjectStorageOperator)
             query |= {"start-date": first.isoformat(), "end-date": last.isoformat()}
         elif getattr(context.get("dag_run"), "run_type", None) == "backfill" and not self.allow_backfill:
             raise TransferSettingsError(
-                f"{resource.name} is a snapshot of the present, and this run is part of a backfill, which would store "
-                "it under a date of the past: leave this task out of the backfill, or set allow_backfill=True"
+                f"{resource.name} is a snapshot of the present, but this run is part of a backfill, which would store "
+                "it under a date of the past. Put snapshots into a DAG of their own, which no backfill runs, or set "
+                "allow_backfill=True, so that each run of the backfill reads the present state"
             )
         return ResourceSource(
             self.chartmogul_conn_id,

@@ -53,6 +53,25 @@ def test_python_blocks_compile(page: Path) -> None:
         compile(source, page.name, "exec")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_work_without_sphinx(page: Path) -> None:
+    """In the repository, Sphinx neither fills in the title of a link's page, nor includes a file, nor names anchors."""
+    text = re.sub(r"^(`{3,})(?!{literalinclude}).*?^\1$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\[([^\]]*)\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text)
+    for title, address, anchor in links:
+        assert title, f"a link to {address} has no text"
+        target = page.parent / address if address else page
+        assert target.exists(), address
+        headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in {github_anchor(heading) for heading in headings}, anchor
+    for address in re.findall(r"^```{literalinclude} (.+)$", text, re.MULTILINE):
+        assert address in {path for _, path, _ in links}, f"no link leads to {address}"
+
+
+def github_anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 # ---------------------------------------------------------------------------------------- code and commands
 
 
