@@ -72,12 +72,16 @@ class ActivitiesExportSource:
 
         :param already_existed: the object may hold another export than this one
         """
-        created_at = None if self.export is None or already_existed else self.export.created_at
+        export = None if already_existed else self.export
+        created_at = export and export.created_at
+        # A load needs the age of an object. Without it, no object could be loaded from the day on which ChartMogul
+        # changes the form of the time.
+        extracted_at = datetime.now(UTC).replace(microsecond=0) if export and created_at is None else None
         return {
             "resource": "activities",
             "table": "activities",
             "query_params": None,
-            "extracted_at": None,
+            "extracted_at": extracted_at and extracted_at.isoformat(),
             "interval_start": self.request.start and self.request.start.isoformat(),
             "interval_end": self.request.end and self.request.end.isoformat(),
             "activity_type": self.request.activity_type,

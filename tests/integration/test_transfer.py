@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -165,6 +166,19 @@ def test_unreadable_window_is_an_error(store: Store, monkeypatch: pytest.MonkeyP
     ):
         transfer("e-1", f"{store.base}/x.zip")
     assert store.list() == []
+
+
+@pytest.mark.parametrize("created_at", [None, 1704067200, "yesterday"])
+def test_unknown_age_becomes_the_time_of_the_transfer(
+    created_at: object, archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load needs an age."""
+    with serve_export(lambda request: Response(200, archive), monkeypatch, created_at=created_at):
+        metadata = transfer("e-1", f"file://{tmp_path}/x.zip").xcoms["object"]
+        kept = transfer("e-1", f"file://{tmp_path}/x.zip", if_exists="reuse").xcoms["object"]
+    assert metadata["exported_at"] is None
+    assert abs(datetime.fromisoformat(metadata["extracted_at"]) - datetime.now(UTC)) < timedelta(minutes=5)
+    assert kept["extracted_at"] is None
 
 
 def test_placeholder_of_an_open_end_is_an_error(sandbox: Sandbox, store: Store) -> None:
