@@ -27,7 +27,7 @@ PAGE_SIZE = 200
 #: A page of 200 invoices with many line items is well over 1 MB.
 MAX_PAGE_BYTES = 128_000_000
 
-#: A walk tolerates this many empty pages in a row that say there is more.
+#: A walk tolerates this many pages in a row that say there is more, but are empty, or have the rows of the page before.
 MAX_EMPTY_PAGES = 10
 
 #: Stands for the rows of a page where the rest of it is read.
@@ -73,6 +73,7 @@ def walk(
     cursor: str | None = None
     cursors: set[str] = set()
     empty_pages = 0
+    previous: object = None
     while True:
         paging = {"per_page": str(PAGE_SIZE)} if resource.is_paged else {}
         if cursor is not None:
@@ -100,10 +101,14 @@ def walk(
                 "end. A retry starts it again; if it fails the same way, report it to ChartMogul"
             )
         cursors.add(cursor)
-        empty_pages = 0 if page.rows else empty_pages + 1
+        # The first and the last row stand for all of them, which would take the memory of another page.
+        rows = (len(page.rows), page.rows[:1], page.rows[-1:])
+        empty_pages = empty_pages + 1 if not page.rows or rows == previous else 0
+        previous = rows
         if empty_pages > MAX_EMPTY_PAGES:
+            what = "had the same rows" if page.rows else "were empty"
             raise PaginationError(
-                f"the list of {resource.name} says that it has more rows, but its last {empty_pages} pages were empty. "
+                f"the list of {resource.name} says that it has more rows, but its last {empty_pages} pages {what}. "
                 "A retry starts the walk again"
             )
 
