@@ -78,6 +78,7 @@ dist: .venv/.tools ## build the wheel and the sdist that are published
 
 bench: .venv/.bench ## measure transfers, walks, thousands of waits and many tasks (ARGS=--quick, ARGS=--write-docs)
 	@$(BIN)/python -m bench transfer $(ARGS)
+	@$(BIN)/python -m bench small $(ARGS)
 	@$(BIN)/python -m bench walk $(ARGS)
 	@$(BIN)/python -m bench subscriptions $(ARGS)
 	@$(BIN)/python -m bench waiting $(ARGS)
@@ -148,7 +149,7 @@ require-chromium:
 
 .venv/.bench: pyproject.toml constraints.txt .venv/.package
 	@echo 'Installing the benchmarks …'
-	@$(UV) pip install --editable '.[parquet]' --group bench --constraints constraints.txt
+	@$(UV) pip install --editable '.[amazon,parquet]' --group bench --constraints constraints.txt
 	@touch $@
 
 .venv/.docs: pyproject.toml constraints.txt .venv/.package

@@ -21,9 +21,13 @@ from pathlib import Path
 from airflow_provider_chartmogul.sandbox.company.activities import ACTIVITY_TYPES, COLUMNS, CSV_NAME
 
 #: Part of the archives' names. Changing it causes them to be created again.
-VERSION = 1
+VERSION = 2
 
-_ROWS_PER_CHUNK = 500
+_ROWS_PER_CHUNK = 20
+
+#: Bytes of text for each byte of the archive after which no more is written. Archives are smaller until the compressor
+#: writes its first bytes.
+_MAX_RATIO = 3
 _CUSTOMERS = 20_000
 _START = datetime(2018, 1, 1, tzinfo=UTC)
 WORDS = (
@@ -55,15 +59,16 @@ def archive_of(size: int, folder: Path) -> Path:
         zipfile.ZipFile(file, "w") as archive,
         archive.open(member, "w", force_zip64=True) as text,
     ):
+        written = 0
         for chunk in _csv_chunks():
-            text.write(chunk)
-            if file.tell() >= size:
+            written += text.write(chunk)
+            if file.tell() >= size or written >= _MAX_RATIO * size:
                 break
     return unfinished.rename(path)
 
 
 def _csv_chunks() -> Iterator[bytes]:
-    """Yield an endless CSV, some hundred rows at a time."""
+    """Yield an endless CSV, some rows at a time."""
     rng = random.Random(1)
     customers = [_customer(rng) for _ in range(_CUSTOMERS)]
     connector = f"ds_{random_uuid(rng)}"

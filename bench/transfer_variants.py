@@ -2,9 +2,10 @@
 """
 The compared ways to transfer an export, one per process: ``python -m bench.transfer_variants NAME FORMAT API TARGET``.
 
-Imports and set-up happen before the measurement starts. The measurement is printed as JSON: ``wall`` and ``cpu`` (user
-and system, all threads) in seconds, and ``memory``, the bytes by which the process's peak memory (Linux's ``VmHWM``)
-exceeds its memory before the transfer.
+Each process first loads what a worker has loaded when it calls ``execute()``: Airflow's task runner with its plugins,
+and the DAG file. What a transfer imports itself is part of the measurement, which is printed as JSON: ``wall`` and
+``cpu`` (user and system, all threads) in seconds, ``memory``, the bytes by which the process's peak memory (Linux's
+``VmHWM``) exceeds its memory before the transfer, and ``startup``, the seconds of processor time before the transfer.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,17 +33,24 @@ _TIMEOUT = 30
 Transfer = Callable[[], None]
 
 
+def load_airflow() -> None:
+    """Load what Airflow loads in a task's process before it reads the DAG file."""
+    try:
+        # A worker's processes are forked from one that has loaded the supervisor.
+        import_module("airflow.sdk.execution_time.supervisor")
+        task_runner = import_module("airflow.sdk.execution_time.task_runner")
+    except ImportError:  # Airflow 2
+        task_runner = import_module("airflow.models.taskinstance")
+    task_runner.get_listener_manager()
+
+
 def script(output_format: str, api: str, target: Path) -> Transfer:
     """Return what a careful user writes: check the archive in memory, and rename the file when it is complete."""
-    import requests
-
-    if output_format == "parquet":
-        import pandas
-        import pyarrow.parquet  # noqa: F401 - pandas loads it to write
-
     unfinished = target.with_name(f".{target.name}.unfinished")
 
     def transfer() -> None:
+        import requests
+
         response = requests.get(file_url(api), timeout=_TIMEOUT)
         response.raise_for_status()
         content = response.content
@@ -57,6 +66,8 @@ def script(output_format: str, api: str, target: Path) -> Transfer:
             elif output_format == "csv.gz":
                 unfinished.write_bytes(gzip.compress(archive.read(name)))
             else:
+                import pandas
+
                 with archive.open(name) as text:
                     table = pandas.read_csv(text, dtype=str, keep_default_na=False)
                 table.to_parquet(unfinished, compression="zstd", index=False)
@@ -77,27 +88,20 @@ def operator(output_format: str, api: str, target: Path, *, isal: bool) -> Trans
     os.environ["AIRFLOW_CONN_CHARTMOGUL_DEFAULT"] = json.dumps(
         {"conn_type": "chartmogul", "host": api, "password": "the-api-key-of-the-benchmark"}
     )
-    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
-
-    from airflow_provider_chartmogul.formats import archive
-    from airflow_provider_chartmogul.storage import download, object_storage  # noqa: F401 - the operator uses download
     from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
         ActivitiesExportToObjectStorageOperator,
     )
 
-    if (archive._zlib.__name__ == "isal.isal_zlib") != isal:
-        raise RuntimeError(f"the archive is decompressed with {archive._zlib.__name__}")
-    if output_format == "parquet":
-        from airflow_provider_chartmogul.formats import parquet  # noqa: F401
-    destination = f"file://{target}"
-    task = ActivitiesExportToObjectStorageOperator(task_id="transfer", export_id=EXPORT_ID, destination=destination)
-    object_storage.StoredObject.parse(destination).prepare()
-    # Airflow creates the collector on its first use, and then imports the assets of all providers.
-    get_hook_lineage_collector()
+    task = ActivitiesExportToObjectStorageOperator(
+        task_id="transfer", export_id=EXPORT_ID, destination=f"file://{target}"
+    )
     context: Any = {"ti": TaskInstance(), "task": task}
 
     def transfer() -> None:
         task.execute(context)
+        used = import_module("airflow_provider_chartmogul.formats.archive")._zlib.__name__
+        if (used == "isal.isal_zlib") != isal:
+            raise RuntimeError(f"the archive was decompressed with {used}")
 
     return transfer
 
@@ -134,13 +138,15 @@ def measure(transfer: Transfer) -> dict[str, float]:
     wall = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"wall": wall, "cpu": cpu, "memory": max(0, memory("VmHWM") - memory_before)}
+    startup = before.ru_utime + before.ru_stime
+    return {"wall": wall, "cpu": cpu, "memory": max(0, memory("VmHWM") - memory_before), "startup": startup}
 
 
 def main() -> None:
     name, output_format, api, target = sys.argv[1:]
     # Airflow logs to standard output, which has to carry the measurement alone.
     output, sys.stdout = sys.stdout, sys.stderr
+    load_airflow()
     print(json.dumps(measure(VARIANTS[name](output_format, api, Path(target)))), file=output)
 
 

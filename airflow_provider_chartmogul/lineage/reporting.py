@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset, AssetAlias
@@ -104,6 +105,8 @@ def _report_lineage(owner: Any, inputs: Sequence[str], outputs: Sequence[str], l
     :param owner: the hook or operator that the lineage is attributed to
     """
     with _logged_failure(log, "the lineage"):
+        if not _is_lineage_read():
+            return
         from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
         collector = get_hook_lineage_collector()
@@ -111,6 +114,22 @@ def _report_lineage(owner: Any, inputs: Sequence[str], outputs: Sequence[str], l
             collector.add_input_asset(context=owner, uri=uri)
         for uri in outputs:
             collector.add_output_asset(context=owner, uri=uri)
+
+
+def _is_lineage_read() -> bool:
+    """
+    Return whether a plugin reads hook lineage.
+
+    Without one, Airflow's collector ignores what it is given. Since Airflow 3.0, creating it imports the assets of all
+    installed providers nevertheless, such as boto3 or Google's clients, which can take longer than the transfer.
+    """
+    try:
+        from airflow.sdk.plugins_manager import get_hook_lineage_readers_plugins
+    except ImportError:  # Airflow before 3.2
+        plugins_manager: Any = import_module("airflow.plugins_manager")
+        plugins_manager.initialize_hook_lineage_readers_plugins()
+        return bool(plugins_manager.hook_lineage_reader_classes)
+    return bool(get_hook_lineage_readers_plugins())
 
 
 @contextlib.contextmanager

@@ -42,6 +42,13 @@ EXTRAS = {
     "adl": "microsoft-azure",
 }
 
+#: The module of an extra's file system, in Airflow's provider for the store.
+_MODULES = {
+    "amazon": "airflow.providers.amazon.aws.fs.s3",
+    "google": "airflow.providers.google.cloud.fs.gcs",
+    "microsoft-azure": "airflow.providers.microsoft.azure.fs.adls",
+}
+
 _PART_BYTES = 8 << 20
 _MAX_PARTS = 10_000
 _PARALLEL_PARTS = 3
@@ -64,8 +71,6 @@ class FileSystemObject:
 
     @cached_property
     def _fs(self) -> AbstractFileSystem:
-        from airflow.providers.common.compat.sdk import io as airflow_io  # type: ignore[attr-defined]
-
         if self._extra:
             remedy = f"pip install 'airflow-provider-chartmogul[{self._extra}]'"
         else:
@@ -77,9 +82,7 @@ class FileSystemObject:
             # Older versions of adlfs are anonymous by default.
             os.environ.setdefault("AZURE_STORAGE_ANON", "false")
         try:
-            # The base of ObjectStoragePath, a class that fails in Airflow 3.0 with current universal-pathlib. Not
-            # attach(), whose cache keeps file systems across forks, and longer than Google's tokens live.
-            return import_module(f"{airflow_io.__name__}.store").ObjectStore(self._scheme, self._conn_id).fs
+            return self._open_file_system()
         except ValueError as error:
             if "No filesystem registered" not in str(error):
                 raise
@@ -88,6 +91,16 @@ class FileSystemObject:
             raise DestinationError(
                 f"the file system for {self._scheme}:// is not installed on this worker: {remedy} ({error})"
             ) from error
+
+    def _open_file_system(self) -> AbstractFileSystem:
+        if self._extra:
+            # Airflow's registry would import the file systems of all installed providers first.
+            return import_module(_MODULES[self._extra]).get_fs(self._conn_id)
+        from airflow.providers.common.compat.sdk import io as airflow_io  # type: ignore[attr-defined]
+
+        # The base of ObjectStoragePath, a class that fails in Airflow 3.0 with current universal-pathlib. Not attach(),
+        # whose cache keeps file systems across forks.
+        return import_module(f"{airflow_io.__name__}.store").ObjectStore(self._scheme, self._conn_id).fs
 
     @property
     def _path(self) -> str:

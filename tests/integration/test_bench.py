@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from bench import docs, subscriptions, tasks, transfer, walk
+from bench import docs, small, subscriptions, tasks, transfer, walk
 from bench.archives import archive_of
 from bench.docs import BenchError
 from bench.list_server import serving_list
@@ -33,6 +33,7 @@ def test_archive_is_reproducible_and_has_the_requested_size(tmp_path: Path) -> N
     assert first.read_bytes() == second.read_bytes()
     assert 300_000 <= first.stat().st_size <= 400_000
     assert archive_of(300_000, tmp_path / "one") == first
+    assert 10_000 <= archive_of(10_000, tmp_path).stat().st_size <= 15_000
     with zipfile.ZipFile(first) as archive:
         (info,) = archive.infolist()
         assert 2 < info.file_size / info.compress_size < 3.5, "real text compresses about 2.5:1"
@@ -45,7 +46,7 @@ def test_variants_write_the_same_content(output_format: str, tmp_path: Path, mon
     with serving(archive_of(300_000, tmp_path)) as api:
         for variant in ("script", "isal", "zlib"):
             target = transfer.empty_folder() / f"object.{output_format}"
-            measurement = transfer._run_variant(variant, output_format, api, target)
+            measurement = transfer.run_variant(variant, output_format, api, target)
             assert measurement.wall > 0
             assert measurement.cpu > 0
             assert measurement.memory is not None
@@ -62,7 +63,7 @@ def test_failing_variant_ends_the_benchmark(tmp_path: Path, monkeypatch: pytest.
     with serving(damaged) as api:
         for variant in ("script", "isal"):
             with pytest.raises(BenchError, match=f"{variant}, zip failed"):
-                transfer._run_variant(variant, "zip", api, transfer.empty_folder() / "object.zip")
+                transfer.run_variant(variant, "zip", api, transfer.empty_folder() / "object.zip")
 
 
 def test_table_has_measurements_and_ratios() -> None:
@@ -72,6 +73,25 @@ def test_table_has_measurements_and_ratios() -> None:
     )
     assert "| 4.00 s, 3.00 s, 2000 MB | 1.00 s, 0.50 s, 3 MB |" in table
     assert "**0.25**, 1.00" in table
+
+
+def test_exceeded_limits_of_transfers_are_reported() -> None:
+    script, slow = Measurement(10.0, 3.0, 2e9), Measurement(4.1, 0.5, 3e6)
+    case = Case("zip", 500, {"script": script, "isal": Measurement(4.0, 0.5, 3e6)})
+    assert transfer.missed_limits([case, Case("csv", 500, {"script": script, "isal": script})]) == []
+    assert transfer.missed_limits([replace(case, by_variant={"script": script, "isal": slow})]) == [
+        "the transfer of 500 MB as zip took 0.41 times the script's time; the limit is 0.4"
+    ]
+
+
+def test_small_transfers_run_with_and_without_a_lineage_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (small, transfer):
+        monkeypatch.setattr(module, "FOLDER", tmp_path)
+    case = small.run_case("zip", 10, 1)
+    assert case.by_variant.keys() == set(small.VARIANTS)
+    assert all(measurement.startup > measurement.cpu > 0 for measurement in case.by_variant.values())
+    report = small.report([case], 1)
+    assert "| zip    | 10 kB   |" in report
 
 
 @pytest.mark.parametrize("resource", ["customers", "invoices"])
@@ -171,7 +191,7 @@ def test_table_replaces_the_text_between_its_markers() -> None:
             docs.replace_table(text, "tasks", "new")
 
 
-@pytest.mark.parametrize("name", ["transfer", "walk", "subscriptions", "tasks", "waiting"])
+@pytest.mark.parametrize("name", ["transfer", "small", "walk", "subscriptions", "tasks", "waiting"])
 def test_page_has_the_markers_of_every_benchmark(name: str) -> None:
     assert "new table" in docs.replace_table(docs.COSTS.read_text(), name, "new table")
 

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.lineage.entities import File, Table
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 from airflow.providers.common.compat.sdk import AirflowFailException, Asset, AssetAlias
 
+from airflow_provider_chartmogul.lineage import reporting
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.storage.delivery import TransferResult
 from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
@@ -27,6 +28,7 @@ from airflow_provider_chartmogul.transfers.activities_to_object_storage import A
 from airflow_provider_chartmogul.transfers.chartmogul_to_object_storage import ChartMogulToObjectStorageOperator
 from tests.integration.task_runner import TaskRun, run_task
 from tests.integration.transfers import create_export
+from tests.unit.values import run_python
 
 METADATA_KEYS = {
     *("uri", "bucket", "key", "bytes", "sha256", "format", "rows", "columns", "modified_at"),
@@ -271,6 +273,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Any:
     module = import_module(sdk.get_hook_lineage_collector.__module__)
     collector = module.HookLineageCollector()
     monkeypatch.setattr(sdk, "get_hook_lineage_collector", lambda: collector)
+    monkeypatch.setattr(reporting, "_is_lineage_read", lambda: True)
     return collector
 
 
@@ -295,11 +298,54 @@ def test_failing_collector_is_logged_and_fails_nothing(
         raise RuntimeError("no collector")
 
     monkeypatch.setattr(sdk, "get_hook_lineage_collector", fail)
+    monkeypatch.setattr(reporting, "_is_lineage_read", lambda: True)
     events = new_events()
     run = transfer_with_outlets(destination, [ASSET], events)
     assert run.value == destination
     assert events[ASSET].extra == run.xcoms["object"]
     assert "Could not report the lineage to Airflow (RuntimeError: no collector)" in log()
+
+
+PLUGIN = """
+from airflow.providers.common.compat.sdk import AirflowPlugin, HookLineageReader
+
+class ReaderPlugin(AirflowPlugin):
+    name = "reader"
+    hook_lineage_readers = [HookLineageReader]
+"""
+
+PROGRAM = """
+import json, sys
+from airflow_provider_chartmogul.transfers.activities_export_to_object_storage import (
+    ActivitiesExportToObjectStorageOperator,
+)
+from tests.integration.task_runner import run_task
+
+export_id, destination = sys.argv[1:]
+run_task(ActivitiesExportToObjectStorageOperator(task_id="t", export_id=export_id, destination=destination))
+loaded = [name for name in ("airflow.providers.amazon.aws", "boto3") if name in sys.modules]
+
+from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+collected = get_hook_lineage_collector().collected_assets
+uris = [entry.asset.uri for entry in [*collected.inputs, *collected.outputs]]
+print(json.dumps([loaded, uris]))
+"""
+
+
+def test_lineage_that_no_plugin_reads_loads_no_other_providers(destination: str, tmp_path: Path) -> None:
+    """Airflow's collector imports the assets of all providers when it is created."""
+    printed = run_python(PROGRAM, create_export(), destination, AIRFLOW__CORE__PLUGINS_FOLDER=str(tmp_path))
+    assert json.loads(printed.splitlines()[-1]) == [[], []]
+
+
+def test_reader_of_a_plugin_gets_input_and_output(sandbox: Sandbox, destination: str, tmp_path: Path) -> None:
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "reader.py").write_text(PLUGIN)
+    printed = run_python(PROGRAM, create_export(), destination, AIRFLOW__CORE__PLUGINS_FOLDER=str(plugins))
+    _, uris = json.loads(printed.splitlines()[-1])
+    assert uris == [f"chartmogul://127.0.0.1:{sandbox.port}/activities", destination]
 
 
 # OpenLineage

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat import sdk
 from fsspec import asyn
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -338,6 +340,18 @@ def test_local_destination_loads_no_file_system_registry(tmp_path: Path) -> None
         "print([name for name in ('fsspec', 'boto3', 's3fs', 'airflow.io', 'airflow.sdk.io') if name in sys.modules])\n"
     )
     assert run_python(program, str(tmp_path)).strip() == "[]"
+
+
+def test_object_store_loads_no_file_system_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would import the file systems of all installed providers."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the registry was loaded")
+
+    monkeypatch.setattr(import_module(f"{sdk.io.__name__}.store"), "ObjectStore", fail)
+    StoredObject.parse("s3://b/k.zip").prepare()
+    with pytest.raises(ObjectStorageError, match="the registry was loaded"):
+        StoredObject.parse("nosuch://b/k.zip").prepare()
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP])
