@@ -139,7 +139,7 @@ def download_archive(
     *,
     log: TaskLog,
     cancellation: Cancellation,
-) -> LocalFile:
+) -> Path:
     """
     Download the export's archive into a folder.
 
@@ -162,7 +162,7 @@ def download_archive(
 
     path = folder / "archive.zip"
     try:
-        downloaded = download(
+        size = download(
             get_url,
             path,
             timeout=hook.settings.timeout,
@@ -179,12 +179,12 @@ def download_archive(
         if error.reason is RefusalReason.FORBIDDEN and expires_at and expires_at - datetime.now(UTC) > _CLOCK_SKEW:
             raise
         raise ExportExpiredError(f"activities export {export.id} has expired: {error}") from error
-    log.info("Downloaded export %s (%d bytes)", export.id, downloaded.size)
-    return LocalFile(path, downloaded.sha256)
+    log.info("Downloaded export %s (%d bytes)", export.id, size)
+    return path
 
 
 def convert_archive(
-    archive: LocalFile,
+    archive: Path,
     output_format: str,
     column_types: Mapping[str, str] | None,
     metadata: Mapping[str, Any],
@@ -200,10 +200,10 @@ def convert_archive(
     :raises ColumnTypesError: if a value does not fit the type of its column
     :raises InsufficientDiskSpaceError: if the disk is too small for the result
     """
-    with Archive(archive.path) as opened:
+    with Archive(archive) as opened:
         if output_format == "zip":
-            return LocalFile(archive.path, archive.sha256, columns=opened.check().columns)
-        path = archive.path.with_name(f"object.{output_format}")
+            return LocalFile(archive, sha256_of(archive), columns=opened.check().columns)
+        path = archive.with_name(f"object.{output_format}")
         compressed, text = opened.csv_bytes
         require_disk_space(path.parent, text if output_format == "csv" else compressed)
         try:

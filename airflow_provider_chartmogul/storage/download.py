@@ -15,7 +15,6 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -48,14 +47,6 @@ PROGRESS_SECONDS = 10.0
 
 class _InterruptedError(Exception):
     """The download was interrupted; the message says how, without a URL."""
-
-
-@dataclass(frozen=True)
-class Downloaded:
-    """A complete file: its size in bytes, and its SHA-256 in hexadecimal digits."""
-
-    size: int
-    sha256: str
 
 
 class _Session(GuardedSession):
@@ -107,13 +98,11 @@ class _Target:
         self._file.seek(0)
         self._file.truncate()
         self.size = 0
-        self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False)
 
     def append(self, chunk: bytes) -> None:
         self._file.write(chunk)
         self.size += len(chunk)
-        self._sha256.update(chunk)
         if self._etag_is_md5:
             self._md5.update(chunk)
 
@@ -137,7 +126,7 @@ class _Target:
         """Whether the MD5 is that of the ETag; ``True`` if the ETag is not an MD5."""
         return not self._etag_is_md5 or self.etag == f'"{self._md5.hexdigest()}"'
 
-    def finish(self, log: TaskLog) -> Downloaded:
+    def finish(self, log: TaskLog) -> None:
         self._file.flush()
         if not self.matches_etag:
             # Some stores have ETags that look like an MD5 but are not; the archive has checksums of its own.
@@ -147,7 +136,6 @@ class _Target:
                 self.size,
                 self.etag,
             )
-        return Downloaded(self.size, self._sha256.hexdigest())
 
 
 class _Progress:
@@ -178,7 +166,7 @@ def download(
     log: TaskLog,
     cancellation: Cancellation | None = None,
     on_size: Callable[[int], None] = lambda size: None,
-) -> Downloaded:
+) -> int:
     """
     Download a signed URL to a local file.
 
@@ -191,6 +179,7 @@ def download(
     :param plain_http_allowed: whether the file may be downloaded by http, as from a sandbox
     :param cancellation: stops the download when the task is cancelled
     :param on_size: called with the size in bytes before the file is written, if the server says it
+    :return: size of the file in bytes
     :raises DownloadRefusedError: if the storage refuses the fresh URL, too
     :raises DownloadError: if the file cannot be downloaded completely
     :raises TaskCancelledError: if the task is cancelled
@@ -236,8 +225,10 @@ def download(
             delay = retry_delay(interruptions, DownloadError())
             log.warning("Download interrupted at byte %d (%s); resuming in %.0f s", target.size, problem, delay)
             time.sleep(delay)
-        downloaded = target.finish(log)
-        return _decode_gzip(path) if _is_gzip(path, target.encoding) else downloaded
+        target.finish(log)
+        if _is_gzip(path, target.encoding):
+            _decode_gzip(path)
+        return path.stat().st_size
 
 
 @contextlib.contextmanager
@@ -343,18 +334,15 @@ def _is_gzip(path: Path, encoding: str | None) -> bool:
         return encoding in ("gzip", "x-gzip") and file.read(2) == b"\x1f\x8b"
 
 
-def _decode_gzip(path: Path) -> Downloaded:
+def _decode_gzip(path: Path) -> None:
     """Decompress a file in place."""
     decoded = path.with_name(f"{path.name}.decoded")
-    sha256 = hashlib.sha256()
     try:
         with gzip.open(path) as source, decoded.open("wb") as target:
             while chunk := source.read(_CHUNK):
                 target.write(chunk)
-                sha256.update(chunk)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DownloadError(
             f"the server sent Content-Encoding: gzip, but the body is not sound gzip: {error}"
         ) from error
     decoded.replace(path)
-    return Downloaded(path.stat().st_size, sha256.hexdigest())
