@@ -5,7 +5,8 @@
 The same waits run twice against a sandbox with ChartMogul's documented limits: as this package's trigger, and as
 deferrable sensors are often written by hand, with a new aiohttp session for every poll and without a limit. The cost of
 a poll is compared with the least it can cost: the same GETs at the same rate on one shared aiohttp session, in the same
-process, half of them before and half of them after the waits.
+process, half of them before and half of them after the waits. Other waits are for exports that are ready: such a wait
+is one poll and all that a wait does once.
 """
 
 from __future__ import annotations
@@ -40,8 +41,11 @@ QUICK_FINISHED_AFTER = 5.0
 POLL_INTERVAL = 30.0
 #: The most GETs of the bare session. More would take longer without a more precise result.
 MAX_BARE_POLLS = 2_000
+#: The most waits for exports that are ready.
+MAX_READY_WAITS = 1_000
 
-#: Limits on the processor time of a poll, relative to the bare session's, and on the memory of a wait.
+#: Limits on the processor time of a poll and of a wait for an export that is ready, relative to the bare session's, and
+#: on the memory of a wait.
 MAX_CPU_RATIO, MAX_BYTES_PER_WAIT = 2.0, 20_000
 
 
@@ -59,6 +63,7 @@ class Measurement:
     :param bytes_per_wait: bytes by which the process grew at its peak, for each wait
     :param server: the requests as the server counted them
     :param bare_cpu_per_poll: seconds of processor time for a GET on the bare session
+    :param cpu_per_ready_wait: seconds of processor time for a whole wait whose first poll finds the export finished
     :param results: number of waits by result
     """
 
@@ -71,6 +76,7 @@ class Measurement:
     bytes_per_wait: float
     server: ServerCounts
     bare_cpu_per_poll: float = 0.0
+    cpu_per_ready_wait: float = 0.0
     results: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -80,6 +86,10 @@ class Measurement:
     @property
     def cpu_ratio(self) -> float:
         return self.cpu_per_poll / self.bare_cpu_per_poll
+
+    @property
+    def ready_cpu_ratio(self) -> float:
+        return self.cpu_per_ready_wait / self.bare_cpu_per_poll
 
 
 # --------------------------------------------------------------------------------- the waits' process
@@ -193,6 +203,14 @@ def _measure_package(number: int, finished_after: float) -> Measurement:
         bare_polls = min(number, MAX_BARE_POLLS) // 2
         bare_cpu = asyncio.run(_poll_bare(sandbox.url, export_ids[:bare_polls], bare_sent, bare_session))
 
+        ready_ids = sandbox.create_exports(min(number, MAX_READY_WAITS))
+        sandbox.set("export_seconds", 0)
+        time.sleep(1.0)
+        ready = asyncio.run(run(ready_ids))
+        if ready.results != {"success": len(ready_ids)}:
+            raise BenchError(f"not all waits for exports that are ready succeeded: {dict(ready.results)}")
+        sandbox.set("export_seconds", 1e9)
+
         sent.times.clear()
         time.sleep(1.0)
         sandbox.reset_counts()
@@ -212,6 +230,7 @@ def _measure_package(number: int, finished_after: float) -> Measurement:
         bytes_per_wait=result.memory / number,
         server=server,
         bare_cpu_per_poll=bare_cpu / len(bare_sent.times),
+        cpu_per_ready_wait=ready.cpu / len(ready_ids),
         results=dict(result.results),
     )
 
@@ -353,6 +372,11 @@ def report(package: Measurement, hand_written: Measurement, finished_after: floa
             f"{1000 * package.cpu_per_poll:.2f} ms, {package.cpu_ratio:.1f} times the bare session's",
             f"{1000 * hand_written.cpu_per_poll:.2f} ms, in bursts",
         ),
+        (
+            "processor time per wait for an export that is ready",
+            f"{1000 * package.cpu_per_ready_wait:.2f} ms, {package.ready_cpu_ratio:.1f} times the bare session's",
+            "",
+        ),
         ("memory per wait", *(f"{m.bytes_per_wait / 1000:.1f} kB" for m in both)),
     ]
     description = (
@@ -378,6 +402,10 @@ def missed_limits(package: Measurement) -> list[str]:
         (server.connections <= CONNECTIONS, f"{server.connections} connections were open at once"),
         (set(server.statuses) == {200}, f"not every response had status 200: {server.statuses}"),
         (package.cpu_ratio <= MAX_CPU_RATIO, f"a poll cost {package.cpu_ratio:.2f} times the bare session's"),
+        (
+            package.ready_cpu_ratio <= MAX_CPU_RATIO,
+            f"a wait for an export that is ready cost {package.ready_cpu_ratio:.2f} times the bare session's GET",
+        ),
         (package.bytes_per_wait <= MAX_BYTES_PER_WAIT, f"a wait took {package.bytes_per_wait:.0f} bytes"),
     ]
     return [message for holds, message in checks if not holds]

@@ -30,7 +30,7 @@ def _import_for_polling() -> tuple[Any, Any, Any]:
     """
     Import the aiohttp client, its request and Airflow's metrics.
 
-    Called in a thread, because slow imports block the other triggers.
+    Called in a thread for the first time, because slow imports block the other triggers.
     """
     from airflow.providers.common.compat.sdk import Stats
 
@@ -102,7 +102,9 @@ class ActivitiesExportTrigger(BaseTrigger):
         yield TriggerEvent(event.serialize())
 
     async def _poll_until_finished(self) -> ExportEvent:
-        shared_client, get_activities_export, stats = await asyncio.to_thread(_import_for_polling)
+        if not _import_for_polling.cache_info().currsize:
+            await asyncio.to_thread(_import_for_polling)
+        shared_client, get_activities_export, stats = _import_for_polling()
         age = max(0.0, time.time() - self.settings.started)
         poller = ExportPoller(self.export_id, self.settings, now=time.monotonic(), log=self.log, stats=stats, age=age)
         async with shared_client(self.chartmogul_conn_id) as client:
