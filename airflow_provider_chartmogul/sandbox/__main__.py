@@ -163,7 +163,7 @@ def _start_message(sandbox: Sandbox) -> str:
             "",
             f"export AIRFLOW_CONN_CHARTMOGUL_DEFAULT={connection}",
             "",
-            "or add a connection:",
+            "or add a connection to Airflow's database, which `airflow db migrate` creates:",
             "",
             f"airflow connections add chartmogul_default --conn-json {connection}",
             "",

@@ -148,6 +148,19 @@ def test_loads_are_valid_tasks() -> None:
         task._load_settings()
 
 
+def test_account_example_loads_into_postgres_with_the_lines_shown() -> None:
+    """Each group of removed lines is replaced by the added lines that follow it."""
+    source = (DOCS.parent / "example_dags" / "example_account_duckdb.py").read_text()
+    (difference,) = blocks(DOCS / "load" / "postgres.md", "diff")
+    for removed, added in re.findall(r"((?:^-.*\n)+)((?:^\+.*\n)*)", difference, re.MULTILINE):
+        removed, added = (re.sub(r"^.", "", lines, flags=re.MULTILINE) for lines in (removed, added))
+        assert source.count(removed) == 1, removed
+        source = source.replace(removed, added)
+    dag = run(source)["dag"]
+    load: Any = dag.task_dict["load"]
+    assert (dag.dag_id, load.warehouse_conn_id, load.duckdb_path) == ("account_postgres", "postgres_default", None)
+
+
 def test_result_of_a_load_is_complete() -> None:
     rows = table_with(DOCS / "load" / "index.md", "key")
     assert [row["key"].strip("`") for row in rows] == list(TableResult().as_dict())
@@ -176,6 +189,13 @@ def test_example_of_lists_runs() -> None:
     names = run(block_with(DOCS / "testing.md", "python", "sandbox.lists"))
     assert len(names["customers"]) > 10
     assert len(names["invoices"]) > 10
+
+
+def test_sandbox_has_as_many_activities_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    _, command, *_ = shlex.split(block_with(DOCS / "testing.md", "sh", "expected_rows").removeprefix("python "))
+    run(command)
+    number = f"{int(capsys.readouterr().out):,}"
+    assert f"Before 2026 there are {number}:" in (DOCS / "testing.md").read_text()
 
 
 def test_admin_commands_succeed() -> None:
