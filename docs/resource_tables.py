@@ -25,7 +25,7 @@ def resource_table() -> str:
             _codes(table.name for table in resource.tables),
             _requests(resource),
             _codes(name for name in resource.query_params if name not in resource.default_params),
-            _codes(f"{name}={value}" for name, value in resource.default_params.items()),
+            ", ".join(_parameter(name, value) for name, value in resource.default_params.items()),
         )
         for resource in RESOURCES.values()
     ]
@@ -53,6 +53,11 @@ def _column(key: str) -> str:
 
 def _type(column_type: str) -> str:
     return "JSON text" if column_type == JSON else f"`{column_type}`"
+
+
+def _parameter(name: str, value: str) -> str:
+    """Return a parameter as code. A list is several pieces, since one would be wider than the page."""
+    return f"`{name}` with {_codes(value.split(','))}" if "," in value else f"`{name}={value}`"
 
 
 def _requests(resource: Resource) -> str:
