@@ -55,7 +55,8 @@ def test_python_blocks_compile(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_work_without_sphinx(page: Path) -> None:
-    """In the repository, Sphinx neither fills in the title of a link's page, nor includes a file, nor names anchors."""
+    """In the repository, Sphinx neither fills in the title of a link's page, nor includes files, nor names anchors."""
+    assert "```{image}" not in page.read_text()
     text = re.sub(r"^(`{3,})(?!{literalinclude}).*?^\1$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     links = re.findall(r"\[([^\]]*)\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text)
     for title, address, anchor in links:
