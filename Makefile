@@ -76,11 +76,12 @@ dist: .venv/.tools ## build the wheel and the sdist that are published
 	@rm -rf dist
 	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(UV) build --out-dir dist
 
-bench: .venv/.bench ## measure transfers, walks, thousands of waits and many tasks (ARGS=--quick, ARGS=--write-docs)
+bench: .venv/.bench ## measure transfers, walks, loads, thousands of waits and many tasks (ARGS=--quick, ARGS=--write-docs)
 	@$(BIN)/python -m bench transfer $(ARGS)
 	@$(BIN)/python -m bench small $(ARGS)
 	@$(BIN)/python -m bench walk $(ARGS)
 	@$(BIN)/python -m bench subscriptions $(ARGS)
+	@$(BIN)/python -m bench loads $(ARGS)
 	@$(BIN)/python -m bench waiting $(ARGS)
 	@$(BIN)/python -m bench tasks $(ARGS)
 
@@ -149,7 +150,7 @@ require-chromium:
 
 .venv/.bench: pyproject.toml constraints.txt .venv/.package
 	@echo 'Installing the benchmarks …'
-	@$(UV) pip install --editable '.[amazon,parquet]' --group bench --constraints constraints.txt
+	@$(UV) pip install --editable '.[amazon,duckdb,parquet,postgres]' --group bench --constraints constraints.txt
 	@touch $@
 
 .venv/.docs: pyproject.toml constraints.txt .venv/.package

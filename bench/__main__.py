@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("transfer", "small", "waiting", "tasks", "walk", "subscriptions")
+BENCHMARKS = ("transfer", "small", "waiting", "tasks", "walk", "subscriptions", "loads")
 
 
 def main() -> int:

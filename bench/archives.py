@@ -23,7 +23,7 @@ from airflow_provider_chartmogul.sandbox.company.activities import ACTIVITY_TYPE
 #: Part of the archives' names. Changing it causes them to be created again.
 VERSION = 2
 
-_ROWS_PER_CHUNK = 20
+ROWS_PER_CHUNK = 20
 
 #: Bytes of text for each byte of the archive after which no more is written. Archives are smaller until the compressor
 #: writes its first bytes.
@@ -60,14 +60,14 @@ def archive_of(size: int, folder: Path) -> Path:
         archive.open(member, "w", force_zip64=True) as text,
     ):
         written = 0
-        for chunk in _csv_chunks():
+        for chunk in csv_chunks():
             written += text.write(chunk)
             if file.tell() >= size or written >= _MAX_RATIO * size:
                 break
     return unfinished.rename(path)
 
 
-def _csv_chunks() -> Iterator[bytes]:
+def csv_chunks() -> Iterator[bytes]:
     """Yield an endless CSV, some rows at a time."""
     rng = random.Random(1)
     customers = [_customer(rng) for _ in range(_CUSTOMERS)]
@@ -77,7 +77,7 @@ def _csv_chunks() -> Iterator[bytes]:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     while True:
-        for _ in range(_ROWS_PER_CHUNK):
+        for _ in range(ROWS_PER_CHUNK):
             moment += timedelta(seconds=int(rng.random() * 60))
             customer_uuid, external_id, name, (currency, sign) = customers[int(rng.random() * _CUSTOMERS)]
             seats, movement = int(1 + rng.random() * 500), int(rng.random() * 9_999)

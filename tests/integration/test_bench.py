@@ -8,7 +8,9 @@ runs both.
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +19,9 @@ from pathlib import Path
 
 import pytest
 import requests
+from pyarrow import parquet
 
-from bench import docs, small, subscriptions, tasks, transfer, walk
+from bench import docs, loads, small, subscriptions, tasks, transfer, walk
 from bench.archives import archive_of
 from bench.docs import BenchError
 from bench.list_server import serving_list
@@ -182,6 +185,51 @@ def test_subscriptions_are_read_within_the_limits(tmp_path: Path, monkeypatch: p
     assert "| 50 ms   | this package |" in subscriptions.report({("package", 0.05): measurement}, 60)
 
 
+def load_case(warehouse: str, file_format: str, bare: Measurement, package: Measurement) -> loads.Case:
+    return loads.Case(warehouse, file_format, 100, {"bare": bare, "package": package})
+
+
+def test_objects_of_loads_have_the_same_rows(tmp_path: Path) -> None:
+    paths = loads.objects_of(1_000, tmp_path)
+    text = paths["csv"].read_bytes()
+    rows = list(csv.DictReader(io.StringIO(text.decode(), newline="")))
+    assert len({row["uuid"] for row in rows}) == 1_000
+    assert gzip.decompress(paths["csv.gz"].read_bytes()) == text
+    assert parquet.read_table(paths["parquet"]).to_pylist() == rows
+    assert loads.objects_of(1_000, tmp_path) == paths
+
+
+@pytest.mark.parametrize("warehouse", loads.WAREHOUSES)
+def test_loads_give_the_same_rows(warehouse: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loads, "FOLDER", tmp_path)
+    monkeypatch.setattr(transfer, "FOLDER", tmp_path)
+    paths = loads.objects_of(1_000, tmp_path / "objects")
+    with loads.open_database(warehouse, paths["csv"]) as database:
+        for file_format in ("csv.gz", "parquet"):
+            case = loads.run_case(database, warehouse, file_format, 1_000, 1)
+            assert all(measurement.wall > 0 for measurement in case.by_variant.values())
+            assert database.summary()[0] == 1_000
+        # A variant that loses a row is found out.
+        monkeypatch.setattr(database, "summary", iter([(1_000,), (999,)]).__next__)
+        with pytest.raises(BenchError, match="the variants loaded different rows"):
+            loads.run_case(database, warehouse, "csv", 1_000, 1)
+
+
+def test_exceeded_limits_of_loads_are_reported() -> None:
+    bare = Measurement(10.0, 1.0, 100e6)
+    good = load_case("duckdb", "csv", bare, Measurement(15.0, 2.0, 132e6))
+    slow = load_case("postgres", "csv.gz", bare, Measurement(15.1, 2.0, 64e6))
+    large = load_case("postgres", "parquet", bare, Measurement(25.0, 2.0, 65e6))
+    larger = load_case("duckdb", "parquet", bare, Measurement(25.0, 2.0, 133e6))
+    assert loads.missed_limits([good, slow, large, larger]) == [
+        "csv.gz into PostgreSQL took 1.51 times the bare import's time",
+        "parquet into PostgreSQL took 65 MB of memory",
+        "parquet into DuckDB took 33 MB of memory beyond the bare import's",
+    ]
+    report = loads.report([good], 3)
+    assert "| 100  | csv    | DuckDB    | 10.00 s, 1.00 s, 100 MB | 15.00 s, 2.00 s, 132 MB | **1.50**" in report
+
+
 def test_table_replaces_the_text_between_its_markers() -> None:
     begin, end = "<!-- bench:tasks -->", "<!-- /bench:tasks -->"
     page = docs.replace_table(f"a\n{begin}\nold\n{end}\nb", "tasks", "new\ntable")
@@ -191,7 +239,7 @@ def test_table_replaces_the_text_between_its_markers() -> None:
             docs.replace_table(text, "tasks", "new")
 
 
-@pytest.mark.parametrize("name", ["transfer", "small", "walk", "subscriptions", "tasks", "waiting"])
+@pytest.mark.parametrize("name", ["transfer", "small", "walk", "subscriptions", "loads", "tasks", "waiting"])
 def test_page_has_the_markers_of_every_benchmark(name: str) -> None:
     assert "new table" in docs.replace_table(docs.COSTS.read_text(), name, "new table")
 
