@@ -38,6 +38,8 @@ RAW_FORMATS = ("jsonl", "jsonl.gz")
 
 TABLE = "chartmogul_activities"
 
+TIME = "timestamp[us, tz=UTC]"
+
 
 def day(number: int) -> datetime:
     """Return the start of a day of January 2024, in UTC."""
@@ -696,6 +698,21 @@ class TestColumns:
         warehouse.load(objects.export("uuid,date,amount\na,2024-01-02,12\n"))
         assert warehouse.query(f"SELECT amount FROM {TABLE}") == [(12,)]
 
+    def test_no_time_is_cut_off(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
+        """Warehouses make a date of a time silently."""
+        warehouse.change(f"CREATE TABLE {TABLE} (uuid VARCHAR(40), date TIMESTAMP WITH TIME ZONE, starts DATE)")
+        late = "uuid,date,starts\na,2024-01-02,2024-01-02T03:04:05Z\n"
+        message = r"(?i)'starts', row 1: .*; column 'starts' of table .*activities is DATE: change its type"
+        for column_type in ("string", TIME):
+            with pytest.raises(AirflowFailException, match=message):
+                warehouse.load(objects.export(late), column_types={"starts": column_type})
+        assert warehouse.rows("uuid") == []
+        forms = ("2024-01-02", "2024-01-02T00:00:00+00:00", "2024-01-02T02:00:00+02:00", "")
+        text = "".join(f"{number},2024-01-02,{form}\n" for number, form in enumerate(forms))
+        warehouse.load(objects.export(f"uuid,date,starts\n{text}"))
+        starts = [row[1] for row in sorted(warehouse.query(f"SELECT uuid, starts FROM {TABLE}"))]
+        assert starts == [*[date(2024, 1, 2)] * 3, None]
+
     def test_column_types_of_new_columns(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
         types = {"amount": "decimal128(18, 2)", "seats": "int64"}
         for file_format in EXPORT_FORMATS:
@@ -761,6 +778,15 @@ class TestColumns:
 
 
 class TestSpellings:
+    def test_view_is_refused(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
+        """A view may hide the rows that a load replaces."""
+        warehouse.load(objects.export([("a", "2", "x"), ("b", "3", "y")]), table="base")
+        warehouse.change("CREATE VIEW visible AS SELECT * FROM base WHERE type = 'x'")
+        for table in ("visible", "VISIBLE"):
+            with pytest.raises(AirflowFailException, match=r"(?i)\.visible is a view"):
+                warehouse.load(objects.export([("b", "3", "y")], as_of=41), table=table)
+        assert [uuid for (uuid,) in warehouse.rows("uuid", "base")] == ["a", "b"]
+
     def test_schema_is_created(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
         warehouse.load(objects.export([("a", "2", "x")]), schema="reporting")
         warehouse.load(objects.export([("b", "2", "x")], as_of=41), table="reporting.chartmogul_activities")

@@ -20,6 +20,8 @@ _TIME_PATTERNS = (
     (r"([T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)$", r"\1Z"),
 )
 
+_REMEDY = "give the column another type in column_types, such as string"
+
 _CAST_ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError)
 
 #: Types whose name in ``column_types`` is not Arrow's.
@@ -58,7 +60,7 @@ def type_name(column_type: pa.DataType) -> str:
     return _NAMES.get(column_type, str(column_type))
 
 
-def cast_text(values: pa.Array | pa.Scalar, arrow_type: pa.DataType) -> pa.Array | pa.Scalar:
+def cast_text(values: pa.Array, arrow_type: pa.DataType) -> pa.Array:
     """
     Convert text to a type. A time without a zone is in UTC, and a date is its midnight.
 
@@ -75,12 +77,15 @@ def cast_text(values: pa.Array | pa.Scalar, arrow_type: pa.DataType) -> pa.Array
         return pc.cast(pc.cast(values, pa.timestamp(arrow_type.unit, "UTC")), arrow_type)
 
 
-def cast_column(column: str, values: pa.Array, column_type: pa.DataType, rows_before: int) -> pa.Array:
+def cast_column(
+    column: str, values: pa.Array, column_type: pa.DataType, rows_before: int, remedy: str | None = None
+) -> pa.Array:
     """
-    Convert the values of a column.
+    Convert the values of a column. A time becomes a date only if it is a midnight in UTC.
 
     :param column: the name of the column
     :param rows_before: the number of rows before these values, for the error
+    :param remedy: how to fix the error; ``None`` advises another type in ``column_types``
     :raises ColumnTypesError: for a value that does not fit, naming column, row and value
     """
     if values.type == column_type:
@@ -88,24 +93,24 @@ def cast_column(column: str, values: pa.Array, column_type: pa.DataType, rows_be
     try:
         return _cast_values(values, column_type)
     except _CAST_ERRORS as error:
-        for row, value in enumerate(values, rows_before + 1):
+        for position, value in enumerate(values):
             try:
-                _cast_values(value, column_type)
+                _cast_values(values.slice(position, 1), column_type)
             except _CAST_ERRORS:
                 raise ColumnTypesError(
-                    f"column {column!r}, row {row}: {str(value.as_py())[:80]!r} is not a value of type {column_type}; "
-                    "give the column another type in column_types, such as string"
+                    f"column {column!r}, row {rows_before + position + 1}: {str(value.as_py())[:80]!r} is not a value "
+                    f"of type {column_type}; {remedy or _REMEDY}"
                 ) from error
         raise ColumnTypesError(f"column {column!r} cannot be converted to {column_type}: {error}") from error
 
 
-def _cast_values(values: pa.Array | pa.Scalar, column_type: pa.DataType) -> pa.Array | pa.Scalar:
+def _cast_values(values: pa.Array, column_type: pa.DataType) -> pa.Array:
     if pa.types.is_date32(column_type):
         return _cast_to_days(values)
     return cast_text(values, column_type) if pa.types.is_string(values.type) else pc.cast(values, column_type)
 
 
-def _cast_to_days(values: pa.Array | pa.Scalar) -> pa.Array | pa.Scalar:
+def _cast_to_days(values: pa.Array) -> pa.Array:
     """
     Convert text and times to dates, in UTC.
 

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,8 +30,6 @@ _CHUNK_BYTES = 1 << 17
 _BATCH_ROWS = 2_000
 _BUFFER_BYTES = 1 << 16
 
-_NUL = re.compile(b"\0")
-
 #: The number of the row in pyarrow's message about a CSV.
 _ROW_NUMBER = re.compile(r"Row #(\d+): ")
 
@@ -41,13 +39,15 @@ class TableReader:
     A table in a local file.
 
     :ivar types: the columns with their types, both as in the file; names are unique regardless of case
+    :cvar has_empty_text: whether ``read`` may return empty text, and not only null
     """
 
     types: dict[str, pa.DataType]
+    has_empty_text: ClassVar[bool] = False
 
     def read(self) -> Iterator[pa.RecordBatch]:
         """
-        Iterate over the rows, with the columns of ``types``; text may be empty.
+        Iterate over the rows, with the columns of ``types``.
 
         :raises TableError: if the file cannot be read as a table
         """
@@ -109,6 +109,8 @@ class ParquetReader(TableReader):
     :raises TableError: if it cannot be read, or has a name twice
     """
 
+    has_empty_text: ClassVar[bool] = True
+
     def __init__(self, path: Path) -> None:
         import pyarrow.parquet as pq
 
@@ -148,13 +150,17 @@ def open_table(path: Path, table_format: str) -> TableReader:
 
 
 def typed_batches(
-    reader: TableReader, types: Mapping[str, pa.DataType], warn_of_nul: Callable[[str, int], None]
+    reader: TableReader,
+    types: Mapping[str, pa.DataType],
+    warn_of_nul: Callable[[str, int], None],
+    remedies: Mapping[str, str | None],
 ) -> Iterator[pa.RecordBatch]:
     """
     Iterate over the rows of a table with the types of a load. Empty text is null, and NUL characters are removed.
 
     :param types: the type of each of the reader's columns
     :param warn_of_nul: called with column and row number where NUL characters were removed, which databases refuse
+    :param remedies: by column, how to fix the error of a value that does not fit; see ``cast_column``
     :raises ColumnTypesError: for a value that does not fit, naming column, row and value
     :raises TableError: if the file cannot be read as a table
     """
@@ -167,8 +173,9 @@ def typed_batches(
                 array, nul_row = _without_nul(array)
                 if nul_row is not None:
                     warn_of_nul(name, rows + nul_row + 1)
-                array = _without_empty(array)
-            arrays.append(cast_column(name, array, types[name], rows))
+                if nul_row is not None or reader.has_empty_text:
+                    array = _without_empty(array)
+            arrays.append(cast_column(name, array, types[name], rows, remedies[name]))
         rows += batch.num_rows
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
@@ -252,7 +259,7 @@ def _plain_type(column_type: pa.DataType) -> pa.DataType:
 def _without_nul(array: pa.Array) -> tuple[pa.Array, int | None]:
     """Return text without NUL characters, and the position of the first that had one."""
     data = array.buffers()[2]
-    if data is None or not _NUL.search(memoryview(data)):
+    if data is None or b"\0" not in data.to_pybytes():
         return array, None
     position = pc.index(pc.fill_null(pc.match_substring(array, "\0"), False), True).as_py()
     return (array, None) if position < 0 else (pc.replace_substring(array, "\0", ""), position)

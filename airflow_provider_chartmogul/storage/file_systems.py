@@ -176,6 +176,10 @@ class FileSystemObject:
         # Stores return metadata as HTTP headers, whose names are not case-sensitive.
         return {str(name).lower(): value for name, value in (found or {}).items()}
 
+    def link(self, file: Path) -> bool:
+        """Return ``False``: the object is not a local file."""
+        return False
+
     def read_parts(self, part_bytes: int) -> Iterator[bytes]:
         """Iterate over the object's content."""
         self._fs.invalidate_cache()

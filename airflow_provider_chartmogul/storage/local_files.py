@@ -65,6 +65,19 @@ class LocalFile:
         """Return an empty dictionary, since files have no metadata of their own."""
         return {}
 
+    def link(self, file: Path) -> bool:
+        """
+        Give the file a second name, for its readers alone.
+
+        :return: whether there is one; ``False`` on another disk, without the right, and if the file does not exist
+        """
+        try:
+            # Without the real path, a symbolic link itself would get the name.
+            os.link(self._path.resolve(), file)
+        except OSError:
+            return False
+        return True
+
     def read_parts(self, part_bytes: int) -> Iterator[bytes]:
         """Iterate over the file's content."""
         with self._path.open("rb") as file:

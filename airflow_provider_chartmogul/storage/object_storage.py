@@ -194,9 +194,9 @@ class StoredObject:
 
     def download(self, file: Path, cancellation: Cancellation) -> str:
         """
-        Copy the object to a local file, in constant memory.
+        Copy the object to a local file, in constant memory. A local object is linked instead where that is possible.
 
-        :param file: the local file
+        :param file: the local file, which is replaced, and must not be changed afterwards
         :return: SHA-256 of its bytes, as hexadecimal digits
         :raises ObjectStorageError: if it cannot be read, or does not exist
         :raises InsufficientDiskSpaceError: if the disk is too small
@@ -204,6 +204,13 @@ class StoredObject:
         """
         digest = hashlib.sha256()
         with self._explain_errors("read"):
+            # Otherwise writing to a link that an earlier call has created would change the object.
+            file.unlink(missing_ok=True)
+            if self._object.link(file):
+                for part in LocalFile(str(file)).read_parts(_PART_BYTES):
+                    cancellation.check()
+                    digest.update(part)
+                return digest.hexdigest()
             require_disk_space(file.parent, self._object.size() or 0)
             with file.open("wb") as target:
                 for part in self._object.read_parts(_PART_BYTES):

@@ -34,7 +34,7 @@ class CursorSession(WarehouseSession):
 
     @abstractmethod
     def _explain(self, error: Exception) -> Exception:
-        """Return a ``LoadError`` for a value that does not fit its column, and any other error as it is."""
+        """Return an error of this package for rows that the table refuses, and any other error as it is."""
 
     def open(self) -> None:
         self._connection = self._connect()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_chartmogul.exceptions import LoadError, TransferSettingsError
-from airflow_provider_chartmogul.warehouse.session import StagedColumn, TableName, WarehouseSession
+from airflow_provider_chartmogul.warehouse.session import (
+    StagedColumn,
+    TableName,
+    WarehouseSession,
+    constraint_error,
+    null_error,
+)
 
 if TYPE_CHECKING:
     import pyarrow
@@ -29,6 +36,9 @@ _ROWS = "chartmogul_rows"
 
 #: Seconds after its last change for which an invalid file may be one that another process is still creating.
 _CREATION_SECONDS = 10.0
+
+#: DuckDB's message about a missing value.
+_NOT_NULL = re.compile(r"NOT NULL constraint failed: (.+)\.(.+)")
 
 #: Locks by path, since DuckDB's own lock only excludes other processes.
 _OPEN_FILES: dict[str, threading.Lock] = {}
@@ -91,7 +101,6 @@ class DuckDBSession(WarehouseSession):
         try:
             self.wait_for(connect, path)
             self._connection.execute("SET TimeZone = 'UTC'")
-            self._connection.execute("SET preserve_insertion_order = false")
         except BaseException:
             self.close()
             raise
@@ -125,6 +134,11 @@ class DuckDBSession(WarehouseSession):
 
         try:
             return self._connection.execute(sql)
+        except duckdb.ConstraintException as error:
+            message = str(error).partition("\n")[0]
+            if (missing := _NOT_NULL.search(message)) is not None:
+                raise null_error(*missing.groups()) from error
+            raise constraint_error("the statement", message) from error
         except (duckdb.DataError, duckdb.InvalidInputException) as error:
             raise LoadError(str(error).partition("\n")[0]) from error
 
@@ -155,6 +169,18 @@ class DuckDBSession(WarehouseSession):
             )
         )
 
+    def is_view(self, table: TableName) -> bool:
+        return bool(
+            self.query(
+                "SELECT 1 FROM duckdb_views() WHERE database_name = current_database() "
+                f"AND lower(schema_name) = lower({self.literal(table.schema)}) "
+                f"AND lower(view_name) = lower({self.literal(table.name)})"
+            )
+        )
+
+    def is_single(self, sql_type: str) -> bool:
+        return sql_type.lower() == "float"
+
     def define(self, statements: Sequence[str], tables: Sequence[TableName]) -> None:
         for schema in sorted({table.schema for table in tables}):
             self.execute(f"CREATE SCHEMA IF NOT EXISTS {self.quote(schema)}")
@@ -175,6 +201,8 @@ class DuckDBSession(WarehouseSession):
             return
         reader = pyarrow.RecordBatchReader.from_batches(first.schema, itertools.chain([first], batches))
         self._connection.register(_ROWS, reader)
+        # Staged in any order, the rows take less memory. The insert takes less in the order of the staged ones.
+        self.execute("SET preserve_insertion_order = false")
         try:
             selected = ", ".join(
                 f"CAST({self.quote(column.source)} AS {column.staged_type}) AS {self.quote(column.name)}"
@@ -185,6 +213,7 @@ class DuckDBSession(WarehouseSession):
             # DuckDB replaces an error of the batches with one of its own.
             raise batches.error or error from error
         finally:
+            self.execute("SET preserve_insertion_order = true")
             self._connection.unregister(_ROWS)
 
     def lock(self, tables: Sequence[TableName]) -> None:

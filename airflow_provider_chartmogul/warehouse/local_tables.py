@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 TABLE_FORMATS = ("csv", "csv.gz", "zip", "parquet")
 JSON_FORMATS = ("jsonl", "jsonl.gz")
 
+_CLEAR_THE_TRANSFER = (
+    "Clear the transfer and the tasks after it, so that the object is written again and is what its metadata describes"
+)
+
 #: Rows of JSON Lines that are converted at a time.
 _PAGE_ROWS = 200
 
@@ -52,10 +56,12 @@ class Column:
 
     :param name: its name; unique in its table, whatever the case
     :param type: the name of its Arrow type, such as ``string``, ``int64`` or ``timestamp[us, tz=UTC]``
+    :param remedy: how to fix the error of a value that does not fit; ``None`` advises another type in ``column_types``
     """
 
     name: str
     type: str
+    remedy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ class LocalTable:
     path: Path
     format: str
     columns: tuple[Column, ...]
+    _modified_at: int = field(repr=False, compare=False)
     _log: TaskLog = field(repr=False, compare=False)
     _cancellation: Cancellation = field(repr=False, compare=False)
 
@@ -84,6 +91,7 @@ class LocalTable:
 
         :raises ColumnTypesError: for a value that does not fit its column's type, naming column, row and value
         :raises TableError: if the file cannot be read as a table
+        :raises ObjectChangedError: if the file was written to meanwhile
         :raises TaskCancelledError: if the task is cancelled
         """
         if not self.columns:
@@ -100,9 +108,15 @@ class LocalTable:
                     *(column, self.table, row),
                 )
 
-        for batch in readers.typed_batches(readers.open_table(self.path, self.format), types, warn):
+        remedies = {column.name: column.remedy for column in self.columns}
+        for batch in readers.typed_batches(readers.open_table(self.path, self.format), types, warn, remedies):
             self._cancellation.check()
             yield batch
+        # A local object is read where it is. A program that writes to it, instead of replacing it, changes the rows.
+        if self.path.stat().st_mtime_ns != self._modified_at:
+            raise ObjectChangedError(
+                f"the object of {self.table} was written to while it was loaded. {_CLEAR_THE_TRANSFER}"
+            )
 
     def csv_chunks(self) -> Iterator[bytes]:
         """
@@ -173,10 +187,7 @@ def _check_content(source: SourceObject, size: int, sha256: str) -> None:
         difference = f"its SHA-256 is {sha256} instead of {source.sha256}"
     else:
         return
-    raise ObjectChangedError(
-        f"{source.uri} has changed since its transfer: {difference}. Clear the transfer and the tasks after it, so "
-        "that the object is written again and is what its metadata describes"
-    )
+    raise ObjectChangedError(f"{source.uri} has changed since its transfer: {difference}. {_CLEAR_THE_TRANSFER}")
 
 
 def _check_kept_object(source: SourceObject, path: Path) -> None:
@@ -236,6 +247,7 @@ def _open_table(
         tuple(
             Column(column, type_name(parsed.get(column.casefold(), own_type))) for column, own_type in own_types.items()
         ),
+        path.stat().st_mtime_ns,
         log,
         cancellation,
     )

@@ -14,14 +14,20 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_chartmogul.exceptions import LoadError, TransferSettingsError
+from airflow_provider_chartmogul.exceptions import LoadError, LockTimeoutError, TransferSettingsError
 from airflow_provider_chartmogul.warehouse.cursor_session import CursorSession, import_hook
-from airflow_provider_chartmogul.warehouse.session import StagedColumn, TableName
+from airflow_provider_chartmogul.warehouse.session import StagedColumn, TableName, constraint_error, null_error
 
 if TYPE_CHECKING:
     from airflow_provider_chartmogul.warehouse.local_tables import LocalTable
 
 _READ_BYTES = 1 << 20
+
+#: SQLSTATE codes.
+_LOCK_NOT_AVAILABLE, _NOT_NULL_VIOLATION = "55P03", "23502"
+
+#: The largest ``lock_timeout`` of the server, in milliseconds.
+_MAX_LOCK_TIMEOUT = 2**31 - 1
 
 
 class PostgresSession(CursorSession):
@@ -72,11 +78,22 @@ class PostgresSession(CursorSession):
 
     def _explain(self, error: Exception) -> Exception:
         state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+        diagnosis = getattr(error, "diag", None)
+        message = getattr(diagnosis, "message_primary", None) or str(error)
+        if state == _LOCK_NOT_AVAILABLE:
+            return LockTimeoutError(
+                f"another connection kept the table locked for {self.lock_timeout:.0f} s (lock_timeout): {message}. "
+                "Nothing was loaded; the next try waits again"
+            )
+        # SQLSTATE class 23 is "integrity constraint violation".
+        if state.startswith("23"):
+            table = f"{getattr(diagnosis, 'schema_name', None)}.{getattr(diagnosis, 'table_name', None)}"
+            if state == _NOT_NULL_VIOLATION:
+                return null_error(table, str(getattr(diagnosis, "column_name", None)))
+            return constraint_error(table, message)
         # SQLSTATE class 22 is "data exception".
         if not state.startswith("22"):
             return error
-        diagnosis = getattr(error, "diag", None)
-        message = getattr(diagnosis, "message_primary", None) or str(error)
         where = getattr(diagnosis, "context", None) or ""
         return LoadError(f"{message} ({where})" if where else message)
 
@@ -108,6 +125,14 @@ class PostgresSession(CursorSession):
                 "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
                 f"WHERE attrelid = to_regclass({self.literal(self.quote_table(table))}) "
                 "AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+            )
+        )
+
+    def is_view(self, table: TableName) -> bool:
+        return bool(
+            self.query(
+                f"SELECT 1 FROM pg_class WHERE oid = to_regclass({self.literal(self.quote_table(table))}) "
+                "AND relkind IN ('v', 'm')"
             )
         )
 
@@ -144,6 +169,8 @@ class PostgresSession(CursorSession):
     def lock(self, tables: Sequence[TableName]) -> None:
         # Each statement must see what the load before this one has committed, whatever the server's default is.
         self.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        # Other connections may have locked the table, too. 0 would wait for ever.
+        self.execute(f"SET LOCAL lock_timeout = {min(max(1, int(1000 * self.lock_timeout)), _MAX_LOCK_TIMEOUT)}")
         for table in sorted(set(tables), key=str):
             key = int.from_bytes(hashlib.sha256(f"chartmogul:{table}".encode()).digest()[:8], "big", signed=True)
 

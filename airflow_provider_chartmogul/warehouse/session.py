@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_chartmogul.exceptions import LockTimeoutError, TransferSettingsError
+from airflow_provider_chartmogul.exceptions import LoadError, LockTimeoutError, TransferSettingsError
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
 
@@ -123,7 +123,7 @@ class WarehouseSession(ABC):
         """
         Execute a statement, and return the number of rows that it changed.
 
-        :raises LoadError: if a value does not fit its column
+        :raises LoadError: if a value does not fit its column, or a row does not meet a constraint
         """
 
     @abstractmethod
@@ -151,6 +151,10 @@ class WarehouseSession(ABC):
     @abstractmethod
     def columns(self, table: TableName) -> dict[str, str]:
         """Return the SQL types of a table's columns by name, in order; empty if the table does not exist."""
+
+    @abstractmethod
+    def is_view(self, table: TableName) -> bool:
+        """Return whether the name is that of a view."""
 
     def resolve_table(self, text: str) -> TableName:
         """
@@ -257,6 +261,10 @@ class WarehouseSession(ABC):
         """Return whether a type of the catalogue is a date without a time."""
         return sql_type.lower() == "date"
 
+    def is_single(self, sql_type: str) -> bool:
+        """Return whether a type of the catalogue is a number with single precision."""
+        return sql_type.lower() == "real"
+
     def is_integer(self, sql_type: str) -> bool:
         """Return whether a type of the catalogue is a whole number."""
         return sql_type.lower() in ("tinyint", "smallint", "integer", "int", "bigint", "hugeint")
@@ -357,3 +365,20 @@ def parse_moment(text: str | None) -> datetime | None:
         return None
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def null_error(table: str, column: str) -> LoadError:
+    """Return the error for a row without a value for a column that may not be NULL."""
+    return LoadError(
+        f"column {column!r} of table {table} is NOT NULL, and the object has no value for it: drop the constraint, or "
+        "give the column a default if the object lacks the column"
+    )
+
+
+def constraint_error(table: str, message: str) -> LoadError:
+    """
+    Return the error for rows that do not meet another constraint.
+
+    :param message: the warehouse's own message
+    """
+    return LoadError(f"the rows do not meet a constraint of table {table}: {message}. Drop the constraint")

@@ -130,6 +130,13 @@ class SnowflakeSession(CursorSession):
             for name, data_type, precision, scale in found
         }
 
+    def is_view(self, table: TableName) -> bool:
+        found = self.query(
+            "SELECT table_type FROM information_schema.tables "
+            f"WHERE table_schema = {self.literal(table.schema)} AND table_name = {self.literal(table.name)}"
+        )
+        return any("VIEW" in str(table_type).upper() for (table_type,) in found)
+
     def is_integer(self, sql_type: str) -> bool:
         return sql_type.upper().replace(" ", "").endswith(",0)")
 

@@ -26,6 +26,10 @@ DELETED_AT = "_deleted_at"
 STAGED = "_chartmogul_staged_row"
 
 
+#: Arrow types whose values a number of single precision holds.
+_SINGLE_TYPES = ("float", "float32", "int8", "int16", "bool")
+
+
 @dataclass
 class TableResult:
     """
@@ -185,6 +189,8 @@ def plan_target(
     """
     name = settings.table.replace("{table}", local.table)
     table = session.resolve_table(name)
+    if session.is_view(table):
+        raise LoadError(f"{table} is a view, which may hide rows from the load: give the name of a table as table")
     columns = _Columns(session, session.columns(table))
     filled_columns = [LOADED_AT, *([DELETED_AT] if settings.deletes == "soft" else [])]
     if settings.account_column is not None:
@@ -208,8 +214,8 @@ def plan_target(
         roles = _plan_window(columns, settings, source, local)
     else:
         roles = _plan_snapshot(columns, settings, local, source)
-    staged = _stage_columns(session, columns, local, source, roles.get("date"))
-    rows = replace(local, columns=tuple(_fit_type(session, column, staged) for column in local.columns))
+    staged = _stage_columns(session, table, columns, local, source, roles.get("date"))
+    rows = replace(local, columns=tuple(_fit_type(session, table, column, staged) for column in local.columns))
     account = None
     if settings.account_column is not None:
         account = columns.require(settings.account_column, "string")
@@ -273,7 +279,12 @@ def _plan_snapshot(
 
 
 def _stage_columns(
-    session: WarehouseSession, columns: _Columns, local: LocalTable, source: SourceObject, date: str | None
+    session: WarehouseSession,
+    table: TableName,
+    columns: _Columns,
+    local: LocalTable,
+    source: SourceObject,
+    date: str | None,
 ) -> tuple[StagedColumn, ...]:
     staged: dict[str, StagedColumn] = {}
     for column in local.columns:
@@ -284,6 +295,11 @@ def _stage_columns(
                 f"column, {name!r}, in {session.label}: leave one out of the object"
             )
         target_type = columns.required[name]
+        if session.is_single(target_type) and column.type not in _SINGLE_TYPES:
+            raise LoadError(
+                f"column {name!r} of table {table} is {target_type}, which keeps about six digits of a number: change "
+                f"its type to {session.sql_type('float64')} or DECIMAL, or leave the column out of the object"
+            )
         # A time with an offset must not lose it on the way into a column without a time zone.
         is_plain_time = session.is_time(target_type) and not session.is_moment(target_type)
         staged_type = session.sql_type(MOMENT) if is_plain_time else target_type
@@ -291,18 +307,31 @@ def _stage_columns(
     return tuple(staged.values())
 
 
-def _fit_type(session: WarehouseSession, column: Column, staged: Sequence[StagedColumn]) -> Column:
+def _fit_type(session: WarehouseSession, table: TableName, column: Column, staged: Sequence[StagedColumn]) -> Column:
     """Return a column with the type of the table, where the warehouse would round, cut or parse its values itself."""
-    [staged_type] = [one.staged_type for one in staged if one.source == column.name]
-    if column.type == "string" and session.is_moment(staged_type):
-        return replace(column, type=MOMENT)
-    if session.is_date(staged_type) and column.type.startswith(("string", "timestamp")):
-        return replace(column, type="date32")
-    is_exact = column.type == "string" or column.type.startswith("decimal")
-    if session.is_integer(staged_type) and (is_exact or column.type in ("float32", "float64")):
-        return replace(column, type="int64")
-    decimal = session.decimal_type(staged_type)
-    return replace(column, type=decimal) if decimal is not None and is_exact else column
+    [one] = [one for one in staged if one.source == column.name]
+    fitting = _fitting_type(session, column.type, one.staged_type)
+    remedy = (
+        f"column {one.name!r} of table {table} is {one.target_type}: change its type, or leave the column out of the "
+        "object"
+    )
+    return replace(column, type=fitting, remedy=remedy) if fitting != column.type else column
+
+
+def _fitting_type(session: WarehouseSession, own_type: str, staged_type: str) -> str:
+    """
+    Return the Arrow type whose values a column of the staging table takes as they are.
+
+    :param own_type: the name of the Arrow type that the column has in the object
+    """
+    if own_type == "string" and session.is_moment(staged_type):
+        return MOMENT
+    if session.is_date(staged_type) and own_type.startswith(("string", "timestamp")):
+        return "date32"
+    is_exact = own_type == "string" or own_type.startswith("decimal")
+    if session.is_integer(staged_type) and (is_exact or own_type in ("float32", "float64")):
+        return "int64"
+    return (session.decimal_type(staged_type) if is_exact else None) or own_type
 
 
 def _check_date_type(session: WarehouseSession, target: Target, local: LocalTable, settings: LoadSettings) -> None:

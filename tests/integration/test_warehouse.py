@@ -14,6 +14,7 @@ from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collec
 from airflow.providers.common.compat.sdk import AirflowFailException, Asset, AssetAlias
 from airflow.providers.postgres.hooks import postgres as postgres_hooks
 
+from airflow_provider_chartmogul.exceptions import LockTimeoutError
 from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
 from tests.integration.task_runner import run_task
 from tests.integration.test_lineage import alias_events, collector, new_events
@@ -147,6 +148,54 @@ def test_cursor_of_the_connection_does_not_matter(
     monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_TEST", f"{postgres.server}?cursor={cursor}")
     postgres.load(objects.export([("a", "2", "x")], as_of=41))
     postgres.load(objects.export([("b", "2", "x")], as_of=40))
+    assert set(postgres.activities()) == {"a"}
+
+
+def test_numbers_of_single_precision_are_refused(warehouse: WarehouseUnderTest, objects: Objects) -> None:
+    warehouse.change(f"CREATE TABLE {TABLE} (uuid TEXT, date TIMESTAMP WITH TIME ZONE, amount REAL)")
+    message = r"(?i)'amount' of table .* is (real|float), .*change its type to"
+    export = objects.export("uuid,date,amount\n1,2024-01-02,123456789.01\n")
+    for column_type in ("string", "float64", "int64", "decimal128(18, 2)"):
+        with pytest.raises(AirflowFailException, match=message):
+            warehouse.load(export, column_types={"amount": column_type})
+    warehouse.load(objects.export("uuid,date,amount\n1,2024-01-02,1.5\n"), column_types={"amount": "float32"})
+    assert warehouse.query(f"SELECT amount FROM {TABLE}") == [(1.5,)]
+
+
+def test_constraint_of_a_column_is_explained(warehouse: WarehouseUnderTest, objects: Objects) -> None:
+    warehouse.change(
+        f"CREATE TABLE {TABLE} (uuid TEXT, date TIMESTAMP WITH TIME ZONE, mine TEXT NOT NULL, once TEXT UNIQUE)"
+    )
+    for content in ("uuid,date\na,2024-01-02\n", "uuid,date,mine\na,2024-01-02,\n"):
+        with pytest.raises(
+            AirflowFailException, match=r"'mine' of table .*activities is NOT NULL, .* drop the constraint"
+        ):
+            warehouse.load(objects.export(content))
+    with pytest.raises(AirflowFailException, match=r"do not meet a constraint of .*Drop the constraint"):
+        warehouse.load(objects.export("uuid,date,mine,once\na,2024-01-02,x,x\nb,2024-01-02,x,x\n"))
+    warehouse.load(objects.export("uuid,date,mine,once\na,2024-01-02,x,x\nb,2024-01-02,x,y\n"))
+    assert set(warehouse.activities()) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "content"),
+    [
+        (f"SELECT uuid FROM {TABLE}", "uuid,date,new\na,2024-01-02,x\n"),
+        (f"UPDATE {TABLE} SET uuid = uuid", "uuid,date\na,2024-01-02\n"),
+    ],
+    ids=["reader before DDL", "writer"],
+)
+def test_wait_for_other_connections_is_limited(
+    statement: str, content: str, postgres: Postgres, objects: Objects
+) -> None:
+    postgres.load(objects.export("uuid,date\na,2024-01-02\n"))
+    later = objects.export(content, as_of=41)
+    with psycopg.connect(postgres.server) as connection:
+        connection.execute(statement)
+        with pytest.raises(LockTimeoutError, match=r"another connection kept the table locked .* \(lock_timeout\)"):
+            postgres.load(later, lock_timeout=0.5)
+    assert postgres.columns() == ["_loaded_at", "date", "uuid"]
+    postgres.load(later, lock_timeout=0.5)
     assert set(postgres.activities()) == {"a"}
 
 

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import hashlib
 import io
 import json
 import logging
+import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -279,6 +281,46 @@ def test_object_that_has_changed_is_an_error(changed: bytes, tmp_path: Path) -> 
     (tmp_path / "stored.csv").write_bytes(changed)
     with pytest.raises(ObjectChangedError, match=r"stored\.csv has changed since its transfer: it.*Clear the transfer"):
         fetch(tmp_path, source)
+
+
+def test_local_object_is_not_copied(tmp_path: Path) -> None:
+    source = source_of(tmp_path, b"a,b\n1,2\n", "csv")
+    stored = tmp_path / "stored.csv"
+    (tmp_path / "link.csv").symlink_to("stored.csv")
+    for number, uri in enumerate((source.uri, f"file://{tmp_path / 'link.csv'}")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (table,) = fetch(folder, SourceObject(uri, source.metadata))
+        assert table.path.samefile(stored)
+        assert not table.path.is_symlink()
+        # The transfer replaces an object; the load reads the old one to its end.
+        stored.with_name("new").write_bytes(b"a,b\n3,4\n")
+        stored.with_name("new").replace(stored)
+        assert rows_of(table) == [{"a": "1", "b": "2"}]
+        table.path.unlink()
+        assert stored.read_bytes() == b"a,b\n3,4\n"
+        stored.write_bytes(b"a,b\n1,2\n")
+
+
+def test_local_object_on_another_disk_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", link)
+    (table,) = fetch(tmp_path, source_of(tmp_path, b"a,b\n1,2\n", "csv"))
+    (tmp_path / "stored.csv").write_bytes(b"changed")
+    assert rows_of(table) == [{"a": "1", "b": "2"}]
+
+
+def test_object_that_is_written_to_during_its_load_is_an_error(tmp_path: Path) -> None:
+    (table,) = fetch(tmp_path, source_of(tmp_path, b"a,b\n1,2\n", "csv"))
+    batches = table.record_batches()
+    next(batches)
+    moment = table.path.stat().st_mtime_ns
+    (tmp_path / "stored.csv").write_bytes(b"a,b\n1,3\n")
+    os.utime(tmp_path / "stored.csv", ns=(moment, moment + 1_000_000))
+    with pytest.raises(ObjectChangedError, match=r"was written to while it was loaded\. Clear the transfer"):
+        list(batches)
 
 
 def test_object_that_is_gone_is_an_error(tmp_path: Path) -> None:
