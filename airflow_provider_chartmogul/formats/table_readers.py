@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, ClassVar
 
@@ -29,6 +30,9 @@ _CHUNK_BYTES = 1 << 17
 #: Batches and buffers are small, since each column has its own.
 _BATCH_ROWS = 2_000
 _BUFFER_BYTES = 1 << 16
+
+#: Blocks of a CSV that are parsed before their rows are used.
+_BLOCKS_AHEAD = 2
 
 #: The number of the row in pyarrow's message about a CSV.
 _ROW_NUMBER = re.compile(r"Row #(\d+): ")
@@ -80,8 +84,11 @@ class CsvReader(TableReader):
             header, blocks = split_header(chunks)
             names = _make_names(header)
             positions = {name.casefold(): position for position, name in enumerate(names)}
-            for block in blocks:
-                batch = _parse_block(block, names, rows)
+            for parsed in _parse_ahead(blocks, names):
+                try:
+                    batch = parsed.result()
+                except pa.ArrowInvalid as error:
+                    raise _table_error(error, names, rows) from error
                 rows += batch.num_rows
                 arrays = [
                     batch.column(positions[name.casefold()])
@@ -220,12 +227,23 @@ def _make_names(header: Sequence[str]) -> list[str]:
     return names
 
 
-def _parse_block(block: bytes, names: Sequence[str], rows_before: int) -> pa.RecordBatch:
+def _parse_ahead(blocks: Iterator[bytes], names: Sequence[str]) -> Iterator[Future[pa.RecordBatch]]:
+    """Parse blocks in a thread, while the caller splits the text and uses the rows of the blocks before."""
+    with ThreadPoolExecutor(1, "chartmogul-csv") as thread:
+        parsing: deque[Future[pa.RecordBatch]] = deque()
+        for block in blocks:
+            parsing.append(thread.submit(_parse_block, block, names))
+            if len(parsing) > _BLOCKS_AHEAD:
+                yield parsing.popleft()
+        yield from parsing
+
+
+def _parse_block(block: bytes, names: Sequence[str]) -> pa.RecordBatch:
     schema = pa.schema([(name, pa.string()) for name in names])
     try:
         table = pa_csv.read_csv(
             pa.BufferReader(block),
-            # A single block, since no threads share the work.
+            # A single block, which one thread parses.
             read_options=pa_csv.ReadOptions(column_names=list(names), block_size=len(block) + 1, use_threads=False),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(
@@ -234,11 +252,15 @@ def _parse_block(block: bytes, names: Sequence[str], rows_before: int) -> pa.Rec
             memory_pool=pa.system_memory_pool(),
         )
     except pa.ArrowInvalid as error:
-        if "Empty CSV" in str(error):
-            return pa.RecordBatch.from_arrays([pa.array([], pa.string()) for _ in names], schema=schema)
-        message = _ROW_NUMBER.sub(lambda match: f"row {rows_before + int(match[1])}: ", str(error))
-        raise TableError(f"the CSV cannot be read as a table of {len(names)} columns: {message[:500]}") from error
+        if "Empty CSV" not in str(error):
+            raise
+        return pa.RecordBatch.from_arrays([pa.array([], pa.string()) for _ in names], schema=schema)
     return pa.RecordBatch.from_arrays([_combine(column) for column in table.columns], schema=schema)
+
+
+def _table_error(error: pa.ArrowInvalid, names: Sequence[str], rows_before: int) -> TableError:
+    message = _ROW_NUMBER.sub(lambda match: f"row {rows_before + int(match[1])}: ", str(error))
+    return TableError(f"the CSV cannot be read as a table of {len(names)} columns: {message[:500]}")
 
 
 def _combine(column: pa.ChunkedArray) -> pa.Array:
