@@ -26,6 +26,9 @@ TABLE = "activities"
 #: The window of the export, in which all of its rows are.
 WINDOW = ("2018-01-01T00:00:00+00:00", "2038-01-01T00:00:00+00:00")
 
+#: When ChartMogul created the export.
+EXPORTED_AT = "2025-01-01T00:00:00+00:00"
+
 _CONN_ID = "postgres_bench"
 _READ_BYTES = 1 << 20
 
@@ -138,7 +141,7 @@ def package(path: Path, *, warehouse_conn_id: str | None = None, duckdb_path: st
         "interval_end": WINDOW[1],
         "activity_type": None,
         "export_id": "bench",
-        "exported_at": WINDOW[1],
+        "exported_at": EXPORTED_AT,
         "chartmogul_conn_id": "chartmogul_default",
     }
     task = ObjectStorageToWarehouseOperator(
