@@ -131,11 +131,12 @@ class SnowflakeSession(CursorSession):
         }
 
     def is_view(self, table: TableName) -> bool:
-        found = self.query(
-            "SELECT table_type FROM information_schema.tables "
-            f"WHERE table_schema = {self.literal(table.schema)} AND table_name = {self.literal(table.name)}"
+        return bool(
+            self.query(
+                "SELECT 1 FROM information_schema.views "
+                f"WHERE table_schema = {self.literal(table.schema)} AND table_name = {self.literal(table.name)}"
+            )
         )
-        return any("VIEW" in str(table_type).upper() for (table_type,) in found)
 
     def is_integer(self, sql_type: str) -> bool:
         return sql_type.upper().replace(" ", "").endswith(",0)")
