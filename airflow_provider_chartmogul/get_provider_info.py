@@ -66,12 +66,12 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "requests_per_second": {
                         "label": "Requests per second",
-                        "description": "Limit of one process. All together share the account's 40. Default: 10.",
+                        "description": "Limit of each process. All processes share the account's 40. Default: 10.",
                         "schema": {"type": ["number", "null"], "default": 10, "exclusiveMinimum": 0},
                     },
                     "max_connections": {
                         "label": "Maximum connections",
-                        "description": "Limit of one process. All together share the account's 20. Default: 4.",
+                        "description": "Limit of each process. All processes share the account's 20. Default: 4.",
                         "schema": {"type": ["integer", "null"], "default": 4, "minimum": 1},
                     },
                 },

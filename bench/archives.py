@@ -25,8 +25,7 @@ VERSION = 2
 
 ROWS_PER_CHUNK = 20
 
-#: Bytes of text for each byte of the archive after which no more is written. Archives are smaller until the compressor
-#: writes its first bytes.
+#: Limit for the text, as a multiple of the archive's size. It ends small archives, which the compressor still buffers.
 _MAX_RATIO = 3
 _CUSTOMERS = 20_000
 _START = datetime(2018, 1, 1, tzinfo=UTC)

@@ -117,7 +117,7 @@ def package(path: Path, *, warehouse_conn_id: str | None = None, duckdb_path: st
     """Return the operator's load as a worker runs it."""
     from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
-    from airflow_provider_chartmogul.formats import table_readers  # noqa: F401 - the operator imports these when it runs
+    from airflow_provider_chartmogul.formats import table_readers  # noqa: F401 - the operator imports it in execute()
     from airflow_provider_chartmogul.storage.object_storage import StoredObject
     from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
     from airflow_provider_chartmogul.warehouse import load as _load  # noqa: F401

@@ -27,7 +27,7 @@ from itertools import islice
 from pathlib import Path
 
 from airflow_provider_chartmogul.sandbox.company.activities import COLUMNS
-from bench.archives import ROWS_PER_CHUNK, csv_chunks
+from bench.archives import ROWS_PER_CHUNK, VERSION, csv_chunks
 from bench.docs import BenchError, markdown_table, paragraph, write_docs
 from bench.load_variants import TABLE, create_table, sha256_of
 from bench.transfer import FOLDER, ROOT, Measurement, empty_folder, environment, print_progress
@@ -42,9 +42,9 @@ RUNS = 3
 
 LABELS = {"duckdb": "DuckDB", "postgres": "PostgreSQL"}
 
-#: Limits: wall-clock time relative to the bare import's, by format; added memory in MB.
+#: Limits on wall-clock time relative to the bare import's, by format.
 MAX_RATIO = {"csv": 1.5, "csv.gz": 1.5, "parquet": 2.5}
-#: In PostgreSQL in all, in DuckDB beyond what the bare import takes.
+#: Limits on memory in MB: for PostgreSQL the load's own, for DuckDB what exceeds the bare import's.
 MAX_MEMORY = {"duckdb": 32, "postgres": 64}
 
 #: Seconds after which a run is considered to hang.
@@ -84,7 +84,7 @@ def objects_of(rows: int, folder: Path) -> dict[str, Path]:
     """
     from airflow_provider_chartmogul.formats.parquet import write_parquet
 
-    paths = {name: folder / f"export-{rows}" / f"activities.{name}" for name in FORMATS}
+    paths = {name: folder / f"export-{VERSION}-{rows}" / f"activities.{name}" for name in FORMATS}
     if all(path.with_name(f"{path.name}.sha256").exists() for path in paths.values()):
         return paths
     paths["csv"].parent.mkdir(parents=True, exist_ok=True)
@@ -288,7 +288,7 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         with suppress(OSError):
             shutil.rmtree(FOLDER / "work")
-    # A few rows take no longer than what is done once.
+    # With few rows, imports and set-up take most of the time, so the limits do not apply.
     missed = [] if options.quick else missed_limits(cases)
     for message in missed:
         print(f"LIMIT EXCEEDED: {message}", file=sys.stderr)

@@ -104,8 +104,8 @@ with DAG(
     # Each run covers the days up to midnight. In Airflow 3, a plain "@daily" has an empty data interval.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone=TIMEZONE),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    # ChartMogul has snapshots of the present only, so they fail in a backfill. To backfill activities or metrics, put
-    # them into a DAG of their own.
+    # A snapshot shows the present, so its task fails in a backfill. To backfill activities or metrics, put them into a
+    # DAG of their own.
     catchup=False,
     max_active_runs=1,
     default_args={
@@ -195,7 +195,7 @@ with DAG(
                 sums[name] = total - later
 
         tolerance = abs(mrr) * Decimal(tolerance_percent) / 100
-        # The numbers come first, since Airflow's UI cuts long lines.
+        # The numbers come first, since Airflow's UI truncates long lines.
         summary = ", ".join(f"{name} {value} ({value - mrr:+})" for name, value in sums.items())
         summary += f"; tolerance {tolerance.normalize():f} (MRR at {end.isoformat()}, in hundredths)"
         if all(abs(value - mrr) <= tolerance for value in sums.values()):

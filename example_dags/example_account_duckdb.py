@@ -34,8 +34,8 @@ with DAG(
     # Each run covers the days up to midnight. In Airflow 3, a plain "@daily" has an empty data interval.
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    # ChartMogul has snapshots of the present only, so they fail in a backfill. To backfill activities or metrics, put
-    # them into a DAG of their own.
+    # A snapshot shows the present, so its task fails in a backfill. To backfill activities or metrics, put them into a
+    # DAG of their own.
     catchup=False,
     max_active_runs=1,
     default_args={

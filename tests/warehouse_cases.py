@@ -698,8 +698,8 @@ class TestColumns:
         warehouse.load(objects.export("uuid,date,amount\na,2024-01-02,12\n"))
         assert warehouse.query(f"SELECT amount FROM {TABLE}") == [(12,)]
 
-    def test_no_time_is_cut_off(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
-        """Warehouses make a date of a time silently."""
+    def test_date_column_refuses_times_of_day(self, warehouse: WarehouseUnderTest, objects: Objects) -> None:
+        """Warehouses themselves convert a time to its date without an error."""
         warehouse.change(f"CREATE TABLE {TABLE} (uuid VARCHAR(40), date TIMESTAMP WITH TIME ZONE, starts DATE)")
         late = "uuid,date,starts\na,2024-01-02,2024-01-02T03:04:05Z\n"
         message = r"(?i)'starts', row 1: .*; column 'starts' of table .*activities is DATE: change its type"

@@ -27,8 +27,8 @@ PAGE_SIZE = 200
 #: A page of 200 invoices with many line items is well over 1 MB.
 MAX_PAGE_BYTES = 128_000_000
 
-#: A walk tolerates this many pages in a row that say there is more, but are empty, or have the rows of the page before.
-MAX_EMPTY_PAGES = 10
+#: Number of pages in a row that a walk tolerates although they are empty or repeat the page before.
+MAX_STALLED_PAGES = 10
 
 #: Stands for the rows of a page where the rest of it is read.
 _MARK = "rows of the page"
@@ -72,7 +72,7 @@ def walk(
     path = resource.path.replace("{uuid}", quote(parent_uuid or "", safe=""))
     cursor: str | None = None
     cursors: set[str] = set()
-    empty_pages = 0
+    stalled_pages = 0
     previous: object = None
     while True:
         paging = {"per_page": str(PAGE_SIZE)} if resource.is_paged else {}
@@ -101,14 +101,14 @@ def walk(
                 "end. A retry starts it again; if it fails the same way, report it to ChartMogul"
             )
         cursors.add(cursor)
-        # The first and the last row stand for all of them, which would take the memory of another page.
+        # Only the first and the last row are compared, since all rows would take the memory of another page.
         rows = (len(page.rows), page.rows[:1], page.rows[-1:])
-        empty_pages = empty_pages + 1 if not page.rows or rows == previous else 0
+        stalled_pages = stalled_pages + 1 if not page.rows or rows == previous else 0
         previous = rows
-        if empty_pages > MAX_EMPTY_PAGES:
+        if stalled_pages > MAX_STALLED_PAGES:
             what = "had the same rows" if page.rows else "were empty"
             raise PaginationError(
-                f"the list of {resource.name} says that it has more rows, but its last {empty_pages} pages {what}. "
+                f"the list of {resource.name} says that it has more rows, but its last {stalled_pages} pages {what}. "
                 "A retry starts the walk again"
             )
 
@@ -179,11 +179,11 @@ def _split_rows(body: bytes, rows_key: str) -> tuple[list[Any], list[bytes], dic
 
 
 def _with_parent(row: Mapping[str, Any], raw: bytes, key: str, parent_uuid: str | None) -> bytes:
-    """Return a raw row with the key of its parent, which is put in front if the row does not say it."""
+    """Return a raw row with the UUID of its parent, which becomes its first value if the row has none."""
     if row.get(key) is not None:
         return raw
     if key in row:
-        # The row's own null would be read in place of a key in front of it.
+        # Of two equal keys, JSON parsers take the last one, which would be the row's own null.
         return _dump({key: parent_uuid} | {**row, key: parent_uuid})
     members = raw[1:].lstrip()
     separator = b"" if members == b"}" else b","

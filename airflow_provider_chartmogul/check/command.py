@@ -144,7 +144,7 @@ def _check(client: SyncClient, settings: ConnectionSettings, log: _ErrorLog, *, 
         return _fail(NO_CHARTMOGUL, f"{host} responds, but is not ChartMogul. Check the base URL.")
     except NoResponseError as error:
         message = str(error).removesuffix(".")
-        # A question is a hint already.
+        # An error that ends with a question already says what to check.
         advice = "" if message.endswith("?") else ". Check the base URL, and whether a proxy or firewall blocks it."
         return _fail(NO_CHARTMOGUL, message[:1].upper() + message[1:] + advice)
     except ConnectionSettingsError as error:
@@ -152,7 +152,7 @@ def _check(client: SyncClient, settings: ConnectionSettings, log: _ErrorLog, *, 
     except ChartMogulError as error:
         log.info("%s", error)
         status = getattr(error, "status", None)
-        advice = "Try again later" if error.transient else "Use --verbose to see what it says"
+        advice = "Try again later" if error.transient else "Use --verbose to see its message"
         return _fail(NO_CHARTMOGUL, f"{host} responds with an error ({status}). {advice}.")
     if content.get("data") != "pong!":
         return _fail(NO_CHARTMOGUL, f"{host} responds, but is not ChartMogul. Check the base URL.")

@@ -13,7 +13,7 @@ from airflow_provider_chartmogul.exceptions import ConnectionSettingsError
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-#: Types of Airflow connections that can be ChartMogul's. Hand-written requests use one of type ``http``.
+#: Types of Airflow connections that may have ChartMogul's API key. Hand-written DAGs use the type ``http``.
 _CONNECTION_TYPES = ("chartmogul", "http", "https", "generic", "", None)
 
 
@@ -84,7 +84,7 @@ class ConnectionSettings:
         """
         Validate an Airflow ``Connection``; see ``from_parts``.
 
-        :raises ConnectionSettingsError: also for the connection of another system, whose password is not for ChartMogul
+        :raises ConnectionSettingsError: also for a connection of another type, whose password is not an API key
         """
         if connection.conn_type not in _CONNECTION_TYPES:
             raise ConnectionSettingsError(

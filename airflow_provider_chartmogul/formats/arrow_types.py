@@ -114,7 +114,7 @@ def _cast_to_days(values: pa.Array) -> pa.Array:
     """
     Convert text and times to dates, in UTC.
 
-    :raises pyarrow.ArrowInvalid: for a time other than midnight, which Arrow itself would cut off
+    :raises pyarrow.ArrowInvalid: for a time other than midnight, which Arrow itself would truncate
     """
     if pa.types.is_string(values.type):
         try:
@@ -123,7 +123,7 @@ def _cast_to_days(values: pa.Array) -> pa.Array:
             values = cast_text(values, pa.timestamp("us", "UTC"))
     if not pa.types.is_timestamp(values.type):
         return pc.cast(values, pa.date32())
-    # Arrow counts from 1970 in UTC whatever the zone is. Without one it needs no time zone database.
+    # A timestamp is a number since 1970 in UTC in any zone. Without a zone, Arrow needs no time zone database.
     in_utc = pc.cast(pc.cast(values, pa.int64()), pa.timestamp(values.type.unit))
     days = pc.cast(in_utc, pa.date32())
     if pc.any(pc.not_equal(pc.cast(days, in_utc.type), in_utc)).as_py():

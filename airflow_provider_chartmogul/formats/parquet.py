@@ -29,7 +29,7 @@ _BLOCK_BYTES = 2 << 20
 _ROW_GROUP_BYTES = 32 << 20
 #: Limit for a page, and for a dictionary. Readers hold one of each in memory for every column.
 _PAGE_BYTES = 128 << 10
-#: As much of the end of the text is compared with the last value.
+#: Number of bytes at the end of the text that are compared with the last value.
 _TAIL_BYTES = 4 << 10
 
 
@@ -195,7 +195,7 @@ def _read_batches(stream: _ChunkStream, columns: tuple[str, ...]) -> Iterator[pa
 
 def _is_unclosed(last: pa.Scalar, tail: bytes) -> bool:
     """
-    Return whether the text ends inside a quoted field, which pyarrow closes without a word.
+    Return whether the text ends inside a quoted field. pyarrow closes such a field without an error.
 
     :param last: the last value of the last row
     :param tail: the end of the text; only an unclosed field, or one without quotes, ends with it
@@ -205,6 +205,7 @@ def _is_unclosed(last: pa.Scalar, tail: bytes) -> bool:
     value = last.as_py().encode()
     quoted = value.replace(b'"', b'""')
     if len(quoted) > len(tail) - 2:
+        # The tail does not reach back to an opening quote. Only quoted values have line breaks.
         return quoted.endswith(tail) and (b"\n" in value or b"\r" in value)
     # A closing quote after a line break looks like an opening one.
     is_closed = tail.rstrip(b"\r\n").endswith(b'"' + quoted + b'"')

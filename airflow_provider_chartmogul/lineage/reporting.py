@@ -123,10 +123,13 @@ def _is_lineage_read() -> bool:
     Without one, Airflow's collector ignores what it is given. Since Airflow 3.0, creating it imports the assets of all
     installed providers nevertheless, such as boto3 or Google's clients, which can take longer than the transfer.
     """
+    # Neither module is part of Airflow's public interface. Where both have changed, Airflow's collector decides.
     try:
         from airflow.sdk.plugins_manager import get_hook_lineage_readers_plugins
     except ImportError:  # Airflow before 3.2
         plugins_manager: Any = import_module("airflow.plugins_manager")
+        if not hasattr(plugins_manager, "initialize_hook_lineage_readers_plugins"):
+            return True
         plugins_manager.initialize_hook_lineage_readers_plugins()
         return bool(plugins_manager.hook_lineage_reader_classes)
     return bool(get_hook_lineage_readers_plugins())

@@ -75,8 +75,8 @@ class ActivitiesExportSource:
         """
         export = None if already_existed else self.export
         created_at = export and export.created_at
-        # A load needs the age of an object. Without it, no object could be loaded from the day on which ChartMogul
-        # changes the form of the time.
+        # A load needs the age of an object. The time of the transfer takes its place if ChartMogul does not report
+        # when it created the export, or reports it in an unknown format.
         extracted_at = datetime.now(UTC).replace(microsecond=0) if export and created_at is None else None
         return {
             "resource": "activities",
@@ -203,7 +203,7 @@ def convert_archive(
     """
     with Archive(archive) as opened:
         if output_format == "zip":
-            # Both release the GIL, so they take no longer together than the check alone.
+            # Both release the GIL, so on two cores the hash takes no additional time.
             with ThreadPoolExecutor(1, "chartmogul-sha256") as thread:
                 sha256 = thread.submit(sha256_of, archive)
                 content = opened.check()

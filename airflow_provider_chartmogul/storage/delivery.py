@@ -173,7 +173,7 @@ class Delivery:
             log.info("%s already exists with the same size and checksum: an earlier attempt wrote it", stored.uri)
         else:
             rows = "" if file.rows is None else f"{file.rows} {'row' if file.rows == 1 else 'rows'}, "
-            # The URI comes last, since Airflow's UI cuts long lines.
+            # The URI comes last, since Airflow's UI truncates long lines.
             log.info("Wrote %s%d bytes to %s", rows, file.size, stored.uri)
 
     def _encode_metadata(self, stored: StoredObject, metadata: Mapping[str, Any] | None, log: TaskLog) -> str | None:

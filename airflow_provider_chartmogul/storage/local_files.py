@@ -67,12 +67,13 @@ class LocalFile:
 
     def link(self, file: Path) -> bool:
         """
-        Give the file a second name, for its readers alone.
+        Create a hard link to the file, which must only be read.
 
-        :return: whether there is one; ``False`` on another disk, without the right, and if the file does not exist
+        :param file: the link
+        :return: ``False`` if it cannot be created: on another disk, without permission, or if the file does not exist
         """
         try:
-            # Without the real path, a symbolic link itself would get the name.
+            # os.link() creates a link to a symbolic link itself.
             os.link(self._path.resolve(), file)
         except OSError:
             return False

@@ -204,7 +204,7 @@ class StoredObject:
         """
         digest = hashlib.sha256()
         with self._explain_errors("read"):
-            # Otherwise writing to a link that an earlier call has created would change the object.
+            # The file may be a hard link from an earlier call. Writing to it would change the object.
             file.unlink(missing_ok=True)
             if self._object.link(file):
                 for part in LocalFile(str(file)).read_parts(_PART_BYTES):

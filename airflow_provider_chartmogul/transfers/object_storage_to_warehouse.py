@@ -174,7 +174,7 @@ class ObjectStorageToWarehouseOperator(ParsedOperator):
             if not batches:
                 raise AirflowSkipException("source has no objects, so there is nothing to load")
             number = sum(len(batch.objects) for batch in batches)
-            self.log.info("Objects to load into %s: %d", self.duckdb_path or self.warehouse_conn_id, number)
+            self.log.info("Loading %d objects into %s", number, self.duckdb_path or self.warehouse_conn_id)
             for batch in batches:
                 with open_temporary_folder(self.download_dir) as folder:
                     loaded = load_batch(

@@ -30,7 +30,7 @@ def _import_for_polling() -> tuple[Any, Any, Any]:
     """
     Import the aiohttp client, its request and Airflow's metrics.
 
-    Called in a thread for the first time, because slow imports block the other triggers.
+    The first call must run in a thread, because slow imports block the other triggers.
     """
     from airflow.providers.common.compat.sdk import Stats
 

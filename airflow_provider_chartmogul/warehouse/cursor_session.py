@@ -34,7 +34,7 @@ class CursorSession(WarehouseSession):
 
     @abstractmethod
     def _explain(self, error: Exception) -> Exception:
-        """Return an error of this package for rows that the table refuses, and any other error as it is."""
+        """Return an error of this package for refused rows and for a lock timeout, and any other error unchanged."""
 
     def open(self) -> None:
         self._connection = self._connect()

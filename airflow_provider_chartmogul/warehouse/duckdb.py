@@ -138,7 +138,7 @@ class DuckDBSession(WarehouseSession):
             message = str(error).partition("\n")[0]
             if (missing := _NOT_NULL.search(message)) is not None:
                 raise null_error(*missing.groups()) from error
-            raise constraint_error("the statement", message) from error
+            raise constraint_error("the table", message) from error
         except (duckdb.DataError, duckdb.InvalidInputException) as error:
             raise LoadError(str(error).partition("\n")[0]) from error
 
@@ -178,7 +178,7 @@ class DuckDBSession(WarehouseSession):
             )
         )
 
-    def is_single(self, sql_type: str) -> bool:
+    def is_single_precision(self, sql_type: str) -> bool:
         return sql_type.lower() == "float"
 
     def define(self, statements: Sequence[str], tables: Sequence[TableName]) -> None:
@@ -201,7 +201,7 @@ class DuckDBSession(WarehouseSession):
             return
         reader = pyarrow.RecordBatchReader.from_batches(first.schema, itertools.chain([first], batches))
         self._connection.register(_ROWS, reader)
-        # Staged in any order, the rows take less memory. The insert takes less in the order of the staged ones.
+        # Staging takes less memory if rows may change their order; the insert from there takes less if they may not.
         self.execute("SET preserve_insertion_order = false")
         try:
             selected = ", ".join(

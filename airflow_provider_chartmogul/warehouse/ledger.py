@@ -260,8 +260,8 @@ def conditions_of(
         if load.end is not None:
             parts.append(f"{moment} < {session.moment(load.end, moment_type)}")
         if load.activity_type is not None:
-            # Without COALESCE, the condition and its negation would both be NULL for a row without a type. As text,
-            # since the user's column may be an enumeration, which has no empty value.
+            # Without COALESCE, the condition and its negation would both be NULL for a row without a type. The cast
+            # to text is for a user's column that is an enumeration, which has no empty value.
             parts.append(f"COALESCE({session.as_text(str(type_column))}, '') = {session.literal(load.activity_type)}")
         clauses.append(" AND ".join(parts) or "1 = 1")
     return _any_of(clauses)

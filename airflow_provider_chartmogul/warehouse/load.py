@@ -28,7 +28,7 @@ from airflow_provider_chartmogul.warehouse.window_load import check_staged_windo
 #: Number of attempts at DDL: another load may change a table after its columns were read.
 _MAX_DDL_ROUNDS = 3
 
-#: How far clocks may differ.
+#: Tolerated difference between the clocks of workers and stores.
 _CLOCK_SKEW = timedelta(hours=1)
 
 
@@ -78,20 +78,20 @@ def load_batch(
         if result.skipped:
             log.info("Skipped %s, since table %s has a newer snapshot", target.source.uri, target.table)
         else:
-            # The URI comes last, since Airflow's UI cuts long lines.
+            # The URI comes last, since Airflow's UI truncates long lines.
             log.info("Loaded into %s: %s, from %s", target.table, _describe(result), target.source.uri)
     return {target.name: result for target, result in zip(targets, results, strict=True)}
 
 
 def _check_age(batch: SourceBatch) -> None:
     """
-    Check that an object is not from the future: all later ones would be older, and never be loaded.
+    Check that an object is not from the future. Later objects would count as older, and never be loaded.
 
     :raises LoadError: if it is
     """
     if batch.as_of > datetime.now(UTC) + _CLOCK_SKEW:
         raise LoadError(
-            f"{batch.objects[0].uri} is of {batch.as_of.isoformat()}, which is in the future: no later object would "
+            f"{batch.objects[0].uri} is dated {batch.as_of.isoformat()}, which is in the future: no later object would "
             "replace its rows until then. Check the clocks of the workers and of the storage, and transfer it again"
         )
 

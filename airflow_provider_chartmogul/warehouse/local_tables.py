@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 TABLE_FORMATS = ("csv", "csv.gz", "zip", "parquet")
 JSON_FORMATS = ("jsonl", "jsonl.gz")
 
-_CLEAR_THE_TRANSFER = (
+_CHANGED_OBJECT_REMEDY = (
     "Clear the transfer and the tasks after it, so that the object is written again and is what its metadata describes"
 )
 
@@ -79,7 +79,7 @@ class LocalTable:
     path: Path
     format: str
     columns: tuple[Column, ...]
-    _modified_at: int = field(repr=False, compare=False)
+    _mtime_ns: int = field(repr=False, compare=False)
     _log: TaskLog = field(repr=False, compare=False)
     _cancellation: Cancellation = field(repr=False, compare=False)
 
@@ -112,10 +112,10 @@ class LocalTable:
         for batch in readers.typed_batches(readers.open_table(self.path, self.format), types, warn, remedies):
             self._cancellation.check()
             yield batch
-        # A local object is read where it is. A program that writes to it, instead of replacing it, changes the rows.
-        if self.path.stat().st_mtime_ns != self._modified_at:
+        # The file may be a hard link to a local object, which a program may have changed in place.
+        if self.path.stat().st_mtime_ns != self._mtime_ns:
             raise ObjectChangedError(
-                f"the object of {self.table} was written to while it was loaded. {_CLEAR_THE_TRANSFER}"
+                f"the object of {self.table} was written to while it was loaded. {_CHANGED_OBJECT_REMEDY}"
             )
 
     def csv_chunks(self) -> Iterator[bytes]:
@@ -154,8 +154,8 @@ def fetch_tables(
     :raises ObjectStorageError: if it cannot be read
     :raises ColumnTypesError: for a type that Arrow does not have, and for a column that the object does not have
     :raises TableError: if it cannot be read as a table
-    :raises SourceError: for a format that a load cannot read, and for an object that a transfer kept though it holds
-        something else
+    :raises SourceError: for a format that a load cannot read, and for an existing object that another transfer
+        wrote
     :raises TransferSettingsError: if pyarrow is not installed
     :raises TaskCancelledError: if the task is cancelled
     """
@@ -187,25 +187,25 @@ def _check_content(source: SourceObject, size: int, sha256: str) -> None:
         difference = f"its SHA-256 is {sha256} instead of {source.sha256}"
     else:
         return
-    raise ObjectChangedError(f"{source.uri} has changed since its transfer: {difference}. {_CLEAR_THE_TRANSFER}")
+    raise ObjectChangedError(f"{source.uri} has changed since its transfer: {difference}. {_CHANGED_OBJECT_REMEDY}")
 
 
 def _check_kept_object(source: SourceObject, path: Path) -> None:
     """
-    Compare an object that existed before its transfer with what it carries itself, if it does.
+    Compare the metadata of an object that existed before its transfer with the metadata that it carries, if any.
 
     :param path: the object on local disk
     :raises SourceError: if a transfer kept the object of another one, whose rows are outside the window of the load
     """
     if source.format == "parquet":
-        # Of the same bytes that are loaded, since the object may have been replaced.
+        # Read the footer of the local file, since the object may have been replaced after its download.
         with path.open("rb") as file:
             carried = decode_metadata(read_footer(file, METADATA_KEY))
     else:
         carried = source.stored.read_metadata()
     if carried is None:
         return
-    # What is None is not carried.
+    # Objects do not carry the keys whose value is None, nor the location.
     present = {"format": source.format, "modified_at": source.metadata.get("modified_at"), **carried}
     if (difference := source.difference_to(SourceObject(source.uri, present))) is not None:
         raise SourceError(

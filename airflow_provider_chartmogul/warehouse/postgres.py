@@ -90,7 +90,7 @@ class PostgresSession(CursorSession):
             table = f"{getattr(diagnosis, 'schema_name', None)}.{getattr(diagnosis, 'table_name', None)}"
             if state == _NOT_NULL_VIOLATION:
                 return null_error(table, str(getattr(diagnosis, "column_name", None)))
-            return constraint_error(table, message)
+            return constraint_error(f"table {table}", message)
         # SQLSTATE class 22 is "data exception".
         if not state.startswith("22"):
             return error

@@ -261,7 +261,7 @@ class WarehouseSession(ABC):
         """Return whether a type of the catalogue is a date without a time."""
         return sql_type.lower() == "date"
 
-    def is_single(self, sql_type: str) -> bool:
+    def is_single_precision(self, sql_type: str) -> bool:
         """Return whether a type of the catalogue is a number with single precision."""
         return sql_type.lower() == "real"
 
@@ -375,10 +375,11 @@ def null_error(table: str, column: str) -> LoadError:
     )
 
 
-def constraint_error(table: str, message: str) -> LoadError:
+def constraint_error(place: str, message: str) -> LoadError:
     """
     Return the error for rows that do not meet another constraint.
 
+    :param place: what has the constraint, such as ``table public.activities``
     :param message: the warehouse's own message
     """
-    return LoadError(f"the rows do not meet a constraint of table {table}: {message}. Drop the constraint")
+    return LoadError(f"the rows do not meet a constraint of {place}: {message}. Drop the constraint")

@@ -66,7 +66,7 @@ def check_names(given: Mapping[str, Any]) -> None:
 
 
 def is_name(value: object) -> bool:
-    """Return whether a value can be a name, and is not what a template renders for a value that is missing."""
+    """Return whether a value is a name, and not the text that a template renders for a missing value."""
     return isinstance(value, str) and value.strip().lower() not in ("", "none", "null")
 
 
@@ -84,8 +84,8 @@ def check_load_options(value: object) -> None:
     """
     Check the parameter ``load_options``.
 
-    :raises TransferSettingsError: for what is not a dictionary, and for any option, since the warehouses of this
-        version have none
+    :raises TransferSettingsError: for a value that is not a dictionary, and for any option, since the warehouses of
+        this version have none
     """
     if value is not None and not isinstance(value, Mapping):
         raise TransferSettingsError(f"load_options is a dictionary of options for a warehouse, not {value!r}")

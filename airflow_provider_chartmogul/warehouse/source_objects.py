@@ -38,9 +38,9 @@ _NO_METADATA = (
     "elsewhere"
 )
 
-#: How to fix transfers that have one object.
+#: How to fix transfers that share a destination.
 DESTINATION_HINT = (
-    "Give each its own destination, for example with {interval_start} in it, and clear the transfers and their loads"
+    "Give each transfer its own destination, such as one with {interval_start}, and clear the transfers and their loads"
 )
 
 _PARALLEL_REQUESTS = 8
@@ -277,8 +277,8 @@ def _is_repeated(one: SourceObject, others: Sequence[SourceObject]) -> bool:
     Return whether an object was given before.
 
     :param others: the objects with the same URI that were given before
-    :raises SourceError: if they contradict each other. Only the last of several transfers to one URI is left there, so
-        that a load of the others would empty their windows
+    :raises SourceError: if they contradict each other. Only the content of the last transfer to a URI remains, so a
+        load of the others would empty their windows
     """
     for other in others:
         if (difference := one.difference_to(other)) is not None:

@@ -25,9 +25,8 @@ DELETED_AT = "_deleted_at"
 #: The alias of the staging table in all statements; not the name of a user's table, which some of them mention, too.
 STAGED = "_chartmogul_staged_row"
 
-
-#: Arrow types whose values a number of single precision holds.
-_SINGLE_TYPES = ("float", "float32", "int8", "int16", "bool")
+#: Names of the Arrow types whose values fit into a number of single precision.
+_SINGLE_PRECISION_TYPES = ("float32", "int8", "int16", "bool")
 
 
 @dataclass
@@ -295,7 +294,7 @@ def _stage_columns(
                 f"column, {name!r}, in {session.label}: leave one out of the object"
             )
         target_type = columns.required[name]
-        if session.is_single(target_type) and column.type not in _SINGLE_TYPES:
+        if session.is_single_precision(target_type) and column.type not in _SINGLE_PRECISION_TYPES:
             raise LoadError(
                 f"column {name!r} of table {table} is {target_type}, which keeps about six digits of a number: change "
                 f"its type to {session.sql_type('float64')} or DECIMAL, or leave the column out of the object"
@@ -310,17 +309,17 @@ def _stage_columns(
 def _fit_type(session: WarehouseSession, table: TableName, column: Column, staged: Sequence[StagedColumn]) -> Column:
     """Return a column with the type of the table, where the warehouse would round, cut or parse its values itself."""
     [one] = [one for one in staged if one.source == column.name]
-    fitting = _fitting_type(session, column.type, one.staged_type)
+    lossless = _lossless_type(session, column.type, one.staged_type)
     remedy = (
         f"column {one.name!r} of table {table} is {one.target_type}: change its type, or leave the column out of the "
         "object"
     )
-    return replace(column, type=fitting, remedy=remedy) if fitting != column.type else column
+    return replace(column, type=lossless, remedy=remedy) if lossless != column.type else column
 
 
-def _fitting_type(session: WarehouseSession, own_type: str, staged_type: str) -> str:
+def _lossless_type(session: WarehouseSession, own_type: str, staged_type: str) -> str:
     """
-    Return the Arrow type whose values a column of the staging table takes as they are.
+    Return the Arrow type whose values a column of the staging table stores without rounding or parsing them.
 
     :param own_type: the name of the Arrow type that the column has in the object
     """

@@ -66,8 +66,8 @@ def load_window(
     :param loads: the table's loads before this one
     :param staged_rows: the number of rows in the staging table
     :param loaded_at: when the rows are loaded
-    :raises LoadError: if the table lacks a column with the type, and for an object that a transfer kept though it is of
-        another window
+    :raises LoadError: if the table lacks a column with the type, and for an object that existed before its transfer and
+        has no row inside the window
     """
     assert target.date is not None
     table, staging = session.quote_table(target.table), session.quote_table(target.staging)

@@ -20,8 +20,8 @@ from tests.browser.pages import Airflow3Page, AirflowPage
 
 EXTRAS = {
     "Timeout in seconds": "How long to wait for a connection, and for each response. Default: 30.",
-    "Requests per second": "Limit of one process. All together share the account's 40. Default: 10.",
-    "Maximum connections": "Limit of one process. All together share the account's 20. Default: 4.",
+    "Requests per second": "Limit of each process. All processes share the account's 40. Default: 10.",
+    "Maximum connections": "Limit of each process. All processes share the account's 20. Default: 4.",
 }
 
 

@@ -318,7 +318,7 @@ def test_server_without_tls(check: Check, account: Sandbox) -> None:
     assert errors.endswith("is it http instead of https?\n")
 
 
-@pytest.mark.parametrize(("status", "advice"), [(503, "Try again later."), (402, "Use --verbose to see what it says.")])
+@pytest.mark.parametrize(("status", "advice"), [(503, "Try again later."), (402, "Use --verbose to see its message.")])
 def test_error_of_the_server(status: int, advice: str, check: Check, account: Sandbox) -> None:
     with account.faulty(f"ping:{status}"):
         code, output, errors = check()

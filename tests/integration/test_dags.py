@@ -245,7 +245,7 @@ def test_snapshots_of_all_resources(airflow_db: None, tmp_path: Path, monkeypatc
         assert sorted(pq.read_table(day / "customers.parquet")["uuid"].to_pylist()) == sorted(customers)
 
 
-def test_dag_of_the_first_day_loads_an_account(
+def test_dag_of_the_start_page_loads_an_account(
     airflow_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = block_with(DOCS / "start.md", "python", '"chartmogul_account"')

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_chartmogul.api.pagination import MAX_EMPTY_PAGES, Page, parse_page, walk
+from airflow_provider_chartmogul.api.pagination import MAX_STALLED_PAGES, Page, parse_page, walk
 from airflow_provider_chartmogul.api.requests import ApiRequest
 from airflow_provider_chartmogul.api.resources import RESOURCES, Resource
 from airflow_provider_chartmogul.api.responses import ApiResponse
@@ -192,14 +192,14 @@ def test_cursor_that_does_not_advance_ends_the_walk(cursors: list[str | None]) -
 
 def test_walk_ends_if_cursors_change_but_rows_do_not() -> None:
     """As if the server, or a cache in front of it, ignored the cursor."""
-    same = [Page([{"uuid": "a"}, {"uuid": "b"}], [], True, str(number)) for number in range(MAX_EMPTY_PAGES + 1)]
-    assert len(requests_of([*same, Page([{"uuid": "c"}], [], False)])) == MAX_EMPTY_PAGES + 2
+    same = [Page([{"uuid": "a"}, {"uuid": "b"}], [], True, str(number)) for number in range(MAX_STALLED_PAGES + 1)]
+    assert len(requests_of([*same, Page([{"uuid": "c"}], [], False)])) == MAX_STALLED_PAGES + 2
     with pytest.raises(PaginationError, match="its last 11 pages had the same rows"):
         requests_of([*same, Page([{"uuid": "a"}, {"uuid": "b"}], [], True, "x")])
 
 
 def test_empty_pages_are_skipped_a_bounded_number_of_times() -> None:
-    empty = [page(rows=0, cursor=str(number)) for number in range(MAX_EMPTY_PAGES)]
+    empty = [page(rows=0, cursor=str(number)) for number in range(MAX_STALLED_PAGES)]
     assert len(requests_of([*empty, page(cursor="x"), *[page(rows=0, cursor=f"y{n}") for n in range(5)]])) == 17
     with pytest.raises(PaginationError, match="11 pages were empty"):
         requests_of([*empty, page(rows=0, cursor="x")])

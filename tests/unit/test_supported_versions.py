@@ -76,7 +76,7 @@ def test_matrix_covers_every_python() -> None:
 
 
 @pytest.mark.parametrize("test", noxfile.INDEPENDENT_OF_AIRFLOW)
-def test_what_the_matrix_leaves_out_exists(test: str) -> None:
+def test_tests_left_out_of_the_matrix_exist(test: str) -> None:
     path, _, name = test.partition("::")
     assert (ROOT / path).is_file()
     assert not name or f"\ndef {name}(" in (ROOT / path).read_text()
