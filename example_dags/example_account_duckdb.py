@@ -3,9 +3,10 @@
 
 Each resource has a task that transfers it to object storage. One task then loads everything, because DuckDB allows a
 single writer. The activities are an export of all of history, so that corrections of old ones arrive, too, and the sum
-of all movements is the MRR. If an account is too large for that every day, give the activities a ``lookback`` instead.
+of all movements is the MRR. If an account is too large for that every day, replace ``interval_start`` and
+``interval_end`` of the activities by a ``lookback``, which has no effect on a window without a start.
 
-Requirements: ``pip install 'airflow-provider-chartmogul[duckdb,parquet]'``. Set the Airflow variable
+Requirements: ``pip install 'airflow-provider-chartmogul[duckdb]'`` on the workers. Set the Airflow variable
 ``chartmogul_account_duckdb`` to the path of the database file, and ``chartmogul_destination`` as for
 ``example_activities_export``; the defaults are in ``/tmp/chartmogul``.
 """

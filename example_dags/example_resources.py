@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take a daily snapshot of every resource of a ChartMogul account: customers, plans, invoices and so on.
+"""Take a daily snapshot of the resources of a ChartMogul account: customers, plans, invoices and so on.
 
 A snapshot is complete: it contains all rows, not only those that have changed since the last run. It cannot be
-backfilled, because ChartMogul only returns the present. Activities are not included; see ``example_daily``.
+backfilled, because ChartMogul only returns the present. Not included are ``subscriptions``, which need a request for
+each customer, ``metrics``, which have a window (``example_account`` has both), and activities (see ``example_daily``).
 
 Set the Airflow variable ``chartmogul_destination`` as for ``example_activities_export``. Parquet needs
 ``pip install 'airflow-provider-chartmogul[parquet]'`` on the workers.

@@ -74,7 +74,7 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
     :param timeout: seconds (or a ``timedelta``) that an export may take, from the moment the wait for it begins
     :param max_failure_seconds: how long to keep retrying transient failures (429, 5xx, connection errors) before giving
         up, in seconds
-    :param soft_fail: skip the task on a timeout and on a permanent failure, even on one that a new export might cure
+    :param soft_fail: skip the task on a timeout and on a permanent failure, even on one that a new export might fix
     :param destination: the object's full name, ``s3://[connection@]bucket/key`` or ``file:///folder/name``, as text or
         as an ``ObjectStoragePath``. These placeholders are filled in from the export (templated):
 

@@ -82,7 +82,7 @@ class PostgresSession(CursorSession):
         message = getattr(diagnosis, "message_primary", None) or str(error)
         if state == _LOCK_NOT_AVAILABLE:
             return LockTimeoutError(
-                f"another connection kept the table locked for {self.lock_timeout:.0f} s (lock_timeout): {message}. "
+                f"another connection kept the table locked for {self.lock_timeout:g} s (lock_timeout): {message}. "
                 "Nothing was loaded; the next try waits again"
             )
         # SQLSTATE class 23 is "integrity constraint violation".

@@ -353,7 +353,7 @@ class WarehouseSession(ABC):
                 waiting = True
             if time.monotonic() >= deadline:
                 raise LockTimeoutError(
-                    f"{what} was locked by another load or connection for {self.lock_timeout:.0f} s (lock_timeout). "
+                    f"{what} was locked by another load or connection for {self.lock_timeout:g} s (lock_timeout). "
                     "Nothing was loaded; the next try waits again"
                 )
             self.cancellation.sleep(min(_LOCK_POLL_SECONDS, max(0.01, deadline - time.monotonic())))
