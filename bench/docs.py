@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the benchmarks' tables to ``docs/costs.md``."""
+"""Writes the benchmarks' tables to ``docs/costs.md``, and reports exceeded limits."""
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,13 @@ def replace_table(page: str, name: str, table: str) -> str:
     if not (found_begin and found_end) or page.count(begin) != 1 or page.count(end) != 1:
         raise BenchError(f"{COSTS.name} needs {begin} and {end}, each once and in this order")
     return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def report_missed_limits(missed: Sequence[str]) -> int:
+    """Print a message for each limit that is exceeded, and return the exit status of the benchmark."""
+    for message in missed:
+        print(f"LIMIT EXCEEDED: {message}", file=sys.stderr)
+    return 1 if missed else 0
 
 
 def paragraph(text: str) -> str:

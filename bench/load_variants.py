@@ -9,7 +9,6 @@ replaces the rows of the window in the table ``activities``, after it has checke
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import os
 import sys
@@ -172,11 +171,6 @@ VARIANTS: dict[tuple[str, str], Callable[[Path, str], Transfer]] = {
     ("bare", "postgres"): bare_postgres,
     ("package", "postgres"): package_postgres,
 }
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main() -> None:

@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from airflow_provider_chartmogul.formats.archive import sha256_of
 from airflow_provider_chartmogul.sandbox.company.activities import COLUMNS
 from bench.archives import ROWS_PER_CHUNK, VERSION, csv_chunks
-from bench.docs import BenchError, markdown_table, paragraph, write_docs
-from bench.load_variants import TABLE, create_table, sha256_of
+from bench.docs import BenchError, markdown_table, paragraph, report_missed_limits, write_docs
+from bench.load_variants import TABLE, create_table
 from bench.transfer import FOLDER, ROOT, Measurement, empty_folder, environment, print_progress
 
 WAREHOUSES = ("duckdb", "postgres")
@@ -290,6 +291,4 @@ def main(arguments: Sequence[str]) -> int:
             shutil.rmtree(FOLDER / "work")
     # With few rows, imports and set-up take most of the time, so the limits do not apply.
     missed = [] if options.quick else missed_limits(cases)
-    for message in missed:
-        print(f"LIMIT EXCEEDED: {message}", file=sys.stderr)
-    return 1 if missed else 0
+    return report_missed_limits(missed)

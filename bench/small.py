@@ -29,10 +29,14 @@ FORMATS = ("zip", "csv.gz")
 KILOBYTES = (10, 1_000)
 RUNS, QUICK_RUNS = 11, 1
 
-#: Variants of ``transfer_variants``, by their names here, in the order in which they run.
-VARIANTS = {"script": "script", "package": "isal", "package with a lineage reader": "isal"}
+_NO_PLUGINS, _LINEAGE_PLUGINS = FOLDER / "plugins", Path(__file__).parent / "lineage_plugins"
 
-_PLUGINS = Path(__file__).parent / "lineage_plugins"
+#: Variants of ``transfer_variants`` and Airflow's plugins, in the order in which they run.
+VARIANTS = {
+    "script": ("script", _NO_PLUGINS),
+    "package": ("isal", _NO_PLUGINS),
+    "package with a lineage reader": ("isal", _LINEAGE_PLUGINS),
+}
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,8 @@ def run_case(output_format: str, size: int, runs: int) -> Case:
     measurements: dict[str, list[Measurement]] = {name: [] for name in VARIANTS}
     with serving(archive_of(size * 1_000, FOLDER / "archives")) as api:
         for number in range(1, runs + 1):
-            for name, variant in VARIANTS.items():
+            for name, (variant, plugins) in VARIANTS.items():
                 target = empty_folder() / f"object.{output_format}"
-                plugins = _PLUGINS if name.endswith("reader") else FOLDER / "plugins"
                 measurement = run_variant(
                     variant, output_format, api, target, AIRFLOW__CORE__PLUGINS_FOLDER=str(plugins)
                 )

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.docs import BenchError, markdown_table, paragraph, write_docs
+from bench.docs import BenchError, markdown_table, paragraph, report_missed_limits, write_docs
 from bench.list_server import serving_list
 from bench.pages import page_count, pages_of
 from bench.transfer import FOLDER, ROOT, empty_folder, environment, print_progress
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str]) -> int:
     Run the benchmark and print its table.
 
     :param arguments: command line arguments
-    :return: exit status: 0, or 1 if the benchmark failed or a limit was missed
+    :return: exit status: 0, or 1 if the benchmark failed or a limit was exceeded
     """
     parser = argparse.ArgumentParser(
         prog="python -m bench subscriptions", description="Rate of a walk under customers."
@@ -201,9 +201,7 @@ def main(arguments: Sequence[str]) -> int:
             shutil.rmtree(FOLDER / "work")
     # A short walk spends much of its time with its first and its last requests.
     missed = missed_limits(measurements, 0.0 if options.quick else MIN_SHARE)
-    for message in missed:
-        print(f"LIMIT MISSED: {message}", file=sys.stderr)
-    return 1 if missed else 0
+    return report_missed_limits(missed)
 
 
 def _measure_variant() -> None:

@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 
 from airflow_provider_chartmogul.sandbox import Sandbox
-from bench.docs import BenchError, markdown_table, paragraph, write_docs
+from bench.docs import BenchError, markdown_table, paragraph, report_missed_limits, write_docs
 from dev.real_airflow import RealAirflow
 
 WINDOWS, QUICK_WINDOWS = 100, 10
@@ -201,6 +201,4 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     missed = missed_limits(measurements)
-    for message in missed:
-        print(f"LIMIT EXCEEDED: {message}", file=sys.stderr)
-    return 1 if missed else 0
+    return report_missed_limits(missed)

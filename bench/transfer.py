@@ -29,7 +29,7 @@ from statistics import median
 from typing import Protocol
 
 from bench.archives import archive_of
-from bench.docs import BenchError, markdown_table, paragraph, write_docs
+from bench.docs import BenchError, markdown_table, paragraph, report_missed_limits, write_docs
 from bench.server import file_url, serving
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -286,6 +286,4 @@ def main(arguments: Sequence[str]) -> int:
         with suppress(OSError):
             shutil.rmtree(FOLDER / "work")
     missed = missed_limits(cases)
-    for message in missed:
-        print(f"LIMIT EXCEEDED: {message}", file=sys.stderr)
-    return 1 if missed else 0
+    return report_missed_limits(missed)

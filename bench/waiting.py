@@ -31,7 +31,7 @@ from importlib import import_module, metadata
 from multiprocessing.connection import Connection
 from typing import Any
 
-from bench.docs import BenchError, markdown_table, paragraph, write_docs
+from bench.docs import BenchError, markdown_table, paragraph, report_missed_limits, write_docs
 from bench.waiting_sandbox import API_KEY, CONNECTIONS, RATE, SPAWN, SandboxProcess, ServerCounts, busiest_second
 
 WAITS, QUICK_WAITS = 5_000, 200
@@ -436,6 +436,4 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     missed = missed_limits(package)
-    for message in missed:
-        print(f"LIMIT EXCEEDED: {message}", file=sys.stderr)
-    return 1 if missed else 0
+    return report_missed_limits(missed)

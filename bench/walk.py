@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.docs import BenchError, markdown_table, paragraph, write_docs
+from bench.docs import BenchError, markdown_table, paragraph, report_missed_limits, write_docs
 from bench.list_server import serving_list
 from bench.pages import page_count, pages_of
 from bench.transfer import FOLDER, ROOT, Measurement, empty_folder, environment, print_progress
@@ -271,6 +271,4 @@ def main(arguments: Sequence[str]) -> int:
             shutil.rmtree(FOLDER / "work")
     # A few pages take no longer than what is done once.
     missed = [] if options.quick else missed_limits(cases, growth, memory_rows)
-    for message in missed:
-        print(f"LIMIT EXCEEDED: {message}", file=sys.stderr)
-    return 1 if missed else 0
+    return report_missed_limits(missed)

@@ -104,7 +104,10 @@ def _restricted_resources(samples: Samples) -> str:
             answers.append(f"{name} {sample.problem if sample else 'not checked'}")
         else:
             answers.append(f"{name} {'yes' if sample.rows else 'an empty list (no rows, or no access)'}")
-    return ", ".join(answers) + ". The API does not report whether the key is read-only; add it where you paste this."
+    return (
+        ", ".join(answers)
+        + ". The API does not report whether the key is read-only. If you know, add it to this report."
+    )
 
 
 def _deleted_rows(samples: Samples) -> str:

@@ -151,31 +151,28 @@ class DuckDBSession(WarehouseSession):
     def find_table(self, schema: str | None, name: str) -> TableName:
         if schema is None:
             [(schema,)] = self.query("SELECT current_schema()")
-        # DuckDB compares names without case, even in quotes.
-        for found in self.query(
-            "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() "
-            f"AND lower(schema_name) = lower({self.literal(schema)}) "
-            f"AND lower(table_name) = lower({self.literal(name)})"
-        ):
-            return TableName(*found)
-        return TableName(schema, name)
+        table = TableName(schema, name)
+        found = self.query(f"SELECT schema_name, table_name FROM duckdb_tables() WHERE {self._is_named(table)}")
+        return TableName(*found[0]) if found else table
 
     def columns(self, table: TableName) -> dict[str, str]:
         return dict(
             self.query(
-                "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
-                f"AND lower(schema_name) = lower({self.literal(table.schema)}) "
-                f"AND lower(table_name) = lower({self.literal(table.name)}) ORDER BY column_index"
+                f"SELECT column_name, data_type FROM duckdb_columns() WHERE {self._is_named(table)} "
+                "ORDER BY column_index"
             )
         )
 
     def is_view(self, table: TableName) -> bool:
-        return bool(
-            self.query(
-                "SELECT 1 FROM duckdb_views() WHERE database_name = current_database() "
-                f"AND lower(schema_name) = lower({self.literal(table.schema)}) "
-                f"AND lower(view_name) = lower({self.literal(table.name)})"
-            )
+        return bool(self.query(f"SELECT 1 FROM duckdb_views() WHERE {self._is_named(table, 'view_name')}"))
+
+    def _is_named(self, table: TableName, name_column: str = "table_name") -> str:
+        """Return a condition on a row of DuckDB's catalogue."""
+        # DuckDB compares names without case, even in quotes.
+        return (
+            "database_name = current_database() "
+            f"AND lower(schema_name) = lower({self.literal(table.schema)}) "
+            f"AND lower({name_column}) = lower({self.literal(table.name)})"
         )
 
     def is_single_precision(self, sql_type: str) -> bool:

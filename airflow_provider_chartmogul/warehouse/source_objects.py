@@ -177,7 +177,8 @@ class SourceObject:
         """Return how the metadata of another object with the same URI contradicts this one's; ``None`` if not."""
         for name in ("resource", "table", "window", "activity_type", "query_params", "conn_id"):
             if (ours := getattr(self, name)) != (theirs := getattr(other, name)):
-                return f"{name} is {_show(ours)} for one of them, and {_show(theirs)} for another"
+                key = "chartmogul_conn_id" if name == "conn_id" else name
+                return f"{key} is {_show(ours)} for one of them, and {_show(theirs)} for another"
         return None
 
     def _text(self, key: str) -> str:

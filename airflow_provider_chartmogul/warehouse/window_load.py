@@ -15,6 +15,7 @@ from datetime import datetime
 from airflow_provider_chartmogul.exceptions import LoadError
 from airflow_provider_chartmogul.warehouse.ledger import Load, conditions_of
 from airflow_provider_chartmogul.warehouse.session import WarehouseSession
+from airflow_provider_chartmogul.warehouse.source_objects import DESTINATION_HINT
 from airflow_provider_chartmogul.warehouse.target import STAGED, TableResult, Target
 
 
@@ -98,8 +99,7 @@ def load_window(
     if not inside and target.source.metadata.get("modified_at") is not None:
         raise LoadError(
             f"{target.source.uri} existed before its transfer, and none of its {staged_rows} rows is inside the "
-            "window: it seems to be of another window, and would empty this one. Give each window its own "
-            "destination, for example with {interval_start} in it, and transfer it again with if_exists='overwrite'"
+            f"window: it seems to be of another window, and would empty this one. {DESTINATION_HINT}"
         )
     return result
 

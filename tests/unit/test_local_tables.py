@@ -346,7 +346,7 @@ def error_of(read: Callable[[], object]) -> str:
 
 @given(
     st.lists(st.sampled_from(["a", '"q"', '"q\nr"', '"\n"', '5"x', "", '""', '"say ""x"""']), min_size=1, max_size=6),
-    # In a table of one column, an unclosed field of nothing but line ends cannot be told from a closed one.
+    # In a table of one column, an unclosed field of nothing but line ends cannot be distinguished from a closed one.
     st.text('a"\n\r,', max_size=6).filter(lambda end: end.rstrip() != '"'),
 )
 def test_unclosed_field_becomes_no_parquet(rows: list[str], end: str) -> None:
@@ -370,7 +370,7 @@ KEPT = {"sha256": None, "exported_at": None, "modified_at": "2026-03-02T00:00:00
         ({"interval_start": "2026-01-01"}, {"interval_start": "2026-01-02"}, "window is 2026-01-02"),
         ({"interval_end": "2026-01-01"}, {}, "window is open to open for one of them"),
         ({}, {"activity_type": "churn"}, "activity_type is 'churn' for one of them, and None for another"),
-        ({"chartmogul_conn_id": "a"}, {"chartmogul_conn_id": "b"}, "conn_id is 'b'"),
+        ({"chartmogul_conn_id": "a"}, {"chartmogul_conn_id": "b"}, "chartmogul_conn_id is 'b'"),
     ],
 )
 def test_kept_object_of_another_transfer_is_an_error(
