@@ -143,6 +143,8 @@ class ActivitiesExportSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once. Transient failures count as 'not finished yet'."""
         assert self._poller is not None
+        if not self.deferrable and not self.reschedule:
+            self._poller.raise_if_overtime()
         with fail_without_retry(), ChartMogulHook(self.chartmogul_conn_id, retry_seconds=0) as hook:
             try:
                 export = hook.get_activities_export(self.export_id)

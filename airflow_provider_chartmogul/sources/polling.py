@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
 from airflow_provider_chartmogul.api.retries import retry_delay
 from airflow_provider_chartmogul.exceptions import (
     ChartMogulError,
@@ -222,6 +224,18 @@ class ExportPoller:
         delay = retry_delay(self._failures, error)
         self._log.warning("Polling export %s failed (%s); retrying in %.0f s", self.export_id, error, delay)
         return delay
+
+    def raise_if_overtime(self) -> None:
+        """
+        Enforce the task's ``execution_timeout`` while it waits on a worker.
+
+        Airflow does so, too: a signal handler raises an exception. But Python ignores that exception if the signal
+        comes during the callback of a weak reference, as each import has one, and the wait would go on.
+
+        :raises AirflowTaskTimeout: if the ``execution_timeout`` has passed
+        """
+        if self._settings.deadline_name == "execution_timeout" and self._settings.remaining() <= 0:
+            raise AirflowTaskTimeout(timeout_message(self.export_id, "execution_timeout", self.last_status))
 
     def _may_not_exist_yet(self, error: ChartMogulError, now: float) -> bool:
         """Whether this is a 404 of an export that the API may not show yet, right after its creation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ class DagsAndRuns(ABC):
         :param on_change: called with a task instance, as the API's object, after each change of its state. ``state`` is
             ``None`` if it has not been scheduled.
         :param poll: seconds between polls
-        :raises RealAirflowError: at the time limit, with the states of the tasks
+        :raises RealAirflowError: at the time limit, with the states of the tasks and the ends of running tasks' logs
         """
         deadline = time.monotonic() + timeout
         states: dict[tuple[str, int], tuple[Any, Any]] = {}
@@ -174,8 +174,15 @@ class DagsAndRuns(ABC):
             self.raise_if_ended(("scheduler", "api-server"))
             if time.monotonic() > deadline:
                 tasks = ", ".join(f"{ti['task_id']} {ti['state'] or 'not scheduled'}" for ti in instances)
-                raise RealAirflowError(f"run {run_id!r} of {dag_id!r} is {run['state']} after {timeout:.0f} s: {tasks}")
+                message = f"run {run_id!r} of {dag_id!r} is {run['state']} after {timeout:.0f} s: {tasks}"
+                raise RealAirflowError("\n".join([message, *self._ends_of_running_logs(dag_id, run_id, instances)]))
             time.sleep(poll)
+
+    def _ends_of_running_logs(self, dag_id: str, run_id: str, instances: Sequence[Json]) -> Iterator[str]:
+        for ti in instances:
+            if ti["state"] == "running":
+                log = self.task_log(dag_id, run_id, ti["task_id"], ti["try_number"], ti["map_index"])
+                yield f"The end of the log of {ti['task_id']}, try {ti['try_number']}:\n{log[-3000:]}"
 
     def clear(
         self, dag_id: str, run_id: str, task_ids: Sequence[str | tuple[str, int]], *, downstream: bool = True

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from airflow_provider_chartmogul.exceptions import ChartMogulError, RateLimitErr
 from airflow_provider_chartmogul.sandbox import Sandbox
 from airflow_provider_chartmogul.sandbox.exports import ExportParameters
 from airflow_provider_chartmogul.transfers.activities_to_object_storage import ActivitiesToObjectStorageOperator
+from tests.integration import task_runner
 from tests.integration.servers import Response, ScriptedServer
 from tests.integration.task_runner import FakeTaskStateStore, TaskRun, render, run_task
 from tests.integration.test_formats import READERS
@@ -189,6 +191,12 @@ class TestRetryCreatesNewExport:
         sandbox.outcome = "succeeded"
         export_and_transfer(try_number=2, store=store, **parameters)
         assert count_posts(sandbox) == 2
+
+    def test_after_execution_timeout_whose_signal_was_missed(
+        self, deferrable: bool, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(task_runner, "_execution_timeout", lambda operator: nullcontext())
+        self.test_after_execution_timeout(deferrable, sandbox, tmp_path)
 
     def test_after_expiry(self, deferrable: bool, sandbox: Sandbox, tmp_path: Path) -> None:
         sandbox.url_seconds, sandbox.fresh_urls = 0, False

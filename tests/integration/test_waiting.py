@@ -9,6 +9,7 @@ A wait must end the same way in every mode. Where Airflow's own rules differ (``
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -24,6 +25,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_chartmogul.exceptions import ChartMogulError
 from airflow_provider_chartmogul.hooks.chartmogul import ChartMogulHook
 from airflow_provider_chartmogul.sandbox import Sandbox
+from tests.integration import task_runner
 from tests.integration.servers import Response, ScriptedServer, closed_port
 from tests.integration.task_runner import FakeTaskInstance, first_rescheduled_at, render, run_task
 from tests.integration.waits import EXPORT_ID, MODES, PENDING, SUCCEEDED, api_error, export, new_sensor
@@ -162,6 +164,26 @@ def test_wait_ends_the_same_in_every_mode(
         if "export_id" in case.sensor:
             assert server.requests == [], "an invalid ID must not be sent"
         assert all(request.method == "GET" for request in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("soft_fail", "error", "message"),
+    [
+        (False, AirflowTaskTimeout, "did not finish within the task's execution_timeout"),
+        (True, AirflowSkipException, "soft_fail"),
+    ],
+)
+def test_execution_timeout_ends_a_wait_that_missed_its_signal(
+    soft_fail: bool, error: type[BaseException], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow's alarm raises an exception, which Python ignores during the callback of a weak reference."""
+    monkeypatch.setattr(task_runner, "_execution_timeout", lambda operator: nullcontext())
+    with ScriptedServer(PENDING) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json(requests_per_second=100))
+        task = new_sensor(**MODES["poke"], soft_fail=soft_fail, timeout=60, execution_timeout=timedelta(seconds=1))
+        render(task, export_id=EXPORT_ID)
+        with pytest.raises(error, match=message):
+            run_task(task)
 
 
 #: Transient faults: each occurs in the middle of a wait, twice in a row too, on the worker and in the triggerer.
