@@ -15,6 +15,8 @@ export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Keep the machine's own Airflow configuration out of everything that runs here.
 unexport AIRFLOW_HOME AIRFLOW_CONFIG
+# Containers often set this. Without cached bytecode, each of the tests' many processes compiles Airflow again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo up test test-integration test-airflow test-system lint format test-matrix test-storage \
 	test-browser test-package dist docs bench constraints clean require-node require-chromium
