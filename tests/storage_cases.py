@@ -245,6 +245,7 @@ def parse(source: object) -> list[SourceObject]:
 class TestNothingIsPublished:
     """Whatever is wrong with the download, the old object stays, and no temporary files are left."""
 
+    @pytest.mark.usefixtures("short_backoff")
     @pytest.mark.parametrize(
         ("case", "damage", "message"),
         [

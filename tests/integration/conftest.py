@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_chartmogul.api import retries
+from airflow_provider_chartmogul.sources import polling
 from airflow_provider_chartmogul.triggers import activities_export
 from tests.certificates import write_certificate
 from tests.integration.fake_s3 import FakeS3
@@ -45,8 +46,9 @@ def _early_first_poll(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limit the delay before a failed poll is retried to a quarter of a second."""
+    """Limit the delay before a failed poll is retried to a quarter of a second, and early 404s to two seconds."""
     monkeypatch.setattr(retries, "_MAX_BACKOFF_SECONDS", 0.25)
+    monkeypatch.setattr(polling, "_NOT_FOUND_SECONDS", 2.0)
 
 
 @pytest.fixture

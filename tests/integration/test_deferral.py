@@ -61,7 +61,7 @@ def test_deadline_is_fixed_when_the_task_is_deferred(sandbox: Sandbox) -> None:
 def test_server_cannot_extend_the_deadline(mode: str, response: Response, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activities_export, "_FINAL_POLL_SECONDS", 0.5)
     with ScriptedServer(PENDING, response) as server:
-        timeout = 5 if response.stall else 30
+        timeout = 3 if response.stall else 30
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json(timeout=timeout))
         # A wait for 6000 s would exceed the time limit of tests.
         with pytest.raises(AirflowSensorTimeout, match="did not finish within the task's timeout"):

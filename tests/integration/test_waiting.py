@@ -73,7 +73,7 @@ CASES = [
         "timeout",
         [PENDING],
         AirflowSensorTimeout,
-        sensor={"timeout": 1.5},
+        sensor={"timeout": 0.8},
         soft_fail_skips=True,
     ),
     Case(
@@ -88,7 +88,7 @@ CASES = [
         "the earlier of the two timeouts",
         [PENDING],
         AirflowSensorTimeout,
-        sensor={"timeout": 1.5, "execution_timeout": timedelta(seconds=600)},
+        sensor={"timeout": 0.8, "execution_timeout": timedelta(seconds=600)},
         soft_fail_skips=True,
     ),
     Case("404", [PENDING, api_error(404)], AirflowFailException, "404: the server's message", soft_fail_skips=True),
@@ -114,14 +114,14 @@ CASES = [
         [PENDING, api_error(502)],
         ChartMogulError,
         "max_failure_seconds",
-        sensor={"max_failure_seconds": 1.0},
+        sensor={"max_failure_seconds": 0.5},
         modes=("deferrable", "poke"),
     ),
     Case(
         "outage until the timeout",
         [PENDING, api_error(502)],
         AirflowSensorTimeout,
-        sensor={"timeout": 2},
+        sensor={"timeout": 1},
         soft_fail_skips=True,
     ),
     Case("empty export ID", [SUCCEEDED], AirflowFailException, "export_id", {"export_id": ""}, soft_fail_skips=True),
@@ -221,7 +221,7 @@ def test_lasting_fault_is_an_outage(fault: str, mode: str, monkeypatch: pytest.M
         connection = server.connection_json(requests_per_second=100, timeout=1)
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", connection)
         with pytest.raises(ChartMogulError, match="max_failure_seconds"):
-            run_task(new_sensor(**MODES[mode], max_failure_seconds=1.5))
+            run_task(new_sensor(**MODES[mode], max_failure_seconds=0.5))
 
 
 @pytest.mark.parametrize("mode", ["deferrable", "poke"])
@@ -247,7 +247,7 @@ def test_unreachable_host_is_an_outage(
         connection = json.dumps({"conn_type": "chartmogul", "host": host, "password": "k", "extra": {"timeout": 2}})
         monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", connection)
         with pytest.raises(ChartMogulError, match="max_failure_seconds") as raised:
-            run_task(new_sensor(**MODES[mode], max_failure_seconds=1))
+            run_task(new_sensor(**MODES[mode], max_failure_seconds=0.5))
     assert message in str(raised.value)
     assert host.partition("://")[2] in str(raised.value)
 
