@@ -114,14 +114,21 @@ def test_archives_here_are_sound(tmp_path: Path) -> None:
             archive.check()
 
 
-@pytest.fixture(params=["isal", "zlib"])
+@pytest.fixture
 def _inflate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "zlib":
         monkeypatch.setattr(archive_module, "_zlib", zlib)
 
 
+#: Every kind with isal. Without it only the inflating differs, not what is read around it.
+KINDS = [
+    *(("isal", kind) for kind in ARCHIVES),
+    *(("zlib", kind) for kind in ("deflated", "streamed", "streamed, Zip64", "two members")),
+]
+
+
 @pytest.mark.usefixtures("_inflate")
-@pytest.mark.parametrize("kind", ARCHIVES)
+@pytest.mark.parametrize(("_inflate", "kind"), KINDS, indirect=["_inflate"])
 class TestFlippedBits:
     def test_as_zip(self, kind: str, tmp_path: Path) -> None:
         content, path = ARCHIVES[kind], tmp_path / "x.zip"
