@@ -2,7 +2,7 @@
 """Load ChartMogul activities into PostgreSQL every day, by replacing the window in the table.
 
 Requirements: ``pip install 'airflow-provider-chartmogul[postgres]'`` on the workers, and the connection
-``postgres_default``.
+``postgres_default``. Its user may create tables in the schema ``chartmogul``, or may create that schema.
 """
 
 from __future__ import annotations
@@ -41,8 +41,11 @@ with DAG(
         ),
     )
 
-    # Replaces the window in the table chartmogul_activities, and moves activities whose date has changed. A retry, or a
+    # Replaces the window in the table chartmogul.chartmogul_activities, and moves activities whose date has changed. A retry, or a
     # load that was cleared after later ones, gives the same table.
     ObjectStorageToWarehouseOperator(
-        task_id="load", source=export.output["object"], warehouse_conn_id="postgres_default"
+        task_id="load",
+        source=export.output["object"],
+        warehouse_conn_id="postgres_default",
+        schema="chartmogul",
     )

@@ -65,7 +65,7 @@ class World:
         return duckdb_rows(self.duckdb, table, [*COLUMNS, *more_columns])
 
     def postgres_rows(self, table: str) -> list[Row]:
-        return postgres_rows(self.postgres, table, COLUMNS)
+        return postgres_rows(self.postgres, f"chartmogul.{table}", COLUMNS)
 
     def unpause(self, *dag_ids: str) -> None:
         for dag_id in dag_ids:

@@ -222,7 +222,7 @@ def test_daily_loads_into_duckdb_and_postgres(world: World) -> None:
     world.unpause("example_duckdb", "example_postgres")
     for dag_id, rows in (
         ("example_duckdb", lambda: world.duckdb_rows("chartmogul_activities")),
-        ("example_postgres", lambda: world.postgres_rows("public.chartmogul_activities")),
+        ("example_postgres", lambda: world.postgres_rows("chartmogul_activities")),
     ):
         run = world.scheduled_run(dag_id)
         start, end = window_of(run)

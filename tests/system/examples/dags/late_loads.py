@@ -33,6 +33,7 @@ with DAG(
     ObjectStorageToWarehouseOperator.partial(
         task_id="load_postgres",
         warehouse_conn_id="postgres_default",
+        schema="chartmogul",
         table=TABLE,
         max_active_tis_per_dagrun=2,
     ).expand(source=objects.override(task_id="postgres_objects")("example_postgres"))
