@@ -101,8 +101,15 @@ INDEPENDENT_OF_AIRFLOW = (
     "tests/integration/test_check.py",
     "tests/integration/test_demo.py",
     "tests/integration/test_flips.py",
+    # The other tests of this file write every format on every version.
+    "tests/integration/test_formats.py::test_every_format_has_the_same_rows",
     "tests/integration/test_interruptions.py",
+    # The limits are kept by client/, which has no Airflow.
+    "tests/integration/test_iter_rows.py::test_no_more_connections_than_the_connection_allows",
+    "tests/integration/test_iter_rows.py::test_subscriptions_keep_the_limits_of_the_account",
     "tests/integration/test_kills.py",
+    "tests/integration/test_many_waits.py::test_500_waits_stay_within_the_documented_limits",
+    "tests/integration/test_many_waits.py::test_one_429_pauses_all_waits",
     # tests/integration/test_dags.py transfers all resources on every version.
     "tests/integration/test_resource_transfer.py::test_fault_in_the_middle_of_a_walk_costs_no_row",
     "tests/integration/test_resource_transfer.py::test_raw_rows_are_those_of_the_account",
