@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
 from typing import IO, Any
 
 from airflow_provider_chartmogul.exceptions import ArchiveError, TableError
-from airflow_provider_chartmogul.formats.csv_text import MAX_HEADER_BYTES, CsvScanner, read_columns
+from airflow_provider_chartmogul.formats.csv_text import CsvScanner
 
 _zlib: Any
 try:
@@ -32,9 +30,11 @@ try:
 except ImportError:  # no wheel for this machine
     _zlib = zlib
 
-#: Larger chunks leave the processor's cache between two passes, and are slower.
-_CHUNK = 1 << 16
-_INFLATED_CHUNK = 1 << 18
+#: Larger chunks leave the processor's cache between two passes, and malloc maps new pages for them: both are slower.
+_CHUNK = _INFLATED_CHUNK = 1 << 16
+
+#: What inflating damaged data raises.
+INFLATE_ERRORS = (zlib.error, _zlib.error, EOFError)
 
 _ENCRYPTED = 0x1
 
@@ -60,17 +60,39 @@ class Content:
     rows: int | None = None
 
 
+@dataclass(frozen=True)
+class InflatedMember:
+    """
+    What was found in a member that DEFLATE compressed.
+
+    :param start: place of its first compressed byte in the archive
+    :param compressed_size: bytes of its DEFLATE stream
+    :param size: bytes of its content
+    :param crc: CRC-32 of its content
+    :param scanner: its content as a CSV
+    """
+
+    start: int
+    compressed_size: int
+    size: int
+    crc: int
+    scanner: CsvScanner
+
+
 class Archive:
     """
     A zip archive on local disk, used as a context manager.
 
     :param path: the archive
+    :param first_member: returns what a thread has found in the member at the archive's beginning, once that has been
+        read; ``None`` if no thread reads it
     :raises ArchiveError: if it cannot be opened, or if a member is encrypted, is compressed by another method than
         DEFLATE, or has a name that leads out of a folder; while it is read, if a member is truncated or damaged
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, first_member: Callable[[], InflatedMember | None] | None = None) -> None:
         self._path = path
+        self._first_member = first_member
         with contextlib.ExitStack() as stack:
             self._file = stack.enter_context(path.open("rb"))
             self._entries = self._read_directory()
@@ -103,11 +125,17 @@ class Archive:
 
         :raises ArchiveError: if a member is truncated or damaged
         """
-        start = b""
+        columns = None
         for info in self._entries:
-            for chunk in self._read(info):
-                start += chunk[: MAX_HEADER_BYTES - len(start)]
-        return Content(self.members, read_columns(start) if len(self._files) == 1 else None)
+            if (found := self._find_inflated(info)) is not None:
+                scanner = found.scanner
+            else:
+                scanner = CsvScanner(count_rows=False)
+                for chunk in self._read(info):
+                    scanner.feed(chunk)
+            if self._files == [info]:
+                columns = scanner.columns
+        return Content(self.members, columns)
 
     def read_csv(self) -> Iterator[bytes]:
         """
@@ -127,26 +155,28 @@ class Archive:
         """
         return map(self._read, self._csv_files)
 
-    def write_csv(self, target: IO[bytes]) -> Content:
+    def write_csv(self, target: HashedFile) -> Content:
         """
         Write the CSV as text.
 
         :raises ChartMogulError: as ``read_csv``
         """
         scanner = CsvScanner()
-        for chunk in _read_ahead(self.read_csv()):
+        for chunk in self.read_csv():
             scanner.feed(chunk)
             target.write(chunk)
         return Content(self.members, scanner.columns, scanner.rows)
 
-    def write_csv_gz(self, target: IO[bytes]) -> Content:
+    def write_csv_gz(self, target: HashedFile) -> Content:
         """
         Write the CSV as gzip, with its compressed bytes unchanged.
 
         :raises ChartMogulError: as ``read_csv``
         """
-        scanner = CsvScanner()
         info = self._find_csv()
+        if info is not None and (found := self._write_found_gz(info, target)) is not None:
+            return Content(self.members, found.scanner.columns, found.scanner.rows)
+        scanner = CsvScanner()
         if info is None or info.compress_type == zipfile.ZIP_STORED:
             compressor = _zlib.compressobj(wbits=31)
             for chunk in self.read_csv():
@@ -156,11 +186,25 @@ class Archive:
         else:
             size = 0
             target.write(_GZIP_HEADER)
-            for chunk in _read_ahead(self._read(info, target.write)):
+            for chunk in self._read(info, target.write):
                 scanner.feed(chunk)
                 size += len(chunk)
-            target.write(struct.pack("<LL", info.CRC, size & 0xFFFFFFFF))
+            target.write(_gzip_trailer(info.CRC, size))
         return Content(self.members, scanner.columns, scanner.rows)
+
+    def _write_found_gz(self, info: zipfile.ZipInfo, target: HashedFile) -> InflatedMember | None:
+        """Write a member as gzip if it was read before; return what was found in it."""
+        if self._first_member is None or info.header_offset:
+            return None
+        # Its bytes are written first, since a thread may still read it.
+        target.write(_GZIP_HEADER)
+        for chunk in self._read_raw(info):
+            target.write(chunk)
+        if (found := self._find_inflated(info)) is None:
+            target.start_over()
+        else:
+            target.write(_gzip_trailer(found.crc, found.size))
+        return found
 
     def _read_directory(self) -> list[zipfile.ZipInfo]:
         try:
@@ -197,7 +241,7 @@ class Archive:
         """Iterate over a member's content, and check it; its compressed bytes go to ``write_raw``."""
         chunks = self._read_raw(info)
         if info.compress_type == zipfile.ZIP_DEFLATED:
-            chunks = self._inflate(info.filename, chunks, write_raw)
+            chunks = self._name_errors(info.filename, inflate(chunks, write_raw))
         crc = size = 0
         for chunk in chunks:
             size += len(chunk)
@@ -210,34 +254,32 @@ class Archive:
 
     def _read_raw(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
         """Iterate over a member's bytes as they stand in the archive."""
-        # The last fields of its header: the lengths of its name and its extra fields, which come next.
-        self._file.seek(info.header_offset + 26)
-        self._file.seek(sum(struct.unpack("<HH", self._file.read(4))), os.SEEK_CUR)
+        self._file.seek(self._data_start(info))
         left = info.compress_size
         while chunk := self._file.read(min(_CHUNK, left)):
             left -= len(chunk)
             yield chunk
 
-    def _inflate(self, name: str, chunks: Iterator[bytes], write_raw: Callable[[bytes], Any]) -> Iterator[bytes]:
-        stream = _zlib.decompressobj(wbits=-15)
+    def _data_start(self, info: zipfile.ZipInfo) -> int:
+        """Return where a member's bytes begin."""
+        # The last fields of its header: the lengths of its name and its extra fields, which come next.
+        self._file.seek(info.header_offset + 26)
+        name, extra = struct.unpack("<HH", self._file.read(4))
+        return info.header_offset + 30 + int(name) + int(extra)
+
+    def _find_inflated(self, info: zipfile.ZipInfo) -> InflatedMember | None:
+        """Return what was found in a member before; ``None`` unless the directory confirms it."""
+        found = self._first_member() if self._first_member else None
+        if found is None or info.compress_type != zipfile.ZIP_DEFLATED:
+            return None
+        expected = (self._data_start(info), info.compress_size, info.file_size, info.CRC)
+        return found if (found.start, found.compressed_size, found.size, found.crc) == expected else None
+
+    def _name_errors(self, name: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
         try:
-            for chunk in chunks:
-                left = chunk
-                # Bounded, since a chunk may expand to a thousand times its size.
-                while left and not stream.eof:
-                    if text := stream.decompress(left, _INFLATED_CHUNK):
-                        yield text
-                    left = stream.unconsumed_tail
-                write_raw(chunk[: len(chunk) - len(stream.unused_data)])
-                if stream.eof:
-                    return
-            # What the bound of the last call held back.
-            while not stream.eof and (text := stream.decompress(b"", _INFLATED_CHUNK)):
-                yield text
-        except (zlib.error, _zlib.error, EOFError) as error:
+            yield from chunks
+        except INFLATE_ERRORS as error:
             raise self._unsound(f"{name}: {error}") from error
-        if not stream.eof:
-            raise self._unsound(f"{name} is truncated")
 
     def _unsound(self, reason: str) -> ArchiveError:
         return ArchiveError(
@@ -246,19 +288,71 @@ class Archive:
         )
 
 
+def inflate(chunks: Iterator[bytes], write_raw: Callable[[bytes], Any]) -> Iterator[bytes]:
+    """
+    Iterate over the content of a DEFLATE stream; its own bytes, without any that follow, go to ``write_raw``.
+
+    :raises Exception: one of ``INFLATE_ERRORS``, if the stream is damaged or truncated
+    """
+    stream = _zlib.decompressobj(wbits=-15)
+    for chunk in chunks:
+        left = chunk
+        # Bounded, since a chunk may expand to a thousand times its size.
+        while left and not stream.eof:
+            if text := stream.decompress(left, _INFLATED_CHUNK):
+                yield text
+            left = stream.unconsumed_tail
+        write_raw(chunk[: len(chunk) - len(stream.unused_data)])
+        if stream.eof:
+            return
+    # What the bound of the last call held back.
+    while not stream.eof and (text := stream.decompress(b"", _INFLATED_CHUNK)):
+        yield text
+    if not stream.eof:
+        raise EOFError("the DEFLATE stream is truncated")
+
+
+def crc32(data: bytes, value: int) -> int:
+    """Return the CRC-32 of data that follow others with the CRC-32 ``value``."""
+    return int(_zlib.crc32(data, value))
+
+
+class HashedFile:
+    """
+    A file that is written, and the SHA-256 of its content.
+
+    :param file: an empty file, opened for writing
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        """Append data."""
+        self._file.write(data)
+        self._sha256.update(data)
+
+    def start_over(self) -> None:
+        """Remove what was written."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._sha256 = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of what was written, as hexadecimal digits."""
+        return self._sha256.hexdigest()
+
+
 def sha256_of(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Iterate over the same chunks; a thread produces each while the previous one is processed."""
-    with ThreadPoolExecutor(1, "chartmogul-inflate") as thread:
-        upcoming = thread.submit(next, chunks, None)
-        while (chunk := upcoming.result()) is not None:
-            upcoming = thread.submit(next, chunks, None)
-            yield chunk
+def _gzip_trailer(crc: int, size: int) -> bytes:
+    return struct.pack("<LL", crc, size & 0xFFFFFFFF)
 
 
 def _check_member(info: zipfile.ZipInfo) -> None:

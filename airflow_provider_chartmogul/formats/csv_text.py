@@ -51,8 +51,9 @@ class CsvScanner:
     the state at the end of one is put in front of the next as text.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, count_rows: bool = True) -> None:
         self._start = b""
+        self._count_rows = count_rows
         self._records = 0
         #: Text that puts a reader into the state at the end of the last chunk.
         self._state = b"\n"
@@ -65,7 +66,8 @@ class CsvScanner:
             chunk = chunk.removeprefix(codecs.BOM_UTF8)
         if len(self._start) < MAX_HEADER_BYTES:
             self._start += chunk[: MAX_HEADER_BYTES - len(self._start)]
-        self._count(chunk)
+        if self._count_rows:
+            self._count(chunk)
 
     def _count(self, chunk: bytes) -> None:
         chunk = self._held_quotes + chunk

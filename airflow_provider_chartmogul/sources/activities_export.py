@@ -8,7 +8,7 @@ The archive is downloaded to local disk and checked before anything is written a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -28,7 +28,8 @@ from airflow_provider_chartmogul.exceptions import (
     UnexpectedResponseError,
     UnusableExportError,
 )
-from airflow_provider_chartmogul.formats.archive import Archive, sha256_of
+from airflow_provider_chartmogul.formats.archive import Archive, HashedFile, sha256_of
+from airflow_provider_chartmogul.formats.arriving_archive import ArrivingArchive, arriving_archive
 from airflow_provider_chartmogul.lineage.assets import asset_uri
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
 from airflow_provider_chartmogul.runtime.disk_space import require_disk_space
@@ -132,17 +133,28 @@ def reported_request(export: ActivitiesExport) -> ExportRequest:
     return export.request
 
 
+def open_archive(folder: Path, output_format: str) -> AbstractContextManager[ArrivingArchive]:
+    """
+    Return the archive that ``download_archive`` downloads.
+
+    :param output_format: what it will be converted to
+    """
+    return arriving_archive(
+        folder / "archive.zip", read_ahead=output_format in ("zip", "csv.gz"), count_rows=output_format == "csv.gz"
+    )
+
+
 def download_archive(
     hook: ChartMogulHook,
     export: ActivitiesExport,
-    folder: Path,
+    archive: ArrivingArchive,
     output_format: str,
     *,
     log: TaskLog,
     cancellation: Cancellation,
-) -> Path:
+) -> None:
     """
-    Download the export's archive into a folder.
+    Download the export's archive.
 
     :param hook: gets a new URL if the storage refuses the first one
     :param output_format: what the archive will be converted to, which decides how much disk space is required
@@ -161,17 +173,18 @@ def download_archive(
         exports.append(hook.get_activities_export(export.id))
         return _file_url(exports[-1])
 
-    path = folder / "archive.zip"
+    folder = archive.path.parent
     try:
         size = download(
             get_url,
-            path,
+            archive.path,
             timeout=hook.settings.timeout,
             plain_http_allowed=hook.settings.is_plain_http,
             log=log,
             cancellation=cancellation,
             # The size of the text is known only once the archive is there.
             on_size=lambda size: require_disk_space(folder, 2 * size if output_format == "csv.gz" else size),
+            on_start_over=archive.discard,
         )
     except DownloadRefusedError as error:
         if error.reason is RefusalReason.MISSING:
@@ -181,11 +194,10 @@ def download_archive(
             raise
         raise ExportExpiredError(f"activities export {export.id} has expired: {error}") from error
     log.info("Downloaded export %s (%d bytes)", export.id, size)
-    return path
 
 
 def convert_archive(
-    archive: Path,
+    archive: ArrivingArchive,
     output_format: str,
     column_types: Mapping[str, str] | None,
     metadata: Mapping[str, Any],
@@ -201,14 +213,12 @@ def convert_archive(
     :raises ColumnTypesError: if a value does not fit the type of its column
     :raises InsufficientDiskSpaceError: if the disk is too small for the result
     """
-    with Archive(archive) as opened:
+    with Archive(archive.path, archive.first_member) as opened:
         if output_format == "zip":
-            # Both release the GIL, so on two cores the hash takes no additional time.
-            with ThreadPoolExecutor(1, "chartmogul-sha256") as thread:
-                sha256 = thread.submit(sha256_of, archive)
-                content = opened.check()
-            return LocalFile(archive, sha256.result(), columns=content.columns)
-        path = archive.with_name(f"object.{output_format}")
+            # The first member may still be read meanwhile, in a thread.
+            sha256 = sha256_of(archive.path)
+            return LocalFile(archive.path, sha256, columns=opened.check().columns)
+        path = archive.path.with_name(f"object.{output_format}")
         compressed, text = opened.csv_bytes
         require_disk_space(path.parent, text if output_format == "csv" else compressed)
         try:
@@ -217,12 +227,13 @@ def convert_archive(
                 rows, columns = _parquet().write_parquet(opened.read_csv(), path, column_types, footer)
                 return LocalFile(path, sha256_of(path), rows, columns)
             with path.open("wb") as file:
-                content = opened.write_csv(file) if output_format == "csv" else opened.write_csv_gz(file)
+                target = HashedFile(file)
+                content = opened.write_csv(target) if output_format == "csv" else opened.write_csv_gz(target)
         except OSError as error:
             raise InsufficientDiskSpaceError(
                 f"could not write to {path.parent} ({error.strerror or error}): give another folder as download_dir"
             ) from error
-        return LocalFile(path, sha256_of(path), content.rows, content.columns)
+        return LocalFile(path, target.sha256, content.rows, content.columns)
 
 
 def check_column_types(column_types: Mapping[str, str] | None, output_format: str) -> None:

@@ -85,16 +85,20 @@ class _Source:
 class _Target:
     """The local file while it grows, and the server's headers about it."""
 
-    def __init__(self, file: IO[bytes], on_size: Callable[[int], None]) -> None:
+    def __init__(self, file: IO[bytes], on_size: Callable[[int], None], on_start_over: Callable[[], None]) -> None:
         self._file = file
         self._on_size = on_size
+        self._on_start_over = on_start_over
         self.etag: str | None = None
         self.encoding: str | None = None
         self.total: int | None = None
         self._etag_is_md5 = False
+        self.size = 0
         self.start_over()
 
     def start_over(self) -> None:
+        if self.size:
+            self._on_start_over()
         self._file.seek(0)
         self._file.truncate()
         self.size = 0
@@ -166,6 +170,7 @@ def download(
     log: TaskLog,
     cancellation: Cancellation | None = None,
     on_size: Callable[[int], None] = lambda size: None,
+    on_start_over: Callable[[], None] = lambda: None,
 ) -> int:
     """
     Download a signed URL to a local file.
@@ -179,6 +184,7 @@ def download(
     :param plain_http_allowed: whether the file may be downloaded by http, as from a sandbox
     :param cancellation: stops the download when the task is cancelled
     :param on_size: called with the size in bytes before the file is written, if the server says it
+    :param on_start_over: called before bytes that were written are replaced, for whoever reads the file meanwhile
     :return: size of the file in bytes
     :raises DownloadRefusedError: if the storage refuses the fresh URL, too
     :raises DownloadError: if the file cannot be downloaded completely
@@ -197,7 +203,7 @@ def download(
         _Session(timeout, plain_http_allowed=plain_http_allowed) as session,
         path.open("wb") as file,
     ):
-        target = _Target(file, on_size)
+        target = _Target(file, on_size, on_start_over)
         while True:
             cancellation.check()
             try:
@@ -227,6 +233,7 @@ def download(
             time.sleep(delay)
         target.finish(log)
         if _is_gzip(path, target.encoding):
+            on_start_over()
             _decode_gzip(path)
         return path.stat().st_size
 

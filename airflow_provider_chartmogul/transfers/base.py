@@ -220,6 +220,7 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
             convert_archive,
             download_archive,
             get_finished_export,
+            open_archive,
             reported_request,
         )
         from airflow_provider_chartmogul.sources.placeholders import export_values
@@ -236,10 +237,8 @@ class ExportToObjectStorageOperator(ToObjectStorageOperator):
             return self._finish(context, [existing], hook, partition_key)
         stored = delivery.destination.fill(export_values(source))
         self.log.info("Transferring export %s (%s) to %s", export.id, source.request, stored.uri)
-        with self._temporary_folder() as folder:
-            archive = download_archive(
-                hook, export, folder, delivery.format, log=self.log, cancellation=self._cancellation
-            )
+        with self._temporary_folder() as folder, open_archive(folder, delivery.format) as archive:
+            download_archive(hook, export, archive, delivery.format, log=self.log, cancellation=self._cancellation)
             metadata = source.metadata(already_existed=False)
             file = convert_archive(archive, delivery.format, self.column_types, metadata)
             metadata = {**delivery.describe(stored, file), **metadata}

@@ -21,7 +21,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from airflow_provider_chartmogul.exceptions import ArchiveError
-from airflow_provider_chartmogul.formats.archive import Archive, Content
+from airflow_provider_chartmogul.formats.archive import Archive, Content, HashedFile
 from airflow_provider_chartmogul.formats.csv_text import MAX_HEADER_BYTES, CsvScanner, read_columns
 
 Members = dict[str, bytes]
@@ -54,8 +54,7 @@ def streamed(members: Members) -> bytes:
     pipe = Pipe()
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:  # type: ignore[arg-type]
         for name, content in members.items():
-            with archive.open(zipfile.ZipInfo(name), "w") as member:
-                member.write(content)
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return bytes(pipe.content)
 
 
@@ -95,8 +94,8 @@ def extract(path: Path) -> set[bytes]:
     texts = set()
     with Archive(path) as archive:
         text, compressed = io.BytesIO(), io.BytesIO()
-        archive.write_csv(text)
-        archive.write_csv_gz(compressed)
+        archive.write_csv(HashedFile(text))
+        archive.write_csv_gz(HashedFile(compressed))
         texts |= {text.getvalue(), gzip.decompress(compressed.getvalue()), b"".join(archive.read_csv())}
     return texts
 

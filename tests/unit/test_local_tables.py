@@ -34,7 +34,7 @@ from airflow_provider_chartmogul.exceptions import (
     TableError,
     TaskCancelledError,
 )
-from airflow_provider_chartmogul.formats.archive import Archive
+from airflow_provider_chartmogul.formats.archive import Archive, HashedFile
 from airflow_provider_chartmogul.formats.csv_blocks import split_header
 from airflow_provider_chartmogul.formats.parquet import write_parquet
 from airflow_provider_chartmogul.runtime.cancellation import Cancellation
@@ -72,7 +72,7 @@ def convert(text: bytes, output_format: str, folder: Path) -> bytes:
             write_parquet(opened.read_csv(), path)
         else:
             with path.open("wb") as file:
-                opened.write_csv(file) if output_format == "csv" else opened.write_csv_gz(file)
+                opened.write_csv(HashedFile(file)) if output_format == "csv" else opened.write_csv_gz(HashedFile(file))
     return path.read_bytes()
 
 

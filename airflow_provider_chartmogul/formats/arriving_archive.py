@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Check a zip archive while it is downloaded.
+
+The directory, which says what an archive holds, comes last. Until then, the member at the beginning is inflated on the
+assumption that it is the CSV, as in ChartMogul's exports. ``Archive`` uses what was found if the directory confirms it,
+and otherwise reads the member again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+from airflow_provider_chartmogul.formats.archive import INFLATE_ERRORS, InflatedMember, crc32, inflate
+from airflow_provider_chartmogul.formats.csv_text import CsvScanner
+
+_CHUNK = 1 << 16
+
+#: Time between two attempts to read more of the file.
+_POLL_SECONDS = 0.02
+
+#: Length of a member's own header without its name and extra fields.
+_HEADER_BYTES = 30
+
+
+class ArrivingArchive:
+    """
+    A zip archive while it is downloaded, whose first member a thread may read; see ``arriving_archive``.
+
+    :ivar path: the archive
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._is_valid = True
+        self._has_ended = threading.Event()
+        self._found: Future[InflatedMember | None] | None = None
+
+    def start_reading(self, thread: ThreadPoolExecutor, scanner: CsvScanner) -> None:
+        """Read the first member in a thread; its content goes to the scanner."""
+        self.path.touch()
+        self._found = thread.submit(self._read_first_member, scanner)
+
+    def discard(self) -> None:
+        """Stop reading, and forget what was found: the bytes that have arrived are not those of the archive."""
+        self._is_valid = False
+        self._has_ended.set()
+
+    def first_member(self) -> InflatedMember | None:
+        """
+        Wait until the first member has been read, and return what was found. The archive must be complete.
+
+        :return: ``None`` if it is damaged or not compressed by DEFLATE, or if no thread reads it
+        """
+        self._has_ended.set()
+        found = self._found.result() if self._found else None
+        return found if self._is_valid else None
+
+    def _read_first_member(self, scanner: CsvScanner) -> InflatedMember | None:
+        with self.path.open("rb", buffering=0) as file:
+            chunks = self._read(file)
+            header = b""
+            while len(header) < _HEADER_BYTES or len(header) < _data_start(header):
+                if not (chunk := next(chunks, b"")):
+                    return None
+                header += chunk
+            if not header.startswith(b"PK\x03\x04") or header[8:10] != b"\x08\x00":
+                return None
+            start = _data_start(header)
+            compressed_size = size = crc = 0
+
+            def add_compressed(part: bytes) -> None:
+                nonlocal compressed_size
+                compressed_size += len(part)
+
+            try:
+                for text in inflate(chain([header[start:]], chunks), add_compressed):
+                    crc = crc32(text, crc)
+                    size += len(text)
+                    scanner.feed(text)
+            except INFLATE_ERRORS:
+                return None
+        return InflatedMember(start, compressed_size, size, crc, scanner)
+
+    def _read(self, file: IO[bytes]) -> Iterator[bytes]:
+        """Iterate over the file's bytes, and wait for more of them until it has ended."""
+        while self._is_valid:
+            # Asked before the read, since the file may grow in between.
+            has_ended = self._has_ended.is_set()
+            if chunk := file.read(_CHUNK):
+                yield chunk
+            elif has_ended:
+                return
+            else:
+                self._has_ended.wait(_POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def arriving_archive(path: Path, *, read_ahead: bool, count_rows: bool) -> Iterator[ArrivingArchive]:
+    """
+    Yield an archive that is about to be downloaded. Its thread has ended when the context is left.
+
+    :param path: the archive, which is created
+    :param read_ahead: read the first member in a thread while the archive arrives
+    :param count_rows: count its rows
+    """
+    archive = ArrivingArchive(path)
+    with ThreadPoolExecutor(1, "chartmogul-inflate") as thread:
+        try:
+            if read_ahead:
+                archive.start_reading(thread, CsvScanner(count_rows=count_rows))
+            yield archive
+        finally:
+            archive.discard()
+
+
+def _data_start(header: bytes) -> int:
+    """Return where a member's data begins, after its header, name and extra fields."""
+    name, extra = struct.unpack_from("<HH", header, _HEADER_BYTES - 4)
+    return _HEADER_BYTES + int(name) + int(extra)
