@@ -41,8 +41,8 @@ with DAG(
         ),
     )
 
-    # Replaces the window in the table chartmogul.chartmogul_activities, and moves activities whose date has changed. A retry, or a
-    # load that was cleared after later ones, gives the same table.
+    # Replaces the window in the table chartmogul.chartmogul_activities, and moves activities whose date has changed. A
+    # retry, or a load that was cleared after later ones, gives the same table.
     ObjectStorageToWarehouseOperator(
         task_id="load",
         source=export.output["object"],
