@@ -2,8 +2,9 @@
 """
 Read tables that a transfer has written, as typed batches that are the same whatever the format is.
 
-Memory is constant: one block of a CSV, or one batch of a Parquet file. This module imports pyarrow, so it is imported
-inside functions only.
+Memory is constant: one block of a CSV, or one batch of a Parquet file. No Python value is passed to pyarrow where rows
+usually are read: to convert it, pyarrow would import pandas, which takes 50 MB. This module imports pyarrow, so it is
+imported inside functions only.
 """
 
 from __future__ import annotations
@@ -288,16 +289,16 @@ def _without_nul(array: pa.Array) -> tuple[pa.Array, int | None]:
 
 
 def _without_empty(array: pa.Array) -> pa.Array:
-    is_empty = pc.equal(pc.binary_length(array), 0)
-    return pc.if_else(is_empty, pa.scalar(None, array.type), array) if pc.any(is_empty).as_py() else array
+    is_filled = pc.binary_length(array).cast(pa.bool_())
+    return array if pc.all(is_filled).as_py() else pc.if_else(is_filled, array, pa.nulls(1, array.type)[0])
 
 
 def _csv_array(array: pa.Array) -> pa.Array:
     if pa.types.is_timestamp(array.type):
         # Arrow counts from 1970 in UTC whatever the zone is.
         in_utc = array.cast(pa.int64()).cast(pa.timestamp(array.type.unit))
-        text = pc.replace_substring(in_utc.cast(pa.string()), " ", "T", max_replacements=1)
-        return pc.binary_join_element_wise(text, "Z", "") if array.type.tz else text
+        iso_format = r"\1T\2Z" if array.type.tz else r"\1T\2"
+        return pc.replace_substring_regex(in_utc.cast(pa.string()), r"^(\S+) (\S+)$", iso_format)
     if pa.types.is_decimal(array.type):
         return array.cast(pa.string())
     return array

@@ -11,6 +11,8 @@ import io
 import json
 import logging
 import os
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -190,6 +192,47 @@ def test_csv_quotes_text_and_leaves_null_empty(tmp_path: Path) -> None:
     )
     assert b"".join(table.csv_chunks()) == (b'"a,""b""",1,1.5,true,2024-01-02,"2024-01-02T03:04:05.600000Z","1.50",\n')
     assert [column.type for column in table.columns] == ["string", *types.values()]
+
+
+#: Reads a table in a fresh process, as a load does, and prints whether pandas was imported.
+READ_TABLE = """
+import sys
+from pathlib import Path
+
+imported = []
+
+class PandasFinder:
+    def find_spec(self, name, path=None, target=None):
+        imported.extend([name] if name == "pandas" else [])
+
+sys.meta_path.insert(0, PandasFinder())
+from airflow_provider_chartmogul.formats.arrow_types import parse_types
+from airflow_provider_chartmogul.formats.table_readers import open_table, to_csv, typed_batches
+
+reader = open_table(Path(sys.argv[1]), sys.argv[2])
+types = reader.types | parse_types({"at": "timestamp[us, tz=UTC]", "local": "timestamp[us]"})
+for batch in typed_batches(reader, types, print, dict.fromkeys(types)):
+    print(to_csv(batch).decode(), end="")
+print(imported)
+"""
+
+
+@pytest.mark.parametrize("output_format", EXPORT_FORMATS)
+def test_reading_a_table_does_not_import_pandas(output_format: str, tmp_path: Path) -> None:
+    """Importing pandas would take more memory than the load itself."""
+    path = tmp_path / "object"
+    text = b'id,note,at,local\n1,,2024-01-31T10:00:00Z,2024-01-31 10:00:00\n2,"",,\n3,x y,2024-02-01T00:00:00Z,\n'
+    path.write_bytes(convert(text, output_format, tmp_path))
+    process = subprocess.run(
+        [sys.executable, "-c", READ_TABLE, path, output_format], capture_output=True, text=True, timeout=120, check=True
+    )
+    *lines, imported = process.stdout.splitlines()
+    assert lines == [
+        '"1",,"2024-01-31T10:00:00.000000Z","2024-01-31T10:00:00.000000"',
+        '"2",,,',
+        '"3","x y","2024-02-01T00:00:00.000000Z",',
+    ]
+    assert imported == "[]"
 
 
 @pytest.mark.parametrize("output_format", ["csv", "parquet"])
