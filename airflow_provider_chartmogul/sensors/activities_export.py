@@ -144,7 +144,7 @@ class ActivitiesExportSensor(BaseSensorOperator):
         """Poll once. Transient failures count as 'not finished yet'."""
         assert self._poller is not None
         if not self.deferrable and not self.reschedule:
-            self._poller.raise_if_overtime()
+            self._poller.raise_if_overtime(self.execution_timeout, time.monotonic())
         with fail_without_retry(), ChartMogulHook(self.chartmogul_conn_id, retry_seconds=0) as hook:
             try:
                 export = hook.get_activities_export(self.export_id)

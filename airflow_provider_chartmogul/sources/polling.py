@@ -25,6 +25,8 @@ from airflow_provider_chartmogul.exceptions import (
 from airflow_provider_chartmogul.runtime.task_log import TaskLog
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
     from airflow_provider_chartmogul.api.exports import ActivitiesExport
@@ -225,16 +227,19 @@ class ExportPoller:
         self._log.warning("Polling export %s failed (%s); retrying in %.0f s", self.export_id, error, delay)
         return delay
 
-    def raise_if_overtime(self) -> None:
+    def raise_if_overtime(self, execution_timeout: timedelta | None, now: float) -> None:
         """
         Enforce the task's ``execution_timeout`` while it waits on a worker.
 
         Airflow does so, too: a signal handler raises an exception. But Python ignores that exception if the signal
         comes during the callback of a weak reference, as each import has one, and the wait would go on.
 
+        As Airflow's limit, this one does not count the time in which the task starts, nor changes of the clock.
+
+        :param execution_timeout: counted from the beginning of the wait
         :raises AirflowTaskTimeout: if the ``execution_timeout`` has passed
         """
-        if self._settings.deadline_name == "execution_timeout" and self._settings.remaining() <= 0:
+        if execution_timeout is not None and now - self._started >= execution_timeout.total_seconds():
             raise AirflowTaskTimeout(timeout_message(self.export_id, "execution_timeout", self.last_status))
 
     def _may_not_exist_yet(self, error: ChartMogulError, now: float) -> bool:

@@ -243,7 +243,7 @@ class ActivitiesToObjectStorageOperator(ExportRequestOperator, ExportToObjectSto
         poller = ExportPoller(export_id, settings, now=started, log=self.log, stats=Stats)
         delay: float | None = poller.first_delay()
         while delay is not None:
-            poller.raise_if_overtime()
+            poller.raise_if_overtime(self.execution_timeout, time.monotonic())
             remaining = started + self.timeout - time.monotonic()
             if remaining <= 0:
                 raise ExportTimeoutError(timeout_message(export_id, "timeout", poller.last_status))

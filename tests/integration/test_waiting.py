@@ -186,6 +186,17 @@ def test_execution_timeout_ends_a_wait_that_missed_its_signal(
             run_task(task)
 
 
+def test_execution_timeout_does_not_count_the_start_of_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow counts from ``execute()``; the start date is before the worker imports and parses the DAG file."""
+    ti = FakeTaskInstance()
+    ti.start_date -= timedelta(hours=2)
+    context: Any = {"ti": ti}
+    with ScriptedServer(PENDING, SUCCEEDED) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_CHARTMOGUL_DEFAULT", server.connection_json())
+        sensor = new_sensor(**MODES["poke"], execution_timeout=timedelta(hours=1))
+        assert sensor.execute(context) == EXPORT_ID
+
+
 #: Transient faults: each occurs in the middle of a wait, twice in a row too, on the worker and in the triggerer.
 FAULTS: dict[str, Response] = {
     "429": api_error(429),

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_chartmogul.api.exports import ActivitiesExport
 from airflow_provider_chartmogul.exceptions import (
@@ -238,6 +239,14 @@ def test_deadline_is_the_earlier_limit(execution_timeout: float | None, name: st
 
 def test_no_deadline_never_passes() -> None:
     assert PollSettings(30.0, 60.0).remaining() == float("inf")
+
+
+def test_execution_timeout_is_counted_from_the_beginning_of_the_wait() -> None:
+    poller = new_poller(RecordingLog(), now=1000.0)
+    poller.raise_if_overtime(None, 1e9)
+    poller.raise_if_overtime(timedelta(seconds=50), 1049.0)
+    with pytest.raises(AirflowTaskTimeout, match=f"{EXPORT_ID} did not finish within the task's execution_timeout"):
+        poller.raise_if_overtime(timedelta(seconds=50), 1050.0)
 
 
 def test_404_long_after_the_start_of_the_wait_ends_it() -> None:
