@@ -84,13 +84,13 @@ class Archive:
     A zip archive on local disk, used as a context manager.
 
     :param path: the archive
-    :param first_member: returns what a thread has found in the member at the archive's beginning, once that has been
-        read; ``None`` if no thread reads it
+    :param first_member: waits for the thread that reads the member at the archive's beginning, and returns its result;
+        its argument is the member's size in the directory. ``None`` if no thread reads it
     :raises ArchiveError: if it cannot be opened, or if a member is encrypted, is compressed by another method than
         DEFLATE, or has a name that leads out of a folder; while it is read, if a member is truncated or damaged
     """
 
-    def __init__(self, path: Path, first_member: Callable[[], InflatedMember | None] | None = None) -> None:
+    def __init__(self, path: Path, first_member: Callable[[int], InflatedMember | None] | None = None) -> None:
         self._path = path
         self._first_member = first_member
         with contextlib.ExitStack() as stack:
@@ -269,8 +269,9 @@ class Archive:
 
     def _find_inflated(self, info: zipfile.ZipInfo) -> InflatedMember | None:
         """Return what was found in a member before; ``None`` unless the directory confirms it."""
-        found = self._first_member() if self._first_member else None
-        if found is None or info.compress_type != zipfile.ZIP_DEFLATED:
+        if self._first_member is None or info.header_offset or info.compress_type != zipfile.ZIP_DEFLATED:
+            return None
+        if (found := self._first_member(info.file_size)) is None:
             return None
         expected = (self._data_start(info), info.compress_size, info.file_size, info.CRC)
         return found if (found.start, found.compressed_size, found.size, found.crc) == expected else None

@@ -10,6 +10,7 @@ and otherwise reads the member again.
 from __future__ import annotations
 
 import contextlib
+import math
 import struct
 import threading
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ class ArrivingArchive:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._is_valid = True
+        self._max_size = math.inf
         self._has_ended = threading.Event()
         self._found: Future[InflatedMember | None] | None = None
 
@@ -53,12 +55,14 @@ class ArrivingArchive:
         self._is_valid = False
         self._has_ended.set()
 
-    def first_member(self) -> InflatedMember | None:
+    def first_member(self, max_size: int) -> InflatedMember | None:
         """
-        Wait until the first member has been read, and return what was found. The archive must be complete.
+        Wait until the first member has been read, and return the result. The archive must be complete.
 
-        :return: ``None`` if it is damaged or not compressed by DEFLATE, or if no thread reads it
+        :param max_size: bytes of content after which the thread stops reading
+        :return: ``None`` if it is larger, damaged or not compressed by DEFLATE, or if no thread reads it
         """
+        self._max_size = max_size
         self._has_ended.set()
         found = self._found.result() if self._found else None
         return found if self._is_valid else None
@@ -84,6 +88,8 @@ class ArrivingArchive:
                 for text in inflate(chain([header[start:]], chunks), add_compressed):
                     crc = crc32(text, crc)
                     size += len(text)
+                    if size > self._max_size:
+                        return None
                     scanner.feed(text)
             except INFLATE_ERRORS:
                 return None

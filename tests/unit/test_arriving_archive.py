@@ -15,6 +15,7 @@ import pytest
 from airflow_provider_chartmogul.exceptions import ArchiveError
 from airflow_provider_chartmogul.formats.archive import Archive, Content, HashedFile
 from airflow_provider_chartmogul.formats.arriving_archive import ArrivingArchive, arriving_archive
+from airflow_provider_chartmogul.formats.csv_text import CsvScanner
 from tests.unit.test_archive import CSV, UNUSUAL, WRITERS, Members, commented, stored, streamed, zipped
 
 LARGE = CSV + b"".join(b"2024-01-01,new_biz,%d\n" % (n * n) for n in range(60_000))
@@ -49,7 +50,7 @@ def test_member_is_not_read_again(
 ) -> None:
     with arriving_archive(tmp_path / "a.zip", read_ahead=True, count_rows=True) as archive:
         arrive(archive, write({"a.csv": text}), size)
-        found = archive.first_member()
+        found = archive.first_member(len(text))
         assert found is not None
         assert (found.size, found.crc) == (len(text), zlib.crc32(text))
         expected = outcome_or_error(archive.path)
@@ -94,6 +95,21 @@ def test_truncated_archive_has_the_same_error_as_without_a_thread(length: int, t
     assert error == outcome_or_error(archive.path)
 
 
+def test_thread_stops_beyond_the_size_in_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small archive may expand to a thousand times its size."""
+    chunks = []
+
+    def feed(scanner: CsvScanner, chunk: bytes) -> None:
+        chunks.append(chunk)
+        assert archive._has_ended.wait(60), "first_member() was not called"
+
+    monkeypatch.setattr(CsvScanner, "feed", feed)
+    with arriving_archive(tmp_path / "a.zip", read_ahead=True, count_rows=True) as archive:
+        arrive(archive, zipped({"a.csv": CSV * 100_000}))
+        assert archive.first_member(100) is None
+    assert len(chunks) <= 1
+
+
 def test_download_that_starts_over_is_read_again(tmp_path: Path) -> None:
     """What was found in the first bytes is not said of those that replaced them."""
     other = CSV.replace(b"100", b"200")
@@ -101,7 +117,7 @@ def test_download_that_starts_over_is_read_again(tmp_path: Path) -> None:
         arrive(archive, zipped({"a.csv": CSV})[:50])
         archive.discard()
         arrive(archive, zipped({"a.csv": other}))
-        assert archive.first_member() is None
+        assert archive.first_member(len(other)) is None
         assert outcome_or_error(archive.path, archive) == outcome_or_error(archive.path)
     with zipfile.ZipFile(archive.path) as opened:
         assert opened.read("a.csv") == other
@@ -126,4 +142,4 @@ def test_archive_is_not_read_if_nobody_asks(tmp_path: Path) -> None:
     with arriving_archive(tmp_path / "a.zip", read_ahead=False, count_rows=False) as archive:
         arrive(archive, zipped({"a.csv": CSV}))
         assert threading.active_count() == before
-        assert archive.first_member() is None
+        assert archive.first_member(len(CSV)) is None
