@@ -30,10 +30,10 @@ try:
 except ImportError:  # no wheel for this machine
     _zlib = zlib
 
-#: Larger chunks leave the processor's cache between two passes, and malloc maps new pages for them: both are slower.
+#: Larger chunks are slower: they leave the processor's cache between two passes, and malloc maps new pages for them.
 _CHUNK = _INFLATED_CHUNK = 1 << 16
 
-#: What inflating damaged data raises.
+#: Errors raised by inflating damaged data.
 INFLATE_ERRORS = (zlib.error, _zlib.error, EOFError)
 
 _ENCRYPTED = 0x1
@@ -63,9 +63,9 @@ class Content:
 @dataclass(frozen=True)
 class InflatedMember:
     """
-    What was found in a member that DEFLATE compressed.
+    The result of reading a member that is compressed by DEFLATE.
 
-    :param start: place of its first compressed byte in the archive
+    :param start: offset of its first compressed byte in the archive
     :param compressed_size: bytes of its DEFLATE stream
     :param size: bytes of its content
     :param crc: CRC-32 of its content
@@ -127,8 +127,8 @@ class Archive:
         """
         columns = None
         for info in self._entries:
-            if (found := self._find_inflated(info)) is not None:
-                scanner = found.scanner
+            if (inflated := self._inflated_during_download(info)) is not None:
+                scanner = inflated.scanner
             else:
                 scanner = CsvScanner(count_rows=False)
                 for chunk in self._read(info):
@@ -174,8 +174,8 @@ class Archive:
         :raises ChartMogulError: as ``read_csv``
         """
         info = self._find_csv()
-        if info is not None and (found := self._write_found_gz(info, target)) is not None:
-            return Content(self.members, found.scanner.columns, found.scanner.rows)
+        if info is not None and (inflated := self._write_first_member_gz(info, target)) is not None:
+            return Content(self.members, inflated.scanner.columns, inflated.scanner.rows)
         scanner = CsvScanner()
         if info is None or info.compress_type == zipfile.ZIP_STORED:
             compressor = _zlib.compressobj(wbits=31)
@@ -192,19 +192,19 @@ class Archive:
             target.write(_gzip_trailer(info.CRC, size))
         return Content(self.members, scanner.columns, scanner.rows)
 
-    def _write_found_gz(self, info: zipfile.ZipInfo, target: HashedFile) -> InflatedMember | None:
-        """Write a member as gzip if it was read before; return what was found in it."""
+    def _write_first_member_gz(self, info: zipfile.ZipInfo, target: HashedFile) -> InflatedMember | None:
+        """Write a member as gzip if it was read during the download; otherwise return ``None`` and write nothing."""
         if self._first_member is None or info.header_offset:
             return None
-        # Its bytes are written first, since a thread may still read it.
+        # Copied before the result is requested, since the thread may still be reading.
         target.write(_GZIP_HEADER)
         for chunk in self._read_raw(info):
             target.write(chunk)
-        if (found := self._find_inflated(info)) is None:
+        if (inflated := self._inflated_during_download(info)) is None:
             target.start_over()
         else:
-            target.write(_gzip_trailer(found.crc, found.size))
-        return found
+            target.write(_gzip_trailer(inflated.crc, inflated.size))
+        return inflated
 
     def _read_directory(self) -> list[zipfile.ZipInfo]:
         try:
@@ -267,14 +267,14 @@ class Archive:
         name, extra = struct.unpack("<HH", self._file.read(4))
         return info.header_offset + 30 + int(name) + int(extra)
 
-    def _find_inflated(self, info: zipfile.ZipInfo) -> InflatedMember | None:
-        """Return what was found in a member before; ``None`` unless the directory confirms it."""
+    def _inflated_during_download(self, info: zipfile.ZipInfo) -> InflatedMember | None:
+        """Return the result of reading a member during the download; ``None`` unless the directory confirms it."""
         if self._first_member is None or info.header_offset or info.compress_type != zipfile.ZIP_DEFLATED:
             return None
-        if (found := self._first_member(info.file_size)) is None:
+        if (inflated := self._first_member(info.file_size)) is None:
             return None
         expected = (self._data_start(info), info.compress_size, info.file_size, info.CRC)
-        return found if (found.start, found.compressed_size, found.size, found.crc) == expected else None
+        return inflated if (inflated.start, inflated.compressed_size, inflated.size, inflated.crc) == expected else None
 
     def _name_errors(self, name: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
         try:
@@ -314,13 +314,13 @@ def inflate(chunks: Iterator[bytes], write_raw: Callable[[bytes], Any]) -> Itera
 
 
 def crc32(data: bytes, value: int) -> int:
-    """Return the CRC-32 of data that follow others with the CRC-32 ``value``."""
+    """Return the CRC-32 of all data so far; ``value`` is that of the data before this piece."""
     return int(_zlib.crc32(data, value))
 
 
 class HashedFile:
     """
-    A file that is written, and the SHA-256 of its content.
+    Write a file and compute its SHA-256.
 
     :param file: an empty file, opened for writing
     """
@@ -335,14 +335,14 @@ class HashedFile:
         self._sha256.update(data)
 
     def start_over(self) -> None:
-        """Remove what was written."""
+        """Truncate the file, so that it can be written again."""
         self._file.seek(0)
         self._file.truncate()
         self._sha256 = hashlib.sha256()
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of what was written, as hexadecimal digits."""
+        """SHA-256 of the content so far, as hexadecimal digits."""
         return self._sha256.hexdigest()
 
 

@@ -3,8 +3,8 @@
 Check a zip archive while it is downloaded.
 
 The directory, which says what an archive holds, comes last. Until then, the member at the beginning is inflated on the
-assumption that it is the CSV, as in ChartMogul's exports. ``Archive`` uses what was found if the directory confirms it,
-and otherwise reads the member again.
+assumption that it is the CSV, as in ChartMogul's exports. ``Archive`` uses the result if the directory confirms it, and
+otherwise reads the member again.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _HEADER_BYTES = 30
 
 class ArrivingArchive:
     """
-    A zip archive while it is downloaded, whose first member a thread may read; see ``arriving_archive``.
+    A zip archive that is being downloaded. A thread may read its first member meanwhile; see ``arriving_archive``.
 
-    :ivar path: the archive
+    :ivar path: path of the archive
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class ArrivingArchive:
         self._found = thread.submit(self._read_first_member, scanner)
 
     def discard(self) -> None:
-        """Stop reading, and forget what was found: the bytes that have arrived are not those of the archive."""
+        """Stop reading and drop the result, because the bytes that have arrived are replaced or no longer needed."""
         self._is_valid = False
         self._has_ended.set()
 
@@ -96,9 +96,9 @@ class ArrivingArchive:
         return InflatedMember(start, compressed_size, size, crc, scanner)
 
     def _read(self, file: IO[bytes]) -> Iterator[bytes]:
-        """Iterate over the file's bytes, and wait for more of them until it has ended."""
+        """Iterate over the file's bytes, and wait for more until the download has ended."""
         while self._is_valid:
-            # Asked before the read, since the file may grow in between.
+            # Checked before the read, since the file may grow in between.
             has_ended = self._has_ended.is_set()
             if chunk := file.read(_CHUNK):
                 yield chunk
@@ -113,8 +113,8 @@ def arriving_archive(path: Path, *, read_ahead: bool, count_rows: bool) -> Itera
     """
     Yield an archive that is about to be downloaded. Its thread has ended when the context is left.
 
-    :param path: the archive, which is created
-    :param read_ahead: read the first member in a thread while the archive arrives
+    :param path: where the archive will be
+    :param read_ahead: read the first member in a thread during the download
     :param count_rows: count its rows
     """
     archive = ArrivingArchive(path)

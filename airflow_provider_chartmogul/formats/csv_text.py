@@ -49,6 +49,8 @@ class CsvScanner:
 
     Rows are counted by removing quoted fields and counting the lines that are not blank. Chunks end anywhere, so
     the state at the end of one is put in front of the next as text.
+
+    :param count_rows: count the rows; without it, ``rows`` is 0
     """
 
     def __init__(self, *, count_rows: bool = True) -> None:

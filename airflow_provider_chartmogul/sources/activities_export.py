@@ -135,9 +135,10 @@ def reported_request(export: ActivitiesExport) -> ExportRequest:
 
 def open_archive(folder: Path, output_format: str) -> AbstractContextManager[ArrivingArchive]:
     """
-    Return the archive that ``download_archive`` downloads.
+    Return the context of the archive that ``download_archive`` downloads.
 
-    :param output_format: what it will be converted to
+    :param folder: temporary folder for the archive
+    :param output_format: what it will be converted to, which decides whether it is read during the download
     """
     return arriving_archive(
         folder / "archive.zip", read_ahead=output_format in ("zip", "csv.gz"), count_rows=output_format == "csv.gz"
@@ -215,7 +216,7 @@ def convert_archive(
     """
     with Archive(archive.path, archive.first_member) as opened:
         if output_format == "zip":
-            # The first member may still be read meanwhile, in a thread.
+            # Meanwhile, the thread may still be reading the first member.
             sha256 = sha256_of(archive.path)
             return LocalFile(archive.path, sha256, columns=opened.check().columns)
         path = archive.path.with_name(f"object.{output_format}")

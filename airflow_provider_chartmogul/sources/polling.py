@@ -231,12 +231,13 @@ class ExportPoller:
         """
         Enforce the task's ``execution_timeout`` while it waits on a worker.
 
-        Airflow does so, too: a signal handler raises an exception. But Python ignores that exception if the signal
-        comes during the callback of a weak reference, as each import has one, and the wait would go on.
+        Airflow enforces it, too, by a signal handler that raises an exception. But Python ignores that exception if
+        the signal comes during the callback of a weak reference, such as every import has, and the wait would go on.
 
-        As Airflow's limit, this one does not count the time in which the task starts, nor changes of the clock.
+        Like Airflow's limit, this one ignores the time that the task took to start, and changes of the clock.
 
         :param execution_timeout: counted from the beginning of the wait
+        :param now: the present time
         :raises AirflowTaskTimeout: if the ``execution_timeout`` has passed
         """
         if execution_timeout is not None and now - self._started >= execution_timeout.total_seconds():

@@ -184,7 +184,7 @@ def download(
     :param plain_http_allowed: whether the file may be downloaded by http, as from a sandbox
     :param cancellation: stops the download when the task is cancelled
     :param on_size: called with the size in bytes before the file is written, if the server says it
-    :param on_start_over: called before bytes that were written are replaced, for whoever reads the file meanwhile
+    :param on_start_over: called before bytes in the file are replaced, so that a concurrent reader can discard them
     :return: size of the file in bytes
     :raises DownloadRefusedError: if the storage refuses the fresh URL, too
     :raises DownloadError: if the file cannot be downloaded completely

@@ -19,7 +19,7 @@ from airflow_provider_chartmogul.formats.csv_text import CsvScanner
 from tests.unit.test_archive import CSV, UNUSUAL, WRITERS, Members, commented, stored, streamed, zipped
 
 LARGE = CSV + b"".join(b"2024-01-01,new_biz,%d\n" % (n * n) for n in range(60_000))
-#: Those that begin with a member that DEFLATE compressed.
+#: Writers of archives that begin with a compressed member.
 READ_AHEAD = [zipped, streamed, commented]
 
 
@@ -30,7 +30,7 @@ def arrive(archive: ArrivingArchive, content: bytes, size: int = 1 << 20) -> Non
 
 
 def outcome(opened: Archive) -> tuple[Content, Content, bytes]:
-    """Return what is found in an archive, and its CSV as gzip."""
+    """Return the content of an archive, and its CSV as gzip."""
     target = io.BytesIO()
     return opened.check(), opened.write_csv_gz(HashedFile(target)), target.getvalue()
 
@@ -111,7 +111,7 @@ def test_thread_stops_beyond_the_size_in_the_directory(tmp_path: Path, monkeypat
 
 
 def test_download_that_starts_over_is_read_again(tmp_path: Path) -> None:
-    """What was found in the first bytes is not said of those that replaced them."""
+    """The result for the first bytes does not apply to those that replace them."""
     other = CSV.replace(b"100", b"200")
     with arriving_archive(tmp_path / "a.zip", read_ahead=True, count_rows=True) as archive:
         arrive(archive, zipped({"a.csv": CSV})[:50])
@@ -137,7 +137,7 @@ def test_thread_ends_with_the_task(tmp_path: Path) -> None:
     assert threading.active_count() == before
 
 
-def test_archive_is_not_read_if_nobody_asks(tmp_path: Path) -> None:
+def test_without_read_ahead_there_is_no_thread(tmp_path: Path) -> None:
     before = threading.active_count()
     with arriving_archive(tmp_path / "a.zip", read_ahead=False, count_rows=False) as archive:
         arrive(archive, zipped({"a.csv": CSV}))
