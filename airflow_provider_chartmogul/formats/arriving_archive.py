@@ -47,8 +47,7 @@ class ArrivingArchive:
 
     def start_reading(self, thread: ThreadPoolExecutor, scanner: CsvScanner) -> None:
         """Read the first member in a thread; its content goes to the scanner."""
-        self.path.touch()
-        self._found = thread.submit(self._read_first_member, scanner)
+        self._found = thread.submit(self._read_or_give_up, scanner)
 
     def discard(self) -> None:
         """Stop reading and drop the result, because the bytes that have arrived are replaced or no longer needed."""
@@ -67,6 +66,13 @@ class ArrivingArchive:
         found = self._found.result() if self._found else None
         return found if self._is_valid else None
 
+    def _read_or_give_up(self, scanner: CsvScanner) -> InflatedMember | None:
+        # The download or ``Archive`` meets the same error and explains it.
+        with contextlib.suppress(OSError, *INFLATE_ERRORS):
+            self.path.touch()
+            return self._read_first_member(scanner)
+        return None
+
     def _read_first_member(self, scanner: CsvScanner) -> InflatedMember | None:
         with self.path.open("rb", buffering=0) as file:
             chunks = self._read(file)
@@ -84,15 +90,12 @@ class ArrivingArchive:
                 nonlocal compressed_size
                 compressed_size += len(part)
 
-            try:
-                for text in inflate(chain([header[start:]], chunks), add_compressed):
-                    crc = crc32(text, crc)
-                    size += len(text)
-                    if size > self._max_size:
-                        return None
-                    scanner.feed(text)
-            except INFLATE_ERRORS:
-                return None
+            for text in inflate(chain([header[start:]], chunks), add_compressed):
+                crc = crc32(text, crc)
+                size += len(text)
+                if size > self._max_size:
+                    return None
+                scanner.feed(text)
         return InflatedMember(start, compressed_size, size, crc, scanner)
 
     def _read(self, file: IO[bytes]) -> Iterator[bytes]:

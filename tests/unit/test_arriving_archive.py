@@ -123,6 +123,11 @@ def test_download_that_starts_over_is_read_again(tmp_path: Path) -> None:
         assert opened.read("a.csv") == other
 
 
+def test_error_of_the_file_system_is_left_to_the_download(tmp_path: Path) -> None:
+    with arriving_archive(tmp_path / "missing" / "a.zip", read_ahead=True, count_rows=True) as archive:
+        assert archive.first_member(len(CSV)) is None
+
+
 def test_thread_ends_with_the_task(tmp_path: Path) -> None:
     before = threading.active_count()
 
