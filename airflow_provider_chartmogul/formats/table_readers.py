@@ -2,9 +2,9 @@
 """
 Read tables that a transfer has written, as typed batches that are the same whatever the format is.
 
-Memory is constant: one block of a CSV, or one batch of a Parquet file. Code that runs for
-every batch passes no Python values to pyarrow: to convert one, pyarrow would import pandas, which takes 50 MB. This
-module imports pyarrow, so it is imported inside functions only.
+Memory is constant: one block of a CSV, or one batch of a Parquet file. Code that runs for every batch passes no Python
+values to pyarrow: to convert one, pyarrow would import pandas, which takes 50 MB. This module imports pyarrow, so it is
+imported inside functions only.
 """
 
 from __future__ import annotations

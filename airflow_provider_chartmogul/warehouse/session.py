@@ -126,6 +126,14 @@ class WarehouseSession(ABC):
         :raises LoadError: if a value does not fit its column, or a row does not meet a constraint
         """
 
+    def insert(self, sql: str, table: TableName) -> int:
+        """
+        Execute the statement that inserts staged rows into a table, and return their number.
+
+        :raises LoadError: as ``execute``
+        """
+        return self.execute(sql)
+
     @abstractmethod
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Execute a query and return its rows. Times must be cast to text, which ``parse_moment`` reads."""

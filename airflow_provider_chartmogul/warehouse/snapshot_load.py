@@ -92,7 +92,7 @@ def load_snapshot(
         replaced.append(in_snapshot)
     result.deleted += session.execute(f"DELETE FROM {table} WHERE {' AND '.join(replaced) or '1 = 1'}")
     if staged_rows:
-        result.inserted = session.execute(target.insert_statement(session, loaded_at))
+        result.inserted = session.insert(target.insert_statement(session, loaded_at), target.table)
     return result
 
 

@@ -91,7 +91,7 @@ def load_window(
     if has_moves and newer:
         # A row that still has the same UUID is covered by a newer load.
         insert += f" AND NOT {condition.is_in_table()}"
-    result.inserted = session.execute(insert)
+    result.inserted = session.insert(insert, target.table)
     inside = result.inserted
     if newer:
         [(inside,)] = session.query(f"SELECT count(*) FROM {staging} {STAGED} WHERE {condition.staged_inside()}")

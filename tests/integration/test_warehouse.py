@@ -16,6 +16,8 @@ from airflow.providers.postgres.hooks import postgres as postgres_hooks
 
 from airflow_provider_chartmogul.exceptions import LockTimeoutError
 from airflow_provider_chartmogul.transfers.object_storage_to_warehouse import ObjectStorageToWarehouseOperator
+from airflow_provider_chartmogul.warehouse import duckdb as duckdb_module
+from airflow_provider_chartmogul.warehouse.duckdb import DuckDBSession
 from tests.integration.task_runner import run_task
 from tests.integration.test_lineage import alias_events, collector, new_events
 from tests.postgres import postgres_server
@@ -175,6 +177,44 @@ def test_constraint_of_a_column_is_explained(warehouse: WarehouseUnderTest, obje
         warehouse.load(objects.export("uuid,date,mine,once\na,2024-01-02,x,x\nb,2024-01-02,x,x\n"))
     warehouse.load(objects.export("uuid,date,mine,once\na,2024-01-02,x,x\nb,2024-01-02,x,y\n"))
     assert set(warehouse.activities()) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "bytes_per_thread", "is_limited"),
+    [
+        ("SELECT 1", 64_000_000, True),
+        (f"CREATE TABLE {TABLE} (uuid TEXT, date TIMESTAMP WITH TIME ZONE)", 64_000_000, True),
+        (f"CREATE TABLE {TABLE} (uuid TEXT UNIQUE, date TIMESTAMP WITH TIME ZONE)", 64_000_000, False),
+        (f"CREATE TABLE {TABLE} (uuid TEXT, date TIMESTAMPTZ); CREATE INDEX i ON {TABLE} (uuid)", 64_000_000, False),
+        ("SELECT 1", 1 << 50, False),
+    ],
+    ids=["new table", "existing table", "unique column", "index", "more than DuckDB may use"],
+)
+def test_duckdb_inserts_with_little_memory(
+    statement: str,
+    bytes_per_thread: int,
+    is_limited: bool,
+    tmp_path: Path,
+    objects: Objects,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An index must fit into memory until the commit, so DuckDB's limit stays as it is for a table with one."""
+    limits: dict[str, str] = {}
+    execute = DuckDBSession.execute
+
+    def record(session: DuckDBSession, sql: str) -> int:
+        [(limit,)] = session.query("SELECT current_setting('memory_limit')")
+        limits[sql.split()[0]] = limit  # The last INSERT is that of the rows.
+        return execute(session, sql)
+
+    monkeypatch.setattr(DuckDBSession, "execute", record)
+    monkeypatch.setattr(duckdb_module, "_INSERT_BYTES", bytes_per_thread)
+    warehouse = DuckDB(tmp_path / "chartmogul.duckdb")
+    warehouse.change(statement)
+    warehouse.load(objects.export("uuid,date\na,2024-01-02\n"))
+    assert (limits["INSERT"] != limits["BEGIN"]) == is_limited
+    assert limits["COMMIT"] == limits["BEGIN"]
+    assert set(warehouse.activities()) == {"a"}
 
 
 @pytest.mark.parametrize(
