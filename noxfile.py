@@ -76,6 +76,7 @@ MATRIX = (
 INDEPENDENT_OF_AIRFLOW = (
     "tests/unit/test_api.py",
     "tests/unit/test_archive.py",
+    "tests/unit/test_arriving_archive.py",
     "tests/unit/test_cancellation.py",
     "tests/unit/test_check_findings.py",
     "tests/unit/test_column_selection.py",
