@@ -97,15 +97,15 @@ def _event_date(reader: Reader, samples: Samples, zone: tzinfo | None) -> str:
 
 
 def _restricted_resources(samples: Samples) -> str:
-    answers = []
+    results = []
     for name in ("contacts", "notes", "tasks", "opportunities"):
         sample = samples[name]
         if sample is None or sample.error is not None:
-            answers.append(f"{name} {sample.problem if sample else 'not checked'}")
+            results.append(f"{name} {sample.problem if sample else 'not checked'}")
         else:
-            answers.append(f"{name} {'yes' if sample.rows else 'an empty list (no rows, or no access)'}")
+            results.append(f"{name} {'yes' if sample.rows else 'an empty list (no rows, or no access)'}")
     return (
-        ", ".join(answers)
+        ", ".join(results)
         + ". The API does not report whether the key is read-only. If you know, add it to this report."
     )
 

@@ -31,10 +31,13 @@ except ImportError:  # no wheel for this machine
     _zlib = zlib
 
 #: Larger chunks are slower: they leave the processor's cache between two passes, and malloc maps new pages for them.
-_CHUNK = _INFLATED_CHUNK = 1 << 16
+CHUNK_BYTES = 1 << 16
 
 #: Errors raised by inflating damaged data.
 INFLATE_ERRORS = (zlib.error, _zlib.error, EOFError)
+
+#: Length of a member's own header without its name and extra fields, which come next.
+HEADER_BYTES = 30
 
 _ENCRYPTED = 0x1
 
@@ -256,16 +259,14 @@ class Archive:
         """Iterate over a member's bytes as they stand in the archive."""
         self._file.seek(self._data_start(info))
         left = info.compress_size
-        while chunk := self._file.read(min(_CHUNK, left)):
+        while chunk := self._file.read(min(CHUNK_BYTES, left)):
             left -= len(chunk)
             yield chunk
 
     def _data_start(self, info: zipfile.ZipInfo) -> int:
         """Return where a member's bytes begin."""
-        # The last fields of its header: the lengths of its name and its extra fields, which come next.
-        self._file.seek(info.header_offset + 26)
-        name, extra = struct.unpack("<HH", self._file.read(4))
-        return info.header_offset + 30 + int(name) + int(extra)
+        self._file.seek(info.header_offset)
+        return info.header_offset + data_start(self._file.read(HEADER_BYTES))
 
     def _inflated_during_download(self, info: zipfile.ZipInfo) -> InflatedMember | None:
         """Return the result of reading a member during the download; ``None`` unless the directory confirms it."""
@@ -300,17 +301,28 @@ def inflate(chunks: Iterator[bytes], write_raw: Callable[[bytes], Any]) -> Itera
         left = chunk
         # Bounded, since a chunk may expand to a thousand times its size.
         while left and not stream.eof:
-            if text := stream.decompress(left, _INFLATED_CHUNK):
+            if text := stream.decompress(left, CHUNK_BYTES):
                 yield text
             left = stream.unconsumed_tail
         write_raw(chunk[: len(chunk) - len(stream.unused_data)])
         if stream.eof:
             return
     # What the bound of the last call held back.
-    while not stream.eof and (text := stream.decompress(b"", _INFLATED_CHUNK)):
+    while not stream.eof and (text := stream.decompress(b"", CHUNK_BYTES)):
         yield text
     if not stream.eof:
         raise EOFError("the DEFLATE stream is truncated")
+
+
+def data_start(header: bytes) -> int:
+    """
+    Return how many bytes after the beginning of a member's header its data begins.
+
+    :param header: the first ``HEADER_BYTES`` of it, or more
+    """
+    # Its last fields are the lengths of the name and of the extra fields.
+    name, extra = struct.unpack_from("<HH", header, HEADER_BYTES - 4)
+    return HEADER_BYTES + int(name) + int(extra)
 
 
 def crc32(data: bytes, value: int) -> int:

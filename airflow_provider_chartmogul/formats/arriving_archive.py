@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,16 +18,19 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from airflow_provider_chartmogul.formats.archive import INFLATE_ERRORS, InflatedMember, crc32, inflate
+from airflow_provider_chartmogul.formats.archive import (
+    CHUNK_BYTES,
+    HEADER_BYTES,
+    INFLATE_ERRORS,
+    InflatedMember,
+    crc32,
+    data_start,
+    inflate,
+)
 from airflow_provider_chartmogul.formats.csv_text import CsvScanner
-
-_CHUNK = 1 << 16
 
 #: Time between two attempts to read more of the file.
 _POLL_SECONDS = 0.02
-
-#: Length of a member's own header without its name and extra fields.
-_HEADER_BYTES = 30
 
 
 class ArrivingArchive:
@@ -77,13 +79,13 @@ class ArrivingArchive:
         with self.path.open("rb", buffering=0) as file:
             chunks = self._read(file)
             header = b""
-            while len(header) < _HEADER_BYTES or len(header) < _data_start(header):
+            while len(header) < HEADER_BYTES or len(header) < data_start(header):
                 if not (chunk := next(chunks, b"")):
                     return None
                 header += chunk
             if not header.startswith(b"PK\x03\x04") or header[8:10] != b"\x08\x00":
                 return None
-            start = _data_start(header)
+            start = data_start(header)
             compressed_size = size = crc = 0
 
             def add_compressed(part: bytes) -> None:
@@ -103,7 +105,7 @@ class ArrivingArchive:
         while self._is_valid:
             # Checked before the read, since the file may grow in between.
             has_ended = self._has_ended.is_set()
-            if chunk := file.read(_CHUNK):
+            if chunk := file.read(CHUNK_BYTES):
                 yield chunk
             elif has_ended:
                 return
@@ -128,9 +130,3 @@ def arriving_archive(path: Path, *, read_ahead: bool, count_rows: bool) -> Itera
             yield archive
         finally:
             archive.discard()
-
-
-def _data_start(header: bytes) -> int:
-    """Return where a member's data begins, after its header, name and extra fields."""
-    name, extra = struct.unpack_from("<HH", header, _HEADER_BYTES - 4)
-    return _HEADER_BYTES + int(name) + int(extra)
