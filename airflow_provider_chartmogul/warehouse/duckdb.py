@@ -41,7 +41,7 @@ _CREATION_SECONDS = 10.0
 _INSERT_BYTES = 64_000_000
 
 #: The units of DuckDB's settings, each 1,024 times the one before.
-_MEMORY_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_MEMORY_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 #: DuckDB's message about a missing value.
 _NOT_NULL = re.compile(r"NOT NULL constraint failed: (.+)\.(.+)")
